@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['VideoLSTMConfig', 'frame_loss', 'Decoder', 'VideoOutput', 'VideoLoss', 'VideoLSTM']
 
-# %% ../nbs/04_models.ipynb #0d5e8611
+# %% ../nbs/04_models.ipynb #ec2cd7cf
+import math
 from dataclasses import asdict, dataclass, fields
 import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
 
-# %% ../nbs/04_models.ipynb #9601aa8d
+# %% ../nbs/04_models.ipynb #d757e1b3
 from .lstm import PeepholeLSTM
 
-# %% ../nbs/04_models.ipynb #d359255b
+# %% ../nbs/04_models.ipynb #5a41b913
 @dataclass
 class VideoLSTMConfig:
     "What a `VideoLSTM` is made of."
@@ -32,7 +33,7 @@ class VideoLSTMConfig:
     def __post_init__(self):
         _check_config(self)
 
-# %% ../nbs/04_models.ipynb #cafc67ec
+# %% ../nbs/04_models.ipynb #89aa0209
 def _check_config(cfg):
     cfg.frame_shape = (cfg.frame_shape,) if isinstance(cfg.frame_shape, int) else tuple(cfg.frame_shape)
     if not cfg.frame_shape or any(not isinstance(n, int) or n < 1 for n in cfg.frame_shape):
@@ -48,7 +49,7 @@ def _check_config(cfg):
     if cfg.output not in ('bernoulli', 'gaussian'): raise ValueError(f"output is {cfg.output!r}; expected 'bernoulli' or 'gaussian'")
     if not isinstance(cfg.dropout, (int, float)) or not 0 <= cfg.dropout < 1: raise ValueError(f'dropout is {cfg.dropout!r}; expected a number in [0, 1)')
 
-# %% ../nbs/04_models.ipynb #78883fe6
+# %% ../nbs/04_models.ipynb #39f51a97
 def frame_loss(
     raw: Tensor, # (B, T, ...) what the decoder emits: logits if 'bernoulli', values if 'gaussian'
     target: Tensor, # the true frames, same shape
@@ -59,7 +60,7 @@ def frame_loss(
     else: total = F.mse_loss(raw, target, reduction='sum') / 2
     return total / (target.shape[0] * target.shape[1])
 
-# %% ../nbs/04_models.ipynb #33c9f440
+# %% ../nbs/04_models.ipynb #7f8b6376
 class Decoder(nn.Module):
     "An LSTM that starts from another's state and emits frames."
     def __init__(
@@ -105,7 +106,7 @@ class Decoder(nn.Module):
             raw.append(self.readout(h))
         return torch.cat(raw, 1)
 
-# %% ../nbs/04_models.ipynb #ae326443
+# %% ../nbs/04_models.ipynb #300ca781
 @dataclass
 class VideoOutput:
     "What a `VideoLSTM` emits: raw outputs, and the frames they stand for."
@@ -125,7 +126,7 @@ class VideoOutput:
         "The frames that come next: probabilities in [0, 1], or values."
         return self._frames(self.future_logits)
 
-# %% ../nbs/04_models.ipynb #e845c6ff
+# %% ../nbs/04_models.ipynb #89d32402
 @dataclass
 class VideoLoss:
     "Nats per frame ('bernoulli') or half the squared error per frame ('gaussian') of each decoder."
@@ -137,7 +138,7 @@ class VideoLoss:
         "The sum, unweighted, of the losses there are: what training minimises (paper, section 2.4)."
         return sum(l for l in (self.reconstruction, self.future) if l is not None)
 
-# %% ../nbs/04_models.ipynb #f300665e
+# %% ../nbs/04_models.ipynb #3f0b1be7
 class VideoLSTM(nn.Module):
     "Encoder and one or two decoders (paper, sections 2.2 to 2.5)."
     def __init__(
@@ -148,7 +149,7 @@ class VideoLSTM(nn.Module):
         super().__init__()
         self.config = cfg = config or VideoLSTMConfig()
         g = generator or torch.Generator().manual_seed(0)
-        D = self.frame_values = int(np.prod(cfg.frame_shape))
+        D = self.frame_values = math.prod(cfg.frame_shape)
         shared = dict(num_layers=cfg.num_layers, dropout=cfg.dropout, peephole=cfg.peephole, generator=g)
         self.encoder = PeepholeLSTM(D, cfg.hidden_size, **shared)
         self.reconstruction_decoder = Decoder(D, cfg.hidden_size, conditional=cfg.conditional_reconstruction, **shared) if cfg.reconstruct else None
@@ -249,7 +250,7 @@ class VideoLSTM(nn.Module):
         for decoder in (self.reconstruction_decoder, self.future_decoder):
             if decoder is not None: decoder.readout.bias.copy_(mean)
 
-# %% ../nbs/04_models.ipynb #d1b2bee9
+# %% ../nbs/04_models.ipynb #86572d9a
 def _build(cls, seed, kw):
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0: raise ValueError(f'seed is {seed!r}; expected a whole number of at least 0')
     known = {f.name for f in fields(VideoLSTMConfig)}
@@ -257,7 +258,7 @@ def _build(cls, seed, kw):
     if unknown: raise ValueError(f'unknown option {unknown[0]!r}; expected some of {", ".join(sorted(known))}')
     return cls(VideoLSTMConfig(**kw), torch.Generator().manual_seed(seed))
 
-# %% ../nbs/04_models.ipynb #b3781cd6
+# %% ../nbs/04_models.ipynb #168c1d61
 def _csv(shape): return ', '.join(map(str, shape))
 
 def _check_clip(x, name, cfg, values=True):
