@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['BACKENDS', 'lstm_gates', 'lstm_step', 'lstm_layer', 'PeepholeLSTM']
 
-# %% ../nbs/00_lstm.ipynb #e857fddc
+# %% ../nbs/00_lstm.ipynb #950eecdb
+from numbers import Integral, Real
+
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 
-# %% ../nbs/00_lstm.ipynb #1bf8ffc9
+# %% ../nbs/00_lstm.ipynb #308be80c
 def lstm_gates(
     z: Tensor, # (B, 4H) input and recurrent products plus bias, gates in the order i, f, g, o
     c: Tensor, # (B, H) cell of the step before
@@ -25,7 +27,7 @@ def lstm_gates(
     if w_peephole is not None: o = o + w_co * c            # o sees the new cell
     return o.sigmoid() * c.tanh(), c
 
-# %% ../nbs/00_lstm.ipynb #5199866e
+# %% ../nbs/00_lstm.ipynb #36657118
 def lstm_step(
     x: Tensor | None, # (B, D) input of this step; None: a step without input
     h: Tensor, # (B, H) output of the step before
@@ -40,7 +42,7 @@ def lstm_step(
     if x is not None: z = z + F.linear(x, w_ih)
     return lstm_gates(z, c, w_peephole)
 
-# %% ../nbs/00_lstm.ipynb #fd8165f1
+# %% ../nbs/00_lstm.ipynb #ed892923
 def lstm_layer(
     x: Tensor | None, # (B, T, D) inputs; None: `steps` steps on the state alone
     h: Tensor, # (B, H) output before the first step
@@ -60,12 +62,12 @@ def lstm_layer(
         hs.append(h)
     return torch.stack(hs, 1), h, c
 
-# %% ../nbs/00_lstm.ipynb #6fb0a23c
+# %% ../nbs/00_lstm.ipynb #2da4ce73
 BACKENDS = ('auto', 'reference') # ways to compute a layer; 'auto' picks the fastest that fits
 
 def _check_int(name, value, least):
     "A `ValueError` unless `value` is an integer of at least `least`."
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
 
 def _check_tensor(name, value, shape, like):
@@ -78,7 +80,28 @@ def _check_tensor(name, value, shape, like):
     if value.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
         raise ValueError(f"{name}: expected dtype {like.dtype}, as the weights, got {value.dtype}")
 
-# %% ../nbs/00_lstm.ipynb #9a4d3107
+# %% ../nbs/00_lstm.ipynb #e8c8f977
+def _checked(lstm, x, state, steps):
+    "The arguments of `PeepholeLSTM.forward`, checked, with a zero state and the number of steps filled in."
+    w, L, H = lstm.weight_hh_l0, lstm.num_layers, lstm.hidden_size
+    if x is None:
+        if state is None: raise ValueError("state: expected (h, c) where there is no x, got None")
+        _check_int('steps', steps, 1)
+    else:
+        if not lstm.input_size: raise ValueError("x: an LSTM of input_size=0 takes no input; expected None, with state and steps")
+        _check_tensor('x', x, (-1, -1, lstm.input_size), w)
+        if not x.shape[1]: raise ValueError(f"x: expected at least one step, got shape {tuple(x.shape)}")
+        if steps not in (None, x.shape[1]): raise ValueError(f"steps: expected None or {x.shape[1]}, the length of x, got {steps!r}")
+        steps = x.shape[1]
+    if state is None: return (w.new_zeros(L, x.shape[0], H),)*2, steps
+    if not isinstance(state, (tuple, list)) or len(state) != 2:
+        raise ValueError(f"state: expected a pair (h, c), got {type(state).__name__}")
+    h, c = state
+    _check_tensor('state h', h, (L, -1 if x is None else x.shape[0], H), w)
+    _check_tensor('state c', c, (L, h.shape[1], H), w)
+    return (h, c), steps
+
+# %% ../nbs/00_lstm.ipynb #c34f26a3
 class PeepholeLSTM(nn.Module):
     "A stack of peephole LSTM layers, `(B, T, D)` to `(B, T, H)`; with its parameters named as in `torch.nn.LSTM`."
     def __init__(self,
@@ -94,7 +117,7 @@ class PeepholeLSTM(nn.Module):
         _check_int('input_size', input_size, 0)
         _check_int('hidden_size', hidden_size, 1)
         _check_int('num_layers', num_layers, 1)
-        if not 0 <= dropout < 1: raise ValueError(f"dropout: expected a chance in [0, 1), got {dropout!r}")
+        if not isinstance(dropout, Real) or not 0 <= dropout < 1: raise ValueError(f"dropout: expected a chance in [0, 1), got {dropout!r}")
         if backend not in BACKENDS: raise ValueError(f"backend: expected one of {BACKENDS}, got {backend!r}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.peephole, self.backend = dropout, peephole, backend
@@ -130,34 +153,13 @@ class PeepholeLSTM(nn.Module):
         steps: int | None = None, # number of steps if there is no `x`
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]: # outputs of the top layer (B, T, H) and the last (h, c), each (L, B, H)
         "Run the stack over `x`, or `steps` steps without input; `ValueError` for shapes, sizes or dtypes that do not fit."
-        x, (h, c), steps = self._checked(x, state, steps)
+        (h, c), steps = _checked(self, x, state, steps)
         hs, cs = [], []
         for l in range(self.num_layers):
             x, h_l, c_l = lstm_layer(x, h[l], c[l], *self._weights(l), steps)
             hs.append(h_l); cs.append(c_l)
             if self.dropout and l+1 < self.num_layers: x = F.dropout(x, self.dropout, self.training)
         return x, (torch.stack(hs), torch.stack(cs))
-
-    def _checked(self, x, state, steps):
-        "The arguments of `forward`, checked, with a zero state and the number of steps filled in."
-        w = self.weight_hh_l0
-        if x is not None:
-            if not self.input_size: raise ValueError("x: this LSTM has input_size=0 and takes no input; expected x=None with state and steps")
-            _check_tensor('x', x, (-1, -1, self.input_size), w)
-            if steps not in (None, x.shape[1]): raise ValueError(f"steps: expected None or {x.shape[1]}, the length of x, got {steps!r}")
-            steps = x.shape[1]
-            if not steps: raise ValueError(f"x: expected at least one step, got shape {tuple(x.shape)}")
-        else:
-            if state is None: raise ValueError("state: expected (h, c) where there is no x, got None")
-            _check_int('steps', steps, 1)
-        if state is None: h = c = w.new_zeros(self.num_layers, x.shape[0], self.hidden_size)
-        else:
-            if not isinstance(state, (tuple, list)) or len(state) != 2: raise ValueError(f"state: expected a pair (h, c), got {type(state).__name__}")
-            h, c = state
-            B = -1 if x is None else x.shape[0]
-            _check_tensor('state h', h, (self.num_layers, B, self.hidden_size), w)
-            _check_tensor('state c', c, (self.num_layers, h.shape[1], self.hidden_size), w)
-        return x, (h, c), steps
 
     @classmethod
     @torch.no_grad()
