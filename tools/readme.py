@@ -1,11 +1,12 @@
 "Write README.md from nbs/index.ipynb: what a reader of the site's first page sees, as Markdown. Running it twice changes nothing."
+import json
 import re
 from pathlib import Path
 
 from nbconvert.exporters import MarkdownExporter
 from nbdev.process import NBProcessor
 from nbdev.processors import clean_magics, hide_, hide_line, rm_export
-from nbformat import from_dict
+from nbformat import reads
 from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,15 +20,18 @@ def make_readme(root: Path = ROOT  # the repository
     nbs = root/'nbs'
     nb = NBProcessor(nbs/'index.ipynb', procs=[hide_, hide_line, rm_export, clean_magics], process=True).nb
     cells = [{k: v for k, v in c.items() if not k.endswith('_')} for c in nb.cells]     # nbdev's notes on a cell end in _
-    nb = from_dict({**{k: v for k, v in nb.items() if not k.endswith('_')}, 'cells': cells})
+    nb = reads(json.dumps({**{k: v for k, v in nb.items() if not k.endswith('_')}, 'cells': cells}), as_version=4)
+    nb.metadata['language_info'] = {'name': 'python'}
     exporter = MarkdownExporter(config=Config({'NbConvertBase': {'display_data_priority': FORMATS}}))
     text, resources = exporter.from_notebook_node(nb, {'output_files_dir': PICTURES})
 
     def from_root(match):       # a link beside the notebook is one folder further away from README.md
         return f'{match[1]}nbs/{match[2]}' if (nbs/match[2].split('#')[0]).is_file() else match[0]
     text = re.sub(r'(\]\(|(?:src|href)=")(?!#|/|\w+:)([^)"\s]+)', from_root, text)
-    text = '\n'.join(line.rstrip() for line in text.splitlines())
-    return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n', resources.get('outputs', {})
+    text = re.sub(r'^#\|.*\n|^[ \t]+$', '', text, flags=re.M)
+    parts = re.split(r'(^```.*?^```$)', text, flags=re.M | re.S)        # code stands at the odd places: leave its empty lines alone
+    text = ''.join(part if k % 2 else re.sub(r'\n{3,}', '\n\n', part) for k, part in enumerate(parts))
+    return text.strip() + '\n', resources.get('outputs', {})
 
 
 if __name__ == '__main__':

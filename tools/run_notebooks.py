@@ -22,14 +22,22 @@ def notebooks() -> list[Path]:
     return sorted(found, key=lambda p: (p.name == 'index.ipynb', len(p.parts)))
 
 
-def steady_ids(text: str,  # a notebook as JSON
+def steady_ids(nb: dict,   # a notebook
                name: str   # what the new ids are made from
-              ) -> str:    # the same with the widgets' random ids replaced, in the order in which they appear
-    nb = json.loads(text)
-    widgets = nb['metadata'].get('widgets', {}).get('application/vnd.jupyter.widget-state+json', {}).get('state', {})
-    order = sorted(widgets, key=lambda i: text.find(i))
-    for k, old in enumerate(order): text = text.replace(old, hashlib.md5(f'{name} {k}'.encode()).hexdigest())
-    return text
+              ) -> dict:   # the same with the widgets' random ids replaced, in the order in which they are shown
+    state = nb['metadata'].get('widgets', {}).get('application/vnd.jupyter.widget-state+json', {}).get('state', {})
+    text = {i: json.dumps(state[i], sort_keys=True) for i in state}
+    def named(s): return [i for i in re.findall('[0-9a-f]{32}', s) if i in state]
+    order = list(dict.fromkeys(named(json.dumps(nb['cells']))))
+    for i in order: order += [j for j in dict.fromkeys(named(text[i])) if j not in order]      # grows while it is walked
+    order += sorted((i for i in state if i not in order), key=lambda i: re.sub('[0-9a-f]{32}', '', text[i]))
+    new = {i: hashlib.md5(f'{name} {k}'.encode()).hexdigest() for k, i in enumerate(order)}
+    return json.loads(re.sub('[0-9a-f]{32}', lambda m: new.get(m[0], m[0]), json.dumps(nb)))
+
+
+def without_clock(text: str) -> str:
+    "A progress bar without its times and speeds, which differ from run to run."
+    return re.sub(r' \[\]', '', re.sub(r'\[[\d:]+<[\d:?]+, +[\d.?]+(?:[a-z]+/s|s/[a-z]+)(?:, )?', '[', text))
 
 
 def run(path: Path,    # the notebook; rewritten only if every cell went through
@@ -39,12 +47,14 @@ def run(path: Path,    # the notebook; rewritten only if every cell went through
     nb = nbformat.read(path, as_version=4)
     for cell in nb.cells:
         if cell.cell_type == 'code' and re.search(r'^#\|\s*eval:\s*false', cell.source, re.M): cell.metadata['tags'] = ['skip-execution']
-    NotebookClient(nb, timeout=timeout, kernel_name='python3', coalesce_streams=True, resources={'metadata': {'path': str(path.parent)}}).execute()
+    NotebookClient(nb, timeout=timeout, kernel_name='python3', coalesce_streams=True, extra_arguments=['--log-level=40'],
+                   resources={'metadata': {'path': str(path.parent)}}).execute()
     nb.metadata['kernelspec'] = {'display_name': 'python3', 'language': 'python', 'name': 'python3'}
+    for output in (o for c in nb.cells if c.cell_type == 'code' for o in c.outputs if o.output_type == 'stream'): output.text = without_clock(output.text)
     clean_nb(nb)
-    text = nbformat.writes(nb).rstrip('\n') + '\n'
+    text = nbformat.writes(nbformat.from_dict(steady_ids(nb, path.stem))).rstrip('\n') + '\n'
     partial = path.with_name(f'.{path.name}.part')
-    partial.write_text(steady_ids(text, path.stem), encoding='utf8')
+    partial.write_text(text, encoding='utf8')
     partial.replace(path)
 
 
