@@ -1,0 +1,113 @@
+"Pictures: pixel-exact strips, time turned back, animations that a browser can play, and errors that name the argument."
+import io
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lstm_video_repr import pictures as P
+
+
+def clip(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def prediction():
+    past, future = clip(3, 5, 1, 16, 16), clip(3, 7, 1, 16, 16, seed=1)
+    return past, future, SimpleNamespace(reconstruction=past.flip(1), future=future)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('frames', [1, 2, 9])
+def test_strip_holds_every_pixel(channels, frames):
+    x = clip(2, frames, channels, 6, 8)
+    picture = P.strip(x, i=1, gap=3)
+    assert picture.shape == (6, frames * 8 + (frames - 1) * 3, 3) and picture.dtype == np.uint8
+    for t in range(frames):
+        expected = np.rint(x[1, t].expand(3, -1, -1).numpy() * 255).transpose(1, 2, 0)
+        np.testing.assert_array_equal(picture[:, t * 11:t * 11 + 8], expected)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_every_float_type_gives_the_same_pixels(dtype):
+    x = (clip(4, 1, 8, 8) > .5).to(dtype)
+    np.testing.assert_array_equal(P.as_frames(x), P.as_frames(x.float().numpy()))
+
+
+@pytest.mark.parametrize('bad, message', [
+    (torch.zeros(8, 8), 'got shape (8, 8)'),
+    (torch.zeros(4, 8, 8), 'got shape (4, 8, 8)'),
+    (torch.zeros(4, 2, 8, 8), 'C = 1 or 3'),
+    (torch.zeros(0, 1, 8, 8), 'got shape (0, 1, 8, 8)'),
+    (torch.full((4, 1, 8, 8), float('nan')), '256 that are NaN or infinite'),
+    (torch.full((4, 1, 8, 8), 1.5), 'got 1.5 to 1.5'),
+    (torch.full((4, 1, 8, 8), -.1), 'values in [0, 1]'),
+    (torch.zeros(4, 1, 8, 8).int(), 'int32'),
+    ('a clip', "got shape ()"),
+])
+@pytest.mark.parametrize('call', [P.as_frames, P.strip, P.show_strip, P.animate])
+def test_bad_clips_are_named(call, bad, message):
+    with pytest.raises(ValueError) as error: call(bad)
+    assert message in str(error.value) and str(error.value).startswith('clip')
+
+
+def test_clamp_is_asked_for():
+    x = clip(4, 1, 8, 8) * 2
+    np.testing.assert_array_equal(P.as_frames(x, clamp=True), P.as_frames(x.clamp(0, 1)))
+
+
+def test_reconstruction_is_turned_back(prediction):
+    past, future, out = prediction
+    rows = P.prediction_rows(past, future, out)
+    assert torch.equal(rows['reconstruction'].clip, past)
+    assert [r.first for r in rows.values()] == [1, 1, 6, 6]
+    both = P.timeline_rows(past, future, out)
+    assert torch.equal(both['model'].clip, torch.cat([past, future], 1)) and both['model'].first == 1
+
+
+def test_reconstruction_may_reach_before_the_first_frame(prediction):
+    past, future, _ = prediction
+    out = SimpleNamespace(reconstruction=torch.cat([past, past], 1), future=None)
+    assert P.prediction_rows(past, None, out)['reconstruction'].first == -4
+    P.show_prediction(past, None, out)
+    P.animate(past, None, out, scale=1)
+
+
+def test_figures_are_closed_and_not_shown(prediction, monkeypatch):
+    monkeypatch.setattr(plt, 'show', lambda *a, **k: pytest.fail('plt.show was called'))
+    past, future, out = prediction
+    for fig in (P.show_strip(past), P.show_prediction(past, future, out, i=2), P.show_grid(past, n=2)):
+        file = io.BytesIO()
+        fig.savefig(file)
+        assert Image.open(io.BytesIO(file.getvalue())).convert('L').getextrema() == (0, 255)
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize('ending', ['gif', 'webp'])
+def test_animation_plays_all_frames(prediction, tmp_path, ending):
+    path = P.save_animation(tmp_path / 'new' / f'movie.{ending}', *prediction, fps=10, scale=2)
+    movie = Image.open(path)
+    assert movie.n_frames == 12 and movie.is_animated and movie.info.get('loop') == 0
+
+
+def test_animation_needs_no_network_and_has_words(prediction):
+    html = P.animate(*prediction, title='a <b> title')._repr_html_()
+    assert 'alt="Animation of 12 frames: clip, model"' in html
+    assert 'http' not in html and '<script' not in html and 'prefers-reduced-motion' in html
+
+
+@pytest.mark.parametrize('ending', ['png', 'pdf', 'svg', 'jpg', 'webp'])
+def test_strips_to_files(prediction, tmp_path, ending):
+    assert P.save_strip(tmp_path / f'strip.{ending}', *prediction).stat().st_size > 500
+    assert P.save_strip(tmp_path / f'clip.{ending}', prediction[0], past=3).stat().st_size > 500
+
+
+def test_files_that_cannot_be_written(prediction, tmp_path):
+    (tmp_path / 'file').write_text('in the way')
+    with pytest.raises(OSError): P.save_strip(tmp_path / 'file' / 'strip.png', prediction[0])
+    with pytest.raises(OSError): P.save_animation(tmp_path / 'file' / 'movie.gif', prediction[0])
+    with pytest.raises(ValueError, match='ends in .gif or .webp'): P.save_animation(tmp_path / 'movie.mp4', prediction[0])
