@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['BACKENDS', 'lstm_gates', 'lstm_step', 'lstm_layer', 'PeepholeLSTM']
 
-# %% ../nbs/00_lstm.ipynb #950eecdb
+# %% ../nbs/00_lstm.ipynb #1e03e4a9
 from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 
-# %% ../nbs/00_lstm.ipynb #308be80c
+# %% ../nbs/00_lstm.ipynb #74b1d605
 def lstm_gates(
     z: Tensor, # (B, 4H) input and recurrent products plus bias, gates in the order i, f, g, o
     c: Tensor, # (B, H) cell of the step before
@@ -27,7 +27,7 @@ def lstm_gates(
     if w_peephole is not None: o = o + w_co * c            # o sees the new cell
     return o.sigmoid() * c.tanh(), c
 
-# %% ../nbs/00_lstm.ipynb #36657118
+# %% ../nbs/00_lstm.ipynb #302003f6
 def lstm_step(
     x: Tensor | None, # (B, D) input of this step; None: a step without input
     h: Tensor, # (B, H) output of the step before
@@ -42,7 +42,7 @@ def lstm_step(
     if x is not None: z = z + F.linear(x, w_ih)
     return lstm_gates(z, c, w_peephole)
 
-# %% ../nbs/00_lstm.ipynb #ed892923
+# %% ../nbs/00_lstm.ipynb #6702ddd0
 def lstm_layer(
     x: Tensor | None, # (B, T, D) inputs; None: `steps` steps on the state alone
     h: Tensor, # (B, H) output before the first step
@@ -62,7 +62,7 @@ def lstm_layer(
         hs.append(h)
     return torch.stack(hs, 1), h, c
 
-# %% ../nbs/00_lstm.ipynb #2da4ce73
+# %% ../nbs/00_lstm.ipynb #77a7e17c
 BACKENDS = ('auto', 'reference') # ways to compute a layer; 'auto' picks the fastest that fits
 
 def _check_int(name, value, least):
@@ -80,7 +80,7 @@ def _check_tensor(name, value, shape, like):
     if value.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
         raise ValueError(f"{name}: expected dtype {like.dtype}, as the weights, got {value.dtype}")
 
-# %% ../nbs/00_lstm.ipynb #e8c8f977
+# %% ../nbs/00_lstm.ipynb #347f0b93
 def _checked(lstm, x, state, steps):
     "The arguments of `PeepholeLSTM.forward`, checked, with a zero state and the number of steps filled in."
     w, L, H = lstm.weight_hh_l0, lstm.num_layers, lstm.hidden_size
@@ -101,7 +101,7 @@ def _checked(lstm, x, state, steps):
     _check_tensor('state c', c, (L, h.shape[1], H), w)
     return (h, c), steps
 
-# %% ../nbs/00_lstm.ipynb #c34f26a3
+# %% ../nbs/00_lstm.ipynb #0aced2ef
 class PeepholeLSTM(nn.Module):
     "A stack of peephole LSTM layers, `(B, T, D)` to `(B, T, H)`; with its parameters named as in `torch.nn.LSTM`."
     def __init__(self,

@@ -1,0 +1,369 @@
+"Properties of the peephole LSTM: golden values, state, modes, extremes, gradients, conversion, reproducibility."
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from lstm_video_repr.lstm import BACKENDS, PeepholeLSTM, lstm_gates, lstm_layer, lstm_step
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2}
+
+
+def gen(seed=0): return torch.Generator().manual_seed(seed)
+
+
+def make(D=3, H=4, L=2, dtype=torch.float64, seed=0, **kwargs):
+    "A small LSTM in which every parameter is random, biases and peepholes too."
+    g = gen(seed)
+    lstm = PeepholeLSTM(D, H, L, generator=g, **kwargs)
+    with torch.no_grad():
+        for p in lstm.parameters(): p.add_(torch.randn(p.shape, generator=g), alpha=.5)
+    return lstm.to(dtype)
+
+
+def randn(*shape, seed=1, dtype=torch.float64): return torch.randn(*shape, generator=gen(seed), dtype=torch.float64).to(dtype)
+
+
+def by_the_equations(lstm, x, h, c, steps):
+    "The equations of the paper, one unit, clip and step at a time, in numpy; no input if `x` is None."
+    sigmoid = lambda a: 1/(1 + np.exp(-a))
+    w = {n: p.detach().numpy() for n, p in lstm.named_parameters()}
+    h, c, H = h.numpy().copy(), c.numpy().copy(), lstm.hidden_size
+    outputs = np.zeros((h.shape[1], steps, H))
+    for b in range(h.shape[1]):
+        for t in range(steps):
+            below = None if x is None else x[b, t].numpy()
+            for l in range(lstm.num_layers):
+                h_old, c_old = h[l, b].copy(), c[l, b].copy()
+                for u in range(H):
+                    a = [w[f'bias_l{l}'][k*H + u] + w[f'weight_hh_l{l}'][k*H + u] @ h_old for k in range(4)]
+                    if below is not None: a = [a[k] + w[f'weight_ih_l{l}'][k*H + u] @ below for k in range(4)]
+                    p = w[f'weight_peephole_l{l}'][:, u] if lstm.peephole else np.zeros(3)
+                    i, f, g = sigmoid(a[0] + p[0]*c_old[u]), sigmoid(a[1] + p[1]*c_old[u]), np.tanh(a[2])
+                    c[l, b, u] = f*c_old[u] + i*g
+                    h[l, b, u] = sigmoid(a[3] + p[2]*c[l, b, u])*np.tanh(c[l, b, u])
+                below = h[l, b]
+            outputs[b, t] = below
+    return outputs, h, c
+
+
+# --- what it computes ---
+
+@pytest.mark.parametrize('L', [1, 2, 3])
+@pytest.mark.parametrize('peephole', [True, False])
+@pytest.mark.parametrize('D', [3, 0])
+def test_agrees_with_the_equations(L, peephole, D):
+    lstm = make(D, 4, L, peephole=peephole)
+    x = randn(2, 5, D) if D else None
+    state = randn(L, 2, 4, seed=2), randn(L, 2, 4, seed=3)
+    out, (h, c) = lstm(x, state, steps=5)
+    want = by_the_equations(lstm, x, *state, 5)
+    for ours, theirs in zip((out, h, c), want): assert_close(ours.detach(), torch.from_numpy(theirs), atol=1e-10, rtol=0)
+
+
+def test_one_step_by_hand():
+    z, c = torch.zeros(1, 4), torch.ones(1, 1)                       # all gates half open, nothing new
+    h, new = lstm_gates(z, c)
+    assert_close(new, torch.tensor([[.5]]))
+    assert_close(h, .5*torch.tensor([[.5]]).tanh())
+    _, new = lstm_gates(z, c, torch.tensor([[0.], [100.], [0.]]))    # the forget gate sees the old cell, and opens
+    assert_close(new, torch.tensor([[1.]]))
+    h, _ = lstm_gates(torch.tensor([[0., -100, 0, 0]]), c, torch.tensor([[0.], [0.], [-100.]]))  # old cell 1, new cell 0
+    assert h.item() == 0
+    h, _ = lstm_gates(torch.tensor([[100., -100, 100, 0]]), -c, torch.tensor([[0.], [0.], [100.]]))  # old cell -1, new cell 1
+    assert_close(h, torch.ones(1, 1).tanh())                         # the output gate looked at the new one
+
+
+def test_step_without_input_is_a_step_with_zeros():
+    w = randn(16, 3), randn(16, 4, seed=2), randn(16, seed=3), randn(3, 4, seed=4)
+    h, c = randn(2, 4, seed=5), randn(2, 4, seed=6)
+    assert_close(lstm_step(None, h, c, None, *w[1:]), lstm_step(torch.zeros(2, 3, dtype=h.dtype), h, c, *w))
+
+
+def test_shapes():
+    out, (h, c) = make()(randn(5, 7, 3))
+    assert out.shape == (5, 7, 4) and h.shape == c.shape == (2, 5, 4)
+    assert_close(out[:, -1], h[-1])
+    out, h, c = lstm_layer(randn(5, 7, 3), randn(5, 4), randn(5, 4), randn(16, 3), randn(16, 4), randn(16), None, 7)
+    assert out.shape == (5, 7, 4) and h.shape == c.shape == (5, 4)
+
+
+# --- properties ---
+
+def test_clips_do_not_meet():
+    lstm, x = make(), randn(4, 6, 3)
+    out, (h, c) = lstm(x)
+    for b in range(4):
+        out_b, (h_b, c_b) = lstm(x[b:b+1])
+        assert_close((out_b[0], h_b[:, 0], c_b[:, 0]), (out[b], h[:, b], c[:, b]))
+
+
+def test_no_look_ahead():
+    lstm, x = make(), randn(2, 6, 3)
+    y = x.clone()
+    y[:, 4:] += 1
+    assert_close(lstm(x)[0][:, :4], lstm(y)[0][:, :4])
+    assert (lstm(x)[0][:, 4] - lstm(y)[0][:, 4]).abs().min() > 1e-6
+
+
+@pytest.mark.parametrize('cut', [1, 3, 6])
+def test_state_is_a_bookmark(cut):
+    lstm, x = make(), randn(2, 7, 3)
+    out, state = lstm(x)
+    first, mark = lstm(x[:, :cut])
+    second, end = lstm(x[:, cut:], mark)
+    assert_close(torch.cat([first, second], 1), out)
+    assert_close(end, state)
+
+
+def test_without_input_as_with_zeros_and_no_gradient_for_the_input_weights():
+    lstm = make()
+    state = randn(2, 2, 4), randn(2, 2, 4, seed=2)
+    out, end = lstm(state=state, steps=5)
+    out_zeros, end_zeros = lstm(torch.zeros(2, 5, 3, dtype=torch.float64), state)
+    assert_close((out, end), (out_zeros, end_zeros))
+    out.sum().backward()
+    assert lstm.weight_ih_l0.grad is None and lstm.weight_ih_l1.grad.abs().sum() > 0
+
+
+def test_no_state_is_a_zero_state():
+    lstm, x = make(), randn(2, 5, 3)
+    zero = torch.zeros(2, 2, 4, dtype=x.dtype)
+    assert_close(lstm(x), lstm(x, (zero, zero)))
+
+
+def test_arguments_are_left_alone():
+    lstm, x, h, c = make(), randn(2, 5, 3), randn(2, 2, 4), randn(2, 2, 4, seed=2)
+    before = [v.clone() for v in (x, h, c)]
+    lstm(x, (h, c))
+    assert all(torch.equal(a, b) for a, b in zip((x, h, c), before))
+
+
+def test_zero_peepholes_are_no_peepholes():
+    lstm, plain = make(), make(peephole=False)
+    plain.load_state_dict({n: p for n, p in lstm.state_dict().items() if 'peephole' not in n})
+    x = randn(2, 5, 3)
+    assert not torch.allclose(lstm(x)[0], plain(x)[0])
+    for l in range(2): getattr(lstm, f'weight_peephole_l{l}').data.zero_()
+    assert_close(lstm(x), plain(x))
+
+
+@pytest.mark.parametrize('size', [1e4, -1e4])
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
+def test_extreme_values_stay_finite(size, dtype):
+    lstm = make(dtype=dtype)
+    x = torch.full((2, 6, 3), size, dtype=dtype, requires_grad=True)
+    state = [torch.full((2, 2, 4), s, dtype=dtype, requires_grad=True) for s in (size, -size)]
+    out, (h, c) = lstm(x, state)
+    (out.sum() + h.sum() + c.sum()).backward()
+    for v in (out, h, c, x.grad, *(s.grad for s in state), *(p.grad for p in lstm.parameters())): assert v.isfinite().all()
+
+
+def test_an_empty_batch_is_no_error():
+    out, (h, c) = make()(randn(0, 5, 3))
+    assert out.shape == (0, 5, 4) and h.shape == (2, 0, 4)
+
+
+# --- gradients ---
+
+@pytest.mark.parametrize('L', [1, 2])
+@pytest.mark.parametrize('peephole', [True, False])
+@pytest.mark.parametrize('with_input', [True, False])
+def test_gradients(L, peephole, with_input):
+    lstm = make(2, 3, L, peephole=peephole)
+    names = [n for n, _ in lstm.named_parameters() if with_input or n != 'weight_ih_l0']
+    leaves = [randn(2, 4, 2), randn(L, 2, 3, seed=2), randn(L, 2, 3, seed=3)][0 if with_input else 1:]
+    leaves = [v.requires_grad_() for v in leaves + [lstm.get_parameter(n).detach() for n in names]]
+
+    def run(*leaves):
+        *data, = leaves[:len(leaves) - len(names)]
+        x, h, c = data if with_input else (None, *data)
+        weights = dict(zip(names, leaves[len(data):]))
+        out, (h, c) = torch.func.functional_call(lstm, weights, (x, (h, c)), {'steps': 4})
+        return out, h, c
+    assert torch.autograd.gradcheck(run, leaves)
+
+
+def test_second_derivatives():
+    w = [v.requires_grad_() for v in (randn(8, 2), randn(8, 2, seed=2), randn(8, seed=3), randn(3, 2, seed=4))]
+    data = [v.requires_grad_() for v in (randn(1, 2, 2), randn(1, 2, seed=5), randn(1, 2, seed=6))]
+    assert torch.autograd.gradgradcheck(lambda *v: lstm_layer(*v, steps=2), data + w)
+
+
+# --- torch.nn.LSTM ---
+
+@pytest.mark.parametrize('L', [1, 2])
+@pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
+@pytest.mark.parametrize('way', ['from_torch', 'to_torch'])
+def test_agrees_with_torch(L, dtype, way):
+    if way == 'from_torch':
+        theirs = nn.LSTM(3, 4, L, batch_first=True)
+        with torch.no_grad():
+            for k, p in enumerate(theirs.parameters()): p.copy_(.5*randn(*p.shape, seed=k))
+        theirs = theirs.to(dtype)
+        ours = PeepholeLSTM.from_torch(theirs)
+    else:
+        ours = make(3, 4, L, dtype)
+        for l in range(L): getattr(ours, f'weight_peephole_l{l}').data.zero_()
+        theirs = ours.to_torch()
+    assert ours.weight_hh_l0.dtype == theirs.weight_hh_l0.dtype == dtype
+    x, state = randn(2, 5, 3), (randn(L, 2, 4, seed=2), randn(L, 2, 4, seed=3))
+    results = []
+    for lstm in (ours, theirs):
+        leaves = [v.to(dtype).clone().requires_grad_() for v in (x, *state)]
+        out, (h, c) = lstm(leaves[0], (leaves[1], leaves[2]))
+        (out.square().sum() + (h*c).sum()).backward()
+        results.append([out, h, c, *(v.grad for v in leaves)])
+    names = [(n, n.replace('bias', 'bias_ih')) for n, _ in ours.named_parameters() if 'peephole' not in n]
+    results[0] += [ours.get_parameter(n).grad for n, _ in names]
+    results[1] += [theirs.get_parameter(n).grad for _, n in names]
+    for a, b in zip(*results): assert_close(a, b, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+def test_there_and_back():
+    ours = make(peephole=False)
+    back = PeepholeLSTM.from_torch(ours.to_torch(), peephole=False)
+    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), back.state_dict().values()))
+    theirs = nn.LSTM(3, 4, 2, dropout=.3).eval()
+    ours = PeepholeLSTM.from_torch(theirs)
+    assert ours.dropout == .3 and not ours.training and not ours.to_torch().training
+    assert ours.to_torch().dropout == .3 and ours.to_torch().batch_first
+
+
+def test_conversion_draws_no_random_numbers_of_ours():
+    torch.manual_seed(0)
+    theirs, before = nn.LSTM(3, 4), torch.get_rng_state()
+    PeepholeLSTM.from_torch(theirs)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize('text, lstm', [
+    ('bidirectional', lambda: nn.LSTM(3, 4, bidirectional=True)), ('proj_size', lambda: nn.LSTM(3, 4, proj_size=2)), ('got GRU', lambda: nn.GRU(3, 4))])
+def test_torch_networks_that_do_not_fit(text, lstm):
+    with pytest.raises(ValueError, match=text): PeepholeLSTM.from_torch(lstm())
+
+
+def test_no_torch_twin():
+    with pytest.raises(ValueError, match='weight_peephole_l0'): make().to_torch()
+    with pytest.raises(ValueError, match='input_size'): PeepholeLSTM(0, 4).to_torch()
+
+
+# --- parameters ---
+
+@pytest.mark.parametrize('D, H, L, peephole', [(3, 5, 1, True), (3, 5, 3, True), (0, 4, 2, True), (7, 2, 2, False)])
+def test_number_of_parameters(D, H, L, peephole):
+    want = sum(4*H*(d + H + 1) + 3*H*peephole for d in [D] + [H]*(L - 1))
+    assert sum(p.numel() for p in PeepholeLSTM(D, H, L, peephole=peephole).parameters()) == want
+
+
+def test_names_and_order():
+    assert {n: tuple(p.shape) for n, p in PeepholeLSTM(3, 4, 2).named_parameters()} == {
+        'weight_ih_l0': (16, 3), 'weight_hh_l0': (16, 4), 'bias_l0': (16,), 'weight_peephole_l0': (3, 4),
+        'weight_ih_l1': (16, 4), 'weight_hh_l1': (16, 4), 'bias_l1': (16,), 'weight_peephole_l1': (3, 4)}
+
+
+def test_how_it_starts():
+    lstm = PeepholeLSTM(30, 8, 2, generator=gen())
+    for l, fan_in in ((0, 30), (1, 8)):
+        for w in getattr(lstm, f'weight_hh_l{l}').chunk(4): assert_close(w @ w.T, torch.eye(8), atol=1e-5, rtol=0)
+        assert getattr(lstm, f'weight_ih_l{l}').abs().max() <= (6/(fan_in + 32))**.5
+        assert getattr(lstm, f'bias_l{l}').tolist() == [0.]*8 + [1.]*8 + [0.]*16
+        assert not getattr(lstm, f'weight_peephole_l{l}').any()
+
+
+def test_start_depends_on_the_generator_alone():
+    torch.manual_seed(1)
+    a = PeepholeLSTM(3, 4, 2, generator=gen(7))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    b = PeepholeLSTM(3, 4, 2, generator=gen(7))
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))
+    other = PeepholeLSTM(3, 4, 2, generator=gen(8))
+    assert not torch.equal(a.weight_hh_l0, other.weight_hh_l0)
+    b.reset_parameters(gen(8))
+    assert all(torch.equal(p, q) for p, q in zip(b.parameters(), other.parameters()))
+
+
+def test_copies():
+    lstm, x = make(), randn(2, 5, 3)
+    loaded = make(seed=9)
+    loaded.load_state_dict(lstm.state_dict())
+    for twin in (loaded, copy.deepcopy(lstm), pickle.loads(pickle.dumps(lstm))):
+        assert_close(twin(x), lstm(x), atol=0, rtol=0)
+        assert repr(twin) == repr(lstm)
+        assert twin.weight_hh_l0 is not lstm.weight_hh_l0
+
+
+# --- dropout, precision ---
+
+def test_dropout_acts_between_layers_in_training_only():
+    lstm, plain, x = make(dropout=.5), make(), randn(2, 5, 3)
+    torch.manual_seed(0)
+    out, (h, c) = lstm(x)
+    want, (h_want, c_want) = plain(x)
+    assert_close((h[0], c[0]), (h_want[0], c_want[0]))     # the lower layer's own memory is untouched
+    assert not torch.allclose(out, want)
+    assert_close(lstm.eval()(x), plain(x))
+    assert_close(make(L=1, dropout=.5)(x), make(L=1)(x))   # a single layer has no between
+    torch.manual_seed(0)
+    assert_close(lstm.train()(x)[0], out)
+
+
+@pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
+def test_dtype_is_kept(dtype):
+    lstm, x = make(dtype=dtype), randn(2, 5, 3)
+    out, (h, c) = lstm(x.to(dtype))
+    assert out.dtype == h.dtype == c.dtype == dtype
+    assert_close(out.double(), make()(x)[0], atol=TOLERANCE[dtype], rtol=0)
+
+
+def test_autocast_keeps_a_float32_cell():
+    lstm, x = make(dtype=torch.float32), randn(2, 5, 3, dtype=torch.float32)
+    with torch.autocast('cpu', torch.bfloat16):
+        out, (h, c) = lstm(x)
+        lstm(x.bfloat16(), (h, c))                         # what an autocast layer below hands over
+    assert c.dtype == h.dtype == torch.float32
+    assert_close(out, lstm(x)[0], atol=5e-2, rtol=0)
+
+
+# --- bad input ---
+
+@pytest.mark.parametrize('name, kwargs', [
+    ('input_size', dict(input_size=-1)), ('input_size', dict(input_size=2.)), ('hidden_size', dict(hidden_size=0)), ('hidden_size', dict(hidden_size='4')),
+    ('num_layers', dict(num_layers=0)), ('num_layers', dict(num_layers=True)), ('dropout', dict(dropout=1.)), ('dropout', dict(dropout=-.1)),
+    ('dropout', dict(dropout='half')), ('dropout', dict(dropout=float('nan'))), ('backend', dict(backend='magic'))])
+def test_bad_arguments(name, kwargs):
+    with pytest.raises(ValueError, match=f'^{name}: expected .* got'): PeepholeLSTM(**dict(dict(input_size=3, hidden_size=4), **kwargs))
+
+
+def test_unknown_backend_names_those_that_exist():
+    with pytest.raises(ValueError) as e: PeepholeLSTM(3, 4, backend='magic')
+    assert all(b in str(e.value) for b in BACKENDS)
+    for b in BACKENDS: PeepholeLSTM(3, 4, backend=b)
+
+
+def zeros(*shape, dtype=torch.float32): return torch.zeros(*shape, dtype=dtype)
+
+
+@pytest.mark.parametrize('name, args', [
+    ('x', dict(x=zeros(5, 3))), ('x', dict(x=zeros(2, 5, 4))), ('x', dict(x=zeros(2, 0, 3))), ('x', dict(x=np.zeros((2, 5, 3)))),
+    ('x', dict(x=zeros(2, 5, 3, dtype=torch.float64))), ('x', dict(x=zeros(2, 5, 3, dtype=torch.int64))), ('x', dict(x=torch.zeros(2, 5, 3, device='meta'))),
+    ('steps', dict(x=zeros(2, 5, 3), steps=4)), ('steps', dict(state=(zeros(2, 2, 4),)*2)), ('steps', dict(state=(zeros(2, 2, 4),)*2, steps=0)),
+    ('steps', dict(state=(zeros(2, 2, 4),)*2, steps=-1)), ('steps', dict(state=(zeros(2, 2, 4),)*2, steps=2.)),
+    ('state', dict(steps=4)), ('state', dict(x=zeros(2, 5, 3), state=zeros(2, 2, 4))), ('state', dict(x=zeros(2, 5, 3), state=(zeros(2, 2, 4),))),
+    ('state h', dict(x=zeros(2, 5, 3), state=(zeros(2, 3, 4),)*2)), ('state h', dict(x=zeros(2, 5, 3), state=(zeros(1, 2, 4),)*2)),
+    ('state h', dict(x=zeros(2, 5, 3), state=(zeros(2, 4),)*2)), ('state c', dict(x=zeros(2, 5, 3), state=(zeros(2, 2, 4), zeros(2, 2, 5)))),
+    ('state c', dict(state=(zeros(2, 2, 4), zeros(2, 3, 4)), steps=3)), ('state c', dict(state=(zeros(2, 2, 4), zeros(2, 2, 4).double()), steps=3)),
+    ('state h', dict(state=(None, None), steps=3))])
+def test_bad_calls(name, args):
+    with pytest.raises(ValueError, match=f'^{name}: expected .* got'): PeepholeLSTM(3, 4, 2)(**args)
+
+
+def test_no_input_weights_take_no_input():
+    with pytest.raises(ValueError, match='^x: .* input_size=0'): PeepholeLSTM(0, 4)(zeros(2, 5, 0))
+    with pytest.raises(ValueError, match='^x: .* input_size=0'): PeepholeLSTM(0, 4)(zeros(2, 5, 3), (zeros(1, 2, 4),)*2)
