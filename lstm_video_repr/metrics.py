@@ -108,7 +108,7 @@ def ssim(
     _check_window(prediction, window)
     images = lambda v: _wide(v).to(dtype).flatten(2, -3).flatten(0, 2).split(64) # (B*T*C, H, W), in pieces that fit a processor's cache
     dtype = torch.promote_types(_wide(prediction).dtype, _wide(target).dtype)
-    down, across = (_band(n, window).to(target.device, dtype) for n in target.shape[-2:])
+    down, across = (_band(n, window).to(target.device, dtype) / window for n in target.shape[-2:])
     n, scores = window**2, []
     for x, y in zip(images(prediction), images(target)):
         mx, my, mxx, myy, mxy = down @ torch.stack([x, y, x*x, y*y, x*y]) @ across.T # means of all windows
@@ -118,7 +118,7 @@ def ssim(
     return torch.cat(scores).view(*target.shape[:2], -1).mean((0, 2))
 
 # %% ../nbs/05_metrics.ipynb #f370567a
-def _band(n, window): return torch.ones(n - window + 1, n).tril(window - 1).triu() / window # row k averages values k to k + window - 1
+def _band(n, window): return torch.ones(n - window + 1, n).tril(window - 1).triu() # row k sums values k to k + window - 1
 
 def _can_ssim(shape, window=7): return len(shape) in (2, 3) and min(shape[-2:]) >= window
 
