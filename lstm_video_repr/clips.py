@@ -6,7 +6,7 @@
 __all__ = ['embedded_digits', 'read_idx', 'mnist_digits', 'load_digits', 'mix', 'uniform', 'bounce', 'render', 'MovingDigits',
            'FixedClips', 'fixed_test_set', 'clips_checksum', 'MovingMNISTFile']
 
-# %% ../nbs/02_clips.ipynb #b894764a
+# %% ../nbs/02_clips.ipynb #0113f468
 import gzip, hashlib, math, operator, os, zlib
 from pathlib import Path
 from typing import Iterator, Optional, Sequence, Tuple, Union
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
-# %% ../nbs/02_clips.ipynb #ac2bbe52
+# %% ../nbs/02_clips.ipynb #8c3b5797
 def _check_split(split):
     if split not in ('train', 'test'): raise ValueError(f"split is {split!r}; expected 'train' or 'test'")
 
@@ -38,7 +38,7 @@ def _check_pixels(x, name):
         low, high = (float(x.nan_to_num(nan=0.).amin()), float(x.nan_to_num(nan=0.).amax()))
         raise ValueError(f'{name} has values from {low:g} to {high:g}{" and NaN" if x.isnan().any() else ""}; expected floats in [0, 1] (0 to 255 only as uint8)')
 
-# %% ../nbs/02_clips.ipynb #bc4ba77b
+# %% ../nbs/02_clips.ipynb #b08241c8
 def embedded_digits(
     split:str='train' # 'train' (the first 1437) or 'test' (the last 360)
 )->Tuple[Tensor, Tensor]: # images, uint8 (n, 28, 28), and labels, int64 (n,)
@@ -58,7 +58,7 @@ def embedded_digits(
     x = F.pad(x, (8, 8, 8, 8))[torch.arange(len(x))[:, None, None], rows, cols]
     return (x * 255).round().to(torch.uint8), y
 
-# %% ../nbs/02_clips.ipynb #53742fb6
+# %% ../nbs/02_clips.ipynb #4349d2ba
 def read_idx(
     path:Union[str, os.PathLike] # an IDX file of unsigned bytes, plain or gzip-compressed
 )->Tensor: # uint8, in the shape that the file states
@@ -76,7 +76,7 @@ def read_idx(
         raise OSError(f'{path}: has {len(raw)} bytes; expected {start + math.prod(shape)} for an IDX file of shape {tuple(shape)}')
     return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy())
 
-# %% ../nbs/02_clips.ipynb #d881f85c
+# %% ../nbs/02_clips.ipynb #7d6d7f9d
 _MNIST = {'train': ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte'), 'test': ('t10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')}
 _MNIST_SHA256 = { # of the uncompressed files
     'train-images-idx3-ubyte': 'ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db',
@@ -85,14 +85,14 @@ _MNIST_SHA256 = { # of the uncompressed files
     't10k-labels-idx1-ubyte':  'ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2'}
 _MNIST_MIRRORS = ('https://ossci-datasets.s3.amazonaws.com/mnist/', 'https://storage.googleapis.com/cvdf-datasets/mnist/')
 
-# %% ../nbs/02_clips.ipynb #6587809f
+# %% ../nbs/02_clips.ipynb #b184ebdf
 def _find_mnist(folder, split):
     "The two files of `split` in `folder`, in its `mnist` or in its `MNIST/raw`; None where one is missing."
     for place in (Path(folder), Path(folder)/'mnist', Path(folder)/'MNIST'/'raw'):
         found = [next((p for p in (place/(name + '.gz'), place/name) if p.is_file()), None) for name in _MNIST[split]]
         if all(found): return found
 
-# %% ../nbs/02_clips.ipynb #61448efb
+# %% ../nbs/02_clips.ipynb #09214901
 def _download_mnist(split):
     "The two files of `split` in the cache folder, fetched if they are not there; their content is always checked."
     import pooch
@@ -112,7 +112,7 @@ def _download_mnist(split):
         files.append(file)
     return files
 
-# %% ../nbs/02_clips.ipynb #f5c5769f
+# %% ../nbs/02_clips.ipynb #ddf962b1
 def mnist_digits(
     split:str='train', # 'train' (60000 digits) or 'test' (10000)
     folder:Union[str, os.PathLike, None]=None # folder with the IDX files (or with `mnist/` or `MNIST/raw/`); None: that of `LVR_DATA`, else download
@@ -130,7 +130,7 @@ def mnist_digits(
         raise OSError(f'{files[1]}: has shape {tuple(labels.shape)} and values up to {int(labels.max()) if labels.numel() else None}; expected {len(images)} labels from 0 to 9')
     return images, labels.long()
 
-# %% ../nbs/02_clips.ipynb #5b417f32
+# %% ../nbs/02_clips.ipynb #fe6b57df
 _SOURCES = ('embedded', 'mnist')
 
 def load_digits(
@@ -151,7 +151,7 @@ def load_digits(
     times = [1 if len(x) == largest else max(1, round(largest / 4 / len(x))) for x, _ in sets]
     return torch.cat([x.repeat(k, 1, 1) for (x, _), k in zip(sets, times)]), torch.cat([y.repeat(k) for (_, y), k in zip(sets, times)])
 
-# %% ../nbs/02_clips.ipynb #709868b9
+# %% ../nbs/02_clips.ipynb #e86423f3
 def mix(
     x:Union[Tensor, int] # int64 tensor or Python integer; only its lowest 32 bits count
 )->Union[Tensor, int]: # the same type, in [0, 2**32); different inputs give different outputs
@@ -162,7 +162,7 @@ def mix(
     x = ((x ^ (x >> 15)) * 0x846ca68b) & low
     return x ^ (x >> 16)
 
-# %% ../nbs/02_clips.ipynb #5d7a4012
+# %% ../nbs/02_clips.ipynb #078b4279
 def uniform(
     seed:int, # whole number, 0 <= seed < 2**63
     index:Tensor, # int64, any shape, not negative
@@ -172,7 +172,7 @@ def uniform(
     key = mix(mix(mix(seed) ^ (seed >> 32)) + stream)
     return mix(mix(mix(index) ^ key) ^ (index >> 32)).double() / 2**32
 
-# %% ../nbs/02_clips.ipynb #6a961cc3
+# %% ../nbs/02_clips.ipynb #41a4cc0a
 def bounce(
     start:Tensor, # (..., 2) positions in [0, 1], as (row, column)
     velocity:Tensor, # (..., 2) change of position per frame
@@ -187,7 +187,7 @@ def bounce(
         path.append(p)
     return torch.stack(path, -2)
 
-# %% ../nbs/02_clips.ipynb #84b47e77
+# %% ../nbs/02_clips.ipynb #51a85fe8
 def _check_render(digits, corners, image_size):
     "Refuse what cannot be painted, before it is."
     if not isinstance(digits, Tensor) or digits.dim() != 4 or 0 in digits.shape:
@@ -204,7 +204,7 @@ def _check_render(digits, corners, image_size):
         raise ValueError(f'corners reach from {corners.amin((0, 1, 2)).tolist()} to {corners.amax((0, 1, 2)).tolist()}; '
                          f'expected [0, 0] to {limit.tolist()}, so that digits of {h}x{w} stay inside {image_size}x{image_size}')
 
-# %% ../nbs/02_clips.ipynb #19209ac0
+# %% ../nbs/02_clips.ipynb #686dc105
 def render(
     digits:Tensor, # (B, N, h, w) pixels of the N digits of each clip, uint8 or float in [0, 1]
     corners:Tensor, # (B, N, T, 2) whole pixels: row and column of each digit's top left corner in each frame
@@ -222,7 +222,7 @@ def render(
         windows[at] = torch.maximum(windows[at], ink) if n else ink
     return canvas[:, :, None]
 
-# %% ../nbs/02_clips.ipynb #2d0a65ec
+# %% ../nbs/02_clips.ipynb #80bdc434
 def _speed_range(step):
     "`step` as (low, high)."
     pair = step if isinstance(step, (tuple, list)) else (step, step)
@@ -241,7 +241,7 @@ def _as_digits(digits, split, folder):
     _check_pixels(digits, 'digits')
     return digits if digits.dtype == torch.uint8 else digits.float()
 
-# %% ../nbs/02_clips.ipynb #b356a1d8
+# %% ../nbs/02_clips.ipynb #e3765cce
 class MovingDigits:
     "An endless supply of clips of bouncing digits (section 3.2). Clip k of a seed is the same on any device and in any batch."
     def __init__(self,
@@ -264,7 +264,7 @@ class MovingDigits:
         self.image_size = _whole(image_size, 'image_size', 1)
         if self.image_size < max(self.digits.shape[1:]): raise ValueError(f'image_size is {image_size}; expected at least {max(self.digits.shape[1:])}, the size of the digits')
         self.step, self.split, self.seed = step, split, _whole(seed, 'seed', 0)
-        self._speed, self._index, self._order = _speed_range(step), 0, {}
+        self._speed, self._index, self._order = _speed_range(step), 0, (0, -1, None)
 
     @property
     def frame_shape(self)->Tuple[int, int, int]: return 1, self.image_size, self.image_size
@@ -274,11 +274,13 @@ class MovingDigits:
     @index.setter
     def index(self, k): self._index = _whole(k, 'index', 0)
 
-    def _pass(self, e): # the order of all digits in pass number e
-        if e not in self._order:
-            if len(self._order) > 3: self._order.clear()
-            self._order[e] = uniform(self.seed, torch.arange(len(self.digits)) + e * len(self.digits), 0).argsort(stable=True)
-        return self._order[e]
+    def _passes(self, a, b): # which digit comes when in passes a to b through all digits, one pass after the other
+        a0, b0, order = self._order
+        if not a0 <= a <= b <= b0:
+            L = len(self.digits)
+            order = uniform(self.seed, torch.arange(a * L, (b + 1) * L).view(-1, L), 0).argsort(stable=True, dim=1).flatten()
+            a0, self._order = a, (a, b, order)
+        return order[(a - a0) * len(self.digits):]
 
     def plan(self,
         first:int, # number of the first clip
@@ -287,8 +289,8 @@ class MovingDigits:
         "What happens in clips first, first + 1, ..., first + n - 1."
         first, n, N, L = _whole(first, 'first', 0), _whole(n, 'n', 1), self.n_digits, len(self.digits)
         j = torch.arange(first * N, (first + n) * N).view(n, N)               # each digit's turn, counted through all clips
-        passes = range(int(j[0, 0]) // L, int(j[-1, -1]) // L + 1)
-        which = torch.cat([self._pass(e) for e in passes])[j - passes[0] * L]
+        a, b = int(j[0, 0]) // L, int(j[-1, -1]) // L                         # the passes through all digits that these turns belong to
+        which = self._passes(a, b)[j - a * L]
         start = torch.stack([uniform(self.seed, j, 1), uniform(self.seed, j, 2)], -1)
         angle, (low, high) = uniform(self.seed, j, 3) * 2 * math.pi, self._speed
         speed = low + (high - low) * uniform(self.seed, j, 4)
@@ -341,7 +343,7 @@ class MovingDigits:
         return (f'MovingDigits({len(self.digits)} digits, n_digits={self.n_digits}, image_size={self.image_size}, past={self.past}, future={self.future}, '
                 f'step={self.step}, seed={self.seed}, index={self.index}, device={self.device.type!r})')
 
-# %% ../nbs/02_clips.ipynb #638bb6d9
+# %% ../nbs/02_clips.ipynb #b855e3c6
 class FixedClips:
     "The first `n_clips` clips of a `MovingDigits`: made when needed, the same in each pass."
     def __init__(self,
@@ -372,7 +374,7 @@ class FixedClips:
         size = _whole(batch_size, 'batch_size', 1)
         return (self.batch(min(size, len(self) - i), i) for i in range(0, len(self), size))
 
-# %% ../nbs/02_clips.ipynb #c196e3fe
+# %% ../nbs/02_clips.ipynb #bdae06f0
 def fixed_test_set(
     digits:str='mnist', # a name as in `load_digits`; the digits are those of the *test* split
     n_clips:int=10000, # number of clips, as many as in the published set
@@ -390,14 +392,14 @@ def fixed_test_set(
     return FixedClips(MovingDigits(digits, n_digits=n_digits, image_size=image_size, past=past, future=future, step=step,
                                    split='test', seed=seed, device=device, folder=folder), n_clips)
 
-# %% ../nbs/02_clips.ipynb #820d6415
+# %% ../nbs/02_clips.ipynb #5c9035f2
 def clips_checksum(
     clips:Tensor # any shape, float in [0, 1]
 )->str: # hexadecimal sha256
     "The sha256 of clips as bytes from 0 to 255, to tell whether two machines have the same ones."
     return hashlib.sha256((clips * 255).round().to(torch.uint8).cpu().contiguous().numpy().tobytes()).hexdigest()
 
-# %% ../nbs/02_clips.ipynb #bda6bb93
+# %% ../nbs/02_clips.ipynb #c760d6df
 class MovingMNISTFile:
     "Clips from a file in the published layout, (20, clips, 64, 64) uint8, read as they are asked for. `OSError` if the file is anything else."
     def __init__(self,
