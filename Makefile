@@ -63,12 +63,14 @@ $(PY):
 	if [ -z "$$found" ]; then \
 	  echo 'Python 3.10 to 3.14 with its venv and ensurepip modules is needed, and none was found. Tried:' >&2; \
 	  for try in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python3.10 python3.14 python); do \
-	    echo "  $$try: `"$$try" -c 'import sys; print("version " + sys.version.split()[0]); import venv, ensurepip' 2>&1 | tr '\n' ' '`" >&2; \
+	    said=$$("$$try" -c 'import sys; print("version " + sys.version.split()[0]); import venv, ensurepip' 2>&1 | tail -n 1); \
+	    echo "  $$try: $$said" >&2; \
 	  done; \
 	  echo 'Install one (Debian and Ubuntu: apt install python3 python3-venv), or name yours: make PYTHON=/path/to/python' >&2; \
 	  exit 1; \
 	fi; \
 	echo "[1/3] Making $(VENV) with $$("$$found" --version)"; \
+	rm -rf $(VENV); \
 	"$$found" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # torch by its exact version first: pip would otherwise take the newest build there is, several GB of it.
