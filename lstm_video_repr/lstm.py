@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['BACKENDS', 'lstm_gates', 'lstm_step', 'lstm_layer', 'PeepholeLSTM']
 
-# %% ../nbs/00_lstm.ipynb #1e03e4a9
+# %% ../nbs/00_lstm.ipynb #96128d57
 from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 
-# %% ../nbs/00_lstm.ipynb #74b1d605
+# %% ../nbs/00_lstm.ipynb #7080f4b8
 def lstm_gates(
     z: Tensor, # (B, 4H) input and recurrent products plus bias, gates in the order i, f, g, o
     c: Tensor, # (B, H) cell of the step before
@@ -27,7 +27,7 @@ def lstm_gates(
     if w_peephole is not None: o = o + w_co * c            # o sees the new cell
     return o.sigmoid() * c.tanh(), c
 
-# %% ../nbs/00_lstm.ipynb #302003f6
+# %% ../nbs/00_lstm.ipynb #999997eb
 def lstm_step(
     x: Tensor | None, # (B, D) input of this step; None: a step without input
     h: Tensor, # (B, H) output of the step before
@@ -42,7 +42,7 @@ def lstm_step(
     if x is not None: z = z + F.linear(x, w_ih)
     return lstm_gates(z, c, w_peephole)
 
-# %% ../nbs/00_lstm.ipynb #6702ddd0
+# %% ../nbs/00_lstm.ipynb #b41c93e2
 def lstm_layer(
     x: Tensor | None, # (B, T, D) inputs; None: `steps` steps on the state alone
     h: Tensor, # (B, H) output before the first step
@@ -62,7 +62,7 @@ def lstm_layer(
         hs.append(h)
     return torch.stack(hs, 1), h, c
 
-# %% ../nbs/00_lstm.ipynb #77a7e17c
+# %% ../nbs/00_lstm.ipynb #976a0eee
 BACKENDS = ('auto', 'reference') # ways to compute a layer; 'auto' picks the fastest that fits
 
 def _check_int(name, value, least):
@@ -80,7 +80,7 @@ def _check_tensor(name, value, shape, like):
     if value.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
         raise ValueError(f"{name}: expected dtype {like.dtype}, as the weights, got {value.dtype}")
 
-# %% ../nbs/00_lstm.ipynb #347f0b93
+# %% ../nbs/00_lstm.ipynb #d7f50fcf
 def _checked(lstm, x, state, steps):
     "The arguments of `PeepholeLSTM.forward`, checked, with a zero state and the number of steps filled in."
     w, L, H = lstm.weight_hh_l0, lstm.num_layers, lstm.hidden_size
@@ -101,14 +101,14 @@ def _checked(lstm, x, state, steps):
     _check_tensor('state c', c, (L, h.shape[1], H), w)
     return (h, c), steps
 
-# %% ../nbs/00_lstm.ipynb #0aced2ef
+# %% ../nbs/00_lstm.ipynb #b5398baa
 class PeepholeLSTM(nn.Module):
-    "A stack of peephole LSTM layers, `(B, T, D)` to `(B, T, H)`; with its parameters named as in `torch.nn.LSTM`."
+    "A stack of peephole LSTM layers (paper, section 2.1), with parameters named as in `torch.nn.LSTM`."
     def __init__(self,
         input_size: int, # D, values per step; 0: no input weights at all, the layer runs on its state
         hidden_size: int, # H, units per layer
         num_layers: int = 1, # L, layers; each one above the first reads the outputs of the one below
-        dropout: float = 0., # chance in [0, 1) to drop an output *between* layers in training, never through time
+        dropout: float = 0., # chance in [0, 1) to drop an output between layers, in training
         peephole: bool = True, # let the gates see the cell
         backend: str = 'auto', # one of `BACKENDS`
         generator: torch.Generator | None = None, # of the initial weights; None: torch's global one
@@ -134,7 +134,7 @@ class PeepholeLSTM(nn.Module):
     def reset_parameters(self,
         generator: torch.Generator | None = None, # of the weights; None: torch's global one
     ) -> None:
-        "Fresh weights: Xavier for the input, orthogonal per recurrent gate, zero peepholes and biases, but 1 for forgetting."
+        "Xavier input weights, orthogonal recurrent gates, forget bias 1; other biases and peepholes 0."
         for l in range(self.num_layers):
             w_ih, w_hh, bias, w_peephole = self._weights(l)
             if w_ih is not None: nn.init.xavier_uniform_(w_ih, generator=generator)
@@ -151,8 +151,8 @@ class PeepholeLSTM(nn.Module):
         x: Tensor | None = None, # (B, T, D) inputs; None: run on the state alone
         state: tuple[Tensor, Tensor] | None = None, # (h, c), each (L, B, H); None: zeros
         steps: int | None = None, # number of steps if there is no `x`
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]: # outputs of the top layer (B, T, H) and the last (h, c), each (L, B, H)
-        "Run the stack over `x`, or `steps` steps without input; `ValueError` for shapes, sizes or dtypes that do not fit."
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]: # top layer's outputs (B, T, H), last (h, c), each (L, B, H)
+        "Run over `x`, or `steps` steps without input; `ValueError` for shapes or dtypes that do not fit."
         (h, c), steps = _checked(self, x, state, steps)
         hs, cs = [], []
         for l in range(self.num_layers):
@@ -183,11 +183,12 @@ class PeepholeLSTM(nn.Module):
 
     @torch.no_grad()
     def to_torch(self) -> nn.LSTM: # with batch_first=True, bias_hh zero
-        "A `torch.nn.LSTM` of equal weights; `ValueError` where there is none: peepholes that are not zero, or no input."
+        "The `torch.nn.LSTM` of equal weights; `ValueError` for peepholes that are not zero, or no input."
         if not self.input_size: raise ValueError("input_size: expected at least 1 for a torch.nn.LSTM, got 0")
         dropout = self.dropout if self.num_layers > 1 else 0.  # nn.LSTM warns about one that does nothing
-        new = nn.LSTM(self.input_size, self.hidden_size, self.num_layers, batch_first=True, dropout=dropout)
-        new.to(self.weight_hh_l0).train(self.training)
+        w, sizes = self.weight_hh_l0, (self.input_size, self.hidden_size, self.num_layers)
+        new = nn.LSTM(*sizes, batch_first=True, dropout=dropout, device='meta', dtype=w.dtype)  # 'meta': draws no random numbers
+        new.to_empty(device=w.device).train(self.training)
         for l in range(self.num_layers):
             w_ih, w_hh, bias, w_peephole = self._weights(l)
             if w_peephole is not None and w_peephole.any():
