@@ -1,0 +1,504 @@
+"Presets, model files and the authors' checkpoints; their forward pass is written here anew, in numpy, from the description of the format."
+import contextlib
+import copy
+import errno
+import json
+import os
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lstm_video_repr import zoo
+from lstm_video_repr.clips import MovingDigits
+from lstm_video_repr.models import VideoLSTM, VideoLSTMConfig
+from lstm_video_repr.training import read_safetensors, train, write_safetensors
+from lstm_video_repr.zoo import (PRESETS, Card, load_authors_checkpoint, load_model, load_pretrained, preset,
+                                 save_authors_checkpoint, save_model)
+
+h5py = pytest.importorskip('h5py')
+SHAPE = 1, 3, 4
+
+
+def tiny(seed=0, double=False, **config):
+    "A small model whose every number is random, peepholes and biases too."
+    model = VideoLSTM(VideoLSTMConfig(**dict(frame_shape=SHAPE, hidden_size=5) | config))
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters(): p.uniform_(-.7, .7, generator=g)
+    return model.double() if double else model
+
+
+def equal(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) and a[n].dtype == b[n].dtype for n in a)
+
+
+@contextlib.contextmanager
+def file_size_limit(n):
+    "No file may grow beyond n bytes, as on a disk that is full."
+    resource = pytest.importorskip('resource', reason='needs limits on file sizes')
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n, hard))
+    try: yield
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# ---- presets
+
+def test_rows_of_the_paper():
+    decoders = {'future-predictor': (False, True, False), 'composite': (True, True, False),
+                'conditional-future-predictor': (False, True, True), 'composite-conditional-future': (True, True, True)}
+    for name, want in decoders.items():
+        c = preset(name).config
+        assert (c.reconstruct, c.predict, c.conditional_future) == want
+        assert (c.num_layers, c.hidden_size, c.frame_shape, c.conditional_reconstruction, c.peephole, c.output) == (2, 2048, (1, 64, 64), False, True, 'bernoulli')
+
+
+def test_released_configurations():
+    rewrite, first = preset('released-2015-12'), preset('released-2015-09')
+    assert (rewrite.config.num_layers, rewrite.config.conditional_reconstruction, rewrite.config.conditional_future) == (2, True, True)
+    assert (rewrite.training.batch_size, rewrite.training.lr, rewrite.training.step_clamp, rewrite.training.output_bias) == (80, 1e-4, 1e-4, False)
+    assert (first.config.num_layers, first.config.conditional_reconstruction, first.config.conditional_future) == (1, False, False)
+    assert (first.training.batch_size, first.training.rms_decay, first.start) == (128, .95, dict(forget_bias=5.))
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_every_preset(name, tmp_path):
+    p = preset(name)
+    assert p.training.batch_size > 0 and p.about and p.digits in ('embedded', 'mnist', 'mnist+embedded')
+    small = replace(p, config=replace(p.config, hidden_size=4, frame_shape=(1, 5, 5)))
+    model, same, other = small.build(), small.build(), small.build(seed=1)
+    assert equal(model, same) and not equal(model, other)
+    assert small.parameters == sum(w.numel() for w in model.parameters())
+    if p.start is not None:
+        w = model.state_dict()
+        assert w['encoder.weight_hh_l0'].abs().max() <= .01 and .03 < w['encoder.weight_peephole_l0'].abs().max() <= .1
+        assert (w['encoder.bias_l0'][4:8] == p.start['forget_bias']).all() and not w['future_decoder.readout.bias'].any()
+    back = load_model(save_model(model, tmp_path/'m.safetensors'))
+    assert equal(model, back) and back.config == small.config and not back.training
+
+
+def test_unknown_preset_says_which_exist():
+    with pytest.raises(ValueError, match="'compsite'.*did you mean 'composite'") as e: preset('compsite')
+    assert all(name in str(e.value) for name in PRESETS)
+    for bad in ('', None, 3): pytest.raises(ValueError, preset, bad)
+    for seed in (-1, 1.5, True): pytest.raises(ValueError, preset('quick').build, seed)
+
+
+def test_presets_show_as_a_table():
+    lines = PRESETS._repr_markdown_().splitlines()
+    assert len(lines) == len(PRESETS) + 2 and len({line.count('|') for line in lines}) == 1
+    assert len(str(PRESETS).splitlines()) == len(PRESETS) + 1
+
+
+def test_global_random_numbers_are_left_alone(tmp_path):
+    model, before = tiny(), torch.get_rng_state()
+    load_model(save_model(model, tmp_path/'m.safetensors'))
+    save_authors_checkpoint(model, tmp_path/'m.h5')
+    load_authors_checkpoint(tmp_path/'m.h5', SHAPE)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# ---- model files
+
+def test_a_file_holds_weights_configuration_and_card(tmp_path):
+    card = dict(data='digits', clips_seen=10, nats={'future': 1.5, 'by frame': [1., 2.]}, note='größer | <b>')
+    model = tiny(conditional_future=True, num_layers=2)
+    path = save_model(model, str(tmp_path/'m.safetensors'), card)
+    assert isinstance(path, Path)
+    back = load_model(path)
+    assert equal(model, back) and back.config == model.config and back.card == card and isinstance(back.card, dict)
+    assert all(p.requires_grad for p in back.parameters()) and not back.training
+    past, future = torch.rand(2, 3, *SHAPE), torch.rand(2, 4, *SHAPE)
+    assert torch.equal(model.loss(past, future).total, back.loss(past, future).total)
+    back.loss(past, future).total.backward()
+    assert load_model(save_model(model, tmp_path/'no_card.safetensors')).card == {}
+
+
+def test_a_loaded_model_can_be_trained_while_its_file_stays(tmp_path):
+    path = save_model(tiny(), tmp_path/'m.safetensors')
+    before = path.read_bytes()
+    model = load_model(path)
+    with torch.no_grad():
+        for p in model.parameters(): p.zero_()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize('dtype, digits', [(torch.float16, 11), (torch.bfloat16, 8)])
+def test_half_precision(dtype, digits, tmp_path):
+    model = tiny(hidden_size=16)
+    whole, half = save_model(model, tmp_path/'w.safetensors'), save_model(model, tmp_path/'h.safetensors', dtype=dtype)
+    assert half.stat().st_size < .6*whole.stat().st_size
+    back = load_model(half)
+    for name, w in model.state_dict().items():
+        assert back.state_dict()[name].dtype == torch.float32
+        torch.testing.assert_close(back.state_dict()[name], w, rtol=2.**-digits, atol=1e-7)     # rounded to that many binary digits
+    again = load_model(save_model(back, tmp_path/'again.safetensors', dtype=dtype))
+    assert equal(back, again)                                                                  # rounding happens once
+
+
+def test_double_precision_is_kept(tmp_path):
+    model = tiny(double=True)
+    assert equal(model, load_model(save_model(model, tmp_path/'m.safetensors')))
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    path = save_model(tiny(), tmp_path/'m.safetensors')
+    old = path.read_bytes()
+    for bad in (float('nan'), float('inf')):
+        model = tiny(seed=1)
+        model.future_decoder.readout.weight.data[0, 0] = bad
+        with pytest.raises(ValueError, match='future_decoder.readout.weight'): save_model(model, path)
+        with pytest.raises(ValueError, match='future_decoder.readout.weight'): save_authors_checkpoint(model, tmp_path/'m.h5')
+    large = tiny(seed=1)
+    large.encoder.bias_l0.data[0] = 1e6
+    with pytest.raises(ValueError, match='float16.*encoder.bias_l0'): save_model(large, path, dtype=torch.float16)     # beyond what it can hold
+    assert path.read_bytes() == old and os.listdir(tmp_path) == ['m.safetensors']
+
+
+@pytest.mark.parametrize('change, words', [
+    (dict(model='m'), 'model is a str'), (dict(model=torch.nn.Linear(1, 1)), 'model is a Linear'), (dict(path='m.pt'), r"'.*m.pt'.*\.safetensors"), (dict(path='m'), r'\.safetensors'),
+    (dict(dtype=torch.int8), 'dtype is torch.int8'), (dict(dtype='float16'), 'dtype is float16'), (dict(card=dict(a=float('nan'))), 'card'), (dict(card=dict(a={1, 2})), 'card'),
+    (dict(card=[1, 2]), 'card'), (dict(card='text'), 'card')])
+def test_bad_arguments_of_save_model(change, words, tmp_path):
+    kw = dict(model=tiny(), path='m.safetensors') | change
+    with pytest.raises(ValueError, match=words): save_model(**kw | dict(path=tmp_path/kw['path']))
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize('save, name', [(save_model, 'm.safetensors'), (save_authors_checkpoint, 'm.h5')])
+def test_nowhere_to_write(save, name, tmp_path):
+    with pytest.raises(OSError, match='missing'): save(tiny(), tmp_path/'missing'/name)
+    (tmp_path/name).mkdir()
+    with pytest.raises(OSError, match=name): save(tiny(), tmp_path/name)
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize('save, name', [(save_model, 'm.safetensors'), (save_authors_checkpoint, 'm.h5')])
+def test_a_full_disk_leaves_the_old_file(save, name, tmp_path, monkeypatch):
+    path = save(tiny(), tmp_path/name)
+    old, large = path.read_bytes(), tiny(seed=1, hidden_size=64)
+    for limit in (0, 100, 4096, 50_000):
+        with file_size_limit(limit), pytest.raises(OSError, match=name): save(large, path)
+        assert path.read_bytes() == old and os.listdir(tmp_path) == [name]
+
+    def full(*args): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for step in ('fsync', 'replace'):                                     # the disk says so only at the end
+        with monkeypatch.context() as m:
+            m.setattr(os, step, full)
+            with pytest.raises(OSError, match='No space'): save(large, path)
+        assert path.read_bytes() == old and os.listdir(tmp_path) == [name]
+    save(large, path)
+    assert path.read_bytes() != old and os.listdir(tmp_path) == [name]
+
+
+def test_no_pickle_is_loaded(tmp_path):
+    path = tmp_path/'m.safetensors'
+    for thing in (tiny(), tiny().state_dict()):
+        torch.save(thing, path)
+        with pytest.raises(OSError, match='m.safetensors'): load_model(path)
+        with pytest.raises(OSError, match='m.safetensors'): load_authors_checkpoint(path)
+
+
+@pytest.mark.parametrize('part', [0, 1, 7, 8, 9, 200, .3, .9, -1])
+def test_files_that_were_cut_short(part, tmp_path):
+    for save, load, name in ((save_model, load_model, 'm.safetensors'), (save_authors_checkpoint, lambda p: load_authors_checkpoint(p, SHAPE), 'm.h5')):
+        path = save(tiny(), tmp_path/name)
+        data = path.read_bytes()
+        path.write_bytes(data[:int(part*len(data)) if isinstance(part, float) else part])
+        with pytest.raises(OSError, match=name): load(path)
+
+
+def test_foreign_files(tmp_path):
+    other = tmp_path/'other'
+    for content in (b'', b'hello', os.urandom(1000), b'\0'*1000, b'\x89PNG\r\n\x1a\n' + b'\0'*100, b'\xff'*8 + b'{}'):
+        other.write_bytes(content)
+        for load in (load_model, load_authors_checkpoint, load_pretrained): pytest.raises(OSError, load, other)
+    for load in (load_model, load_authors_checkpoint):
+        with pytest.raises(FileNotFoundError, match='nothing'): load(tmp_path/'nothing')
+        pytest.raises(OSError, load, tmp_path)
+
+
+def damaged(path, tensors=(), drop=(), **notes):
+    "A model file with some things replaced."
+    t, m = read_safetensors(path)
+    new = path.with_name('damaged.safetensors')
+    m = {k: v for k, v in (m | notes).items() if v is not None}
+    write_safetensors(new, {k: v for k, v in (t | dict(tensors)).items() if k not in drop}, m)
+    return new
+
+
+def test_content_that_does_not_fit(tmp_path):
+    path = save_model(tiny(), tmp_path/'m.safetensors', dict(a=1))
+    config = json.loads(read_safetensors(path)[1]['config'])
+    changed = lambda **kw: json.dumps(config | kw)
+    for words, kw in [
+        ('encoder.bias_l0 is missing', dict(drop=['encoder.bias_l0'])),
+        ('encoder.extra has no place', dict(tensors={'encoder.extra': torch.zeros(2)})),
+        (r'encoder.bias_l0 has shape \(3,\), expected \(20,\)', dict(tensors={'encoder.bias_l0': torch.zeros(3)})),
+        ('encoder.bias_l0 holds torch.int32', dict(tensors={'encoder.bias_l0': torch.zeros(20, dtype=torch.int32)})),
+        ('NaN or infinite values in encoder.bias_l0', dict(tensors={'encoder.bias_l0': torch.full((20,), torch.nan)})),
+        ('no config', dict(config=None)), ('no config', dict(config='{')), ('no config', dict(config='[1]')), ('no card', dict(card='3')),
+        ('newer version.*attention', dict(config=changed(attention=True))), ('newer version', dict(version='2')), ("version 'x'", dict(version='x')),
+        ("format 'pt'", dict(format='pt')), ('configuration is not valid: hidden_size', dict(config=changed(hidden_size=-1))), ('not valid', dict(config=changed(frame_shape=None))),
+        (r'has shape .*; and \d+ more', dict(config=changed(hidden_size=10**6))),      # nothing of that size is ever made
+        ('future_decoder.lstm.weight_ih_l0 is missing', dict(config=changed(conditional_future=True))),
+    ]:
+        bad = damaged(path, **kw)
+        with pytest.raises(ValueError, match=f'damaged.safetensors.*{words}'): load_model(bad)
+    older = damaged(path, config=json.dumps({k: v for k, v in config.items() if k != 'dropout'}))      # a setting that came later has its default
+    assert equal(load_model(older), tiny())
+
+
+def test_a_training_checkpoint_is_no_model_file(tmp_path):
+    clips = MovingDigits(torch.ones(1, 3, 3), n_digits=1, image_size=8, past=2, future=2)
+    train(VideoLSTM.composite(frame_shape=(1, 8, 8), hidden_size=4), clips, steps=2, batch_size=2, checkpoint=tmp_path/'c.safetensors', progress=None)
+    with pytest.raises(ValueError, match='c.safetensors.*save_model'): load_model(tmp_path/'c.safetensors')
+
+
+def test_unknown_device(tmp_path):
+    path = save_model(tiny(), tmp_path/'m.safetensors')
+    for device in ('toaster', 'cuda:99'): pytest.raises(ValueError, load_model, path, device)
+
+
+def test_cards():
+    card = Card(data='a | b\nc', seen=448000, year=2015, good=True, nats={'mnist': {'future': 381.25}}, unknown=None, sizes=[1, 2.5])
+    text, table = str(card), card._repr_markdown_()
+    for words in ('448,000', '2015', 'yes', 'nats: mnist: future', '381.25', '1, 2.5'): assert words in text and words in table
+    assert r'a \| b c' in table and len(table.splitlines()) == 2 + len(card)
+    assert json.loads(json.dumps(card)) == card and copy.deepcopy(card) == card
+    assert str(Card()) and Card()._repr_markdown_()
+
+
+# ---- the bundled model
+
+def test_the_bundled_model():
+    asset = Path(zoo.__file__).parent/'assets'/'pretrained.safetensors'
+    assert asset.stat().st_size <= 35_000_000
+    model = load_pretrained()
+    assert model.config == preset('bundled').config and model.card and not model.training
+    past, future = MovingDigits('embedded', split='test', seed=11).batch(24)
+    with torch.no_grad(): loss, out = model.loss(past, future), model(past, future_steps=3)
+    assert loss.future < 600 and loss.reconstruction < 500                 # the mean frame alone costs about 700
+    assert out.future.shape == (24, 3, 1, 64, 64) and out.future.min() >= 0 and out.future.max() <= 1
+
+
+def test_pretrained_may_be_another_file(tmp_path):
+    path = save_model(tiny(), tmp_path/'m.safetensors', dict(mine=1))
+    assert equal(load_pretrained(path), tiny()) and load_pretrained(path).card == dict(mine=1)
+
+
+def test_a_missing_bundled_model_says_how_to_make_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo.resources, 'files', lambda name: tmp_path)
+    with pytest.raises(OSError, match='lvr train --preset bundled'): load_pretrained()
+
+
+# ---- the authors' programs, anew: numpy, from the description of their files
+
+def sigmoid(x): return 1/(1 + np.exp(-x))
+
+
+class Authors:
+    "Encoder and decoders of an HDF5 file, as the released code runs them."
+    def __init__(self, path):
+        with h5py.File(path) as f: self.w = {n: f[n][()].astype(np.float64) for n in f if isinstance(f[n], h5py.Dataset)}
+
+    def layers(self, part): return [k for k in range(1, 9) if f'lstm_{k}_{part}:w_dense' in self.w]
+
+    def step(self, part, states, x):
+        "One step of the stack; a state is (h, c). Gates lie in the order i, f, a, o; i and f see the old cell, o the new one."
+        new = []
+        for k, (h, c) in zip(self.layers(part), states):
+            w = {n.split(':')[1]: v for n, v in self.w.items() if n.startswith(f'lstm_{k}_{part}:')}
+            n = h.shape[1]
+            gates = h @ w['w_dense'].T + w['b']
+            if x is not None: gates = gates + x @ w['w_input'].T
+            i, f, a, o = gates[:, :n], gates[:, n:2*n], gates[:, 2*n:3*n], gates[:, 3*n:]
+            d = w['w_diag'][0]
+            i, f = sigmoid(i + c*d[:n]), sigmoid(f + c*d[n:2*n])
+            c = f*c + i*np.tanh(a)
+            h = sigmoid(o + c*d[2*n:])*np.tanh(c)
+            new.append((h, c))
+            x = h                                                        # what the layer above reads
+        return new
+
+    def encode(self, past):
+        n = self.w['lstm_1_enc:w_dense'].shape[1]
+        states = [(np.zeros((len(past), n)),)*2 for _ in self.layers('enc')]
+        for t in range(past.shape[1]): states = self.step('enc', states, past[:, t])
+        return states
+
+    def decode(self, part, states, steps, conditional, truth=None):
+        "Raw outputs. The first step is an ordinary one without input; then a conditional decoder reads the frame before: the true one, or its own through the logistic."
+        last, raw = self.layers(part)[-1], []
+        for t in range(steps):
+            x = None
+            if conditional and t > 0: x = sigmoid(raw[-1]) if truth is None else truth[:, t-1]
+            states = self.step(part, states, x)
+            raw.append(states[-1][0] @ self.w[f'lstm_{last}_{part}:w_output'].T + self.w[f'lstm_{last}_{part}:b_output'])
+        return np.stack(raw, 1)
+
+    def loss(self, part, past, future, conditional):
+        target = past[:, ::-1] if part == 'dec' else future
+        p = sigmoid(self.decode(part, self.encode(past), target.shape[1], conditional, target))
+        return -(target*np.log(p) + (1-target)*np.log(1-p)).sum() / (target.shape[0]*target.shape[1])
+
+
+def authors_file(path, H=5, D=12, layers=1, parts=('dec', 'fut'), decoder_input=True, seed=0, dtype=np.float64):
+    "A checkpoint as the released code writes one, with nothing of this package."
+    rng = np.random.default_rng(seed)
+    with h5py.File(path, 'w') as f:
+        def put(name, *shape):
+            f.create_dataset(name, data=rng.uniform(-.8, .8, shape).astype(dtype))
+            f.create_dataset(name + '_grad', data=rng.uniform(-1, 1, shape).astype(dtype))      # the optimiser's memory
+            f.attrs[name + '_t'] = 12000
+        for part in ('enc', *parts):
+            for k in range(1, layers + 1):
+                name = f'lstm_{k}_{part}'
+                put(f'{name}:w_dense', 4*H, H); put(f'{name}:w_diag', 1, 3*H); put(f'{name}:b', 1, 4*H)
+                if k > 1: put(f'{name}:w_input', 4*H, H)
+                elif part == 'enc' or decoder_input: put(f'{name}:w_input', 4*H, D)
+                if part != 'enc' and k == layers: put(f'{name}:w_output', D, H); put(f'{name}:b_output', 1, D)
+    return path
+
+
+def clips(seed=3, past=5, future=4, n=3):
+    g = torch.Generator().manual_seed(seed)
+    return (torch.rand(n, t, *SHAPE, generator=g, dtype=torch.float64) for t in (past, future))
+
+
+@pytest.mark.parametrize('layers, reconstruction, future', list(product((1, 2), (False, True), (False, True))))
+def test_equal_weights_give_the_authors_losses(layers, reconstruction, future, tmp_path):
+    theirs = Authors(path := authors_file(tmp_path/'their.h5', layers=layers))
+    ours = load_authors_checkpoint(path, SHAPE, reconstruction, future)
+    assert (ours.config.num_layers, ours.config.hidden_size, ours.config.conditional_reconstruction, ours.config.conditional_future) == (layers, 5, reconstruction, future)
+    past, ahead = clips()
+    p, a = past.flatten(2).numpy(), ahead.flatten(2).numpy()
+    with torch.no_grad(): loss, out = ours.loss(past, ahead), ours(past, future_steps=7, reconstruct_steps=6)
+    assert abs(loss.reconstruction.item() - theirs.loss('dec', p, a, reconstruction)) < 1e-9
+    assert abs(loss.future.item() - theirs.loss('fut', p, a, future)) < 1e-9
+    states = theirs.encode(p)                                                # running free: their own outputs come back as probabilities
+    for got, part, steps, conditional in ((out.reconstruction, 'dec', 6, reconstruction), (out.future, 'fut', 7, future)):
+        want = sigmoid(theirs.decode(part, states, steps, conditional))
+        np.testing.assert_allclose(got.flatten(2).numpy(), want, rtol=0, atol=1e-12)
+    h, c = ours.encode(past)
+    np.testing.assert_allclose(h.detach().numpy(), np.stack([s[0] for s in states]), atol=1e-12)
+    np.testing.assert_allclose(c.detach().numpy(), np.stack([s[1] for s in states]), atol=1e-12)
+
+
+@pytest.mark.parametrize('config', [dict(), dict(num_layers=2), dict(predict=False), dict(reconstruct=False, conditional_future=True),
+                                    dict(num_layers=3, conditional_reconstruction=True, conditional_future=True)])
+def test_there_and_back(config, tmp_path):
+    past, ahead = clips()
+    for double in (False, True):
+        ours = tiny(double=double, **config)
+        path = save_authors_checkpoint(ours, tmp_path/'m.h5')
+        conditional = {k: v for k, v in config.items() if k.startswith('conditional')}
+        back = load_authors_checkpoint(path, SHAPE, **conditional)
+        assert equal(ours, back) and back.config == ours.config and not back.training
+    theirs, loss = Authors(path), ours.loss(past, ahead)                     # and they would see the same
+    p, a = past.flatten(2).numpy(), ahead.flatten(2).numpy()
+    for part, got, c in (('dec', loss.reconstruction, ours.config.conditional_reconstruction), ('fut', loss.future, ours.config.conditional_future)):
+        assert (got is None) == (not theirs.layers(part))
+        if got is not None: assert abs(got.item() - theirs.loss(part, p, a, c)) < 1e-9
+
+
+def test_what_the_authors_loader_reads(tmp_path):
+    "Arrays of two dimensions, each with its optimiser's memory beside it and its number of updates as an attribute."
+    path = save_authors_checkpoint(tiny(num_layers=2, conditional_future=True), tmp_path/'m.h5')
+    H, D = 5, 12
+    want = {f'lstm_{k}_{part}:{n}': s for k, part in product((1, 2), ('enc', 'dec', 'fut')) for n, s in dict(w_dense=(4*H, H), w_diag=(1, 3*H), b=(1, 4*H)).items()}
+    want |= {f'lstm_2_{part}:w_input': (4*H, H) for part in ('enc', 'dec', 'fut')} | {f'lstm_1_{part}:w_input': (4*H, D) for part in ('enc', 'fut')}
+    want |= {f'lstm_2_{part}:w_output': (D, H) for part in ('dec', 'fut')} | {f'lstm_2_{part}:b_output': (1, D) for part in ('dec', 'fut')}
+    with h5py.File(path) as f:
+        assert {n: f[n].shape for n in f if not n.endswith('_grad')} == want
+        assert {n for n in f if n.endswith('_grad')} == {n + '_grad' for n in want} and set(f.attrs) == {n + '_t' for n in want}
+        for n in want:
+            assert f[n].dtype == f[n + '_grad'].dtype == np.float32 and f[n + '_grad'].shape == f[n].shape
+            assert not f[n + '_grad'][()].any() and f.attrs[n + '_t'] == 0
+
+
+def test_order_of_the_gates(tmp_path):
+    path = authors_file(tmp_path/'m.h5', H=1)
+    with h5py.File(path, 'r+') as f: f['lstm_1_enc:b'][:] = [[1, 2, 3, 4]]; f['lstm_1_enc:w_diag'][:] = [[5, 6, 7]]
+    encoder = load_authors_checkpoint(path, SHAPE).encoder
+    assert encoder.bias_l0.tolist() == [1, 2, 3, 4] and encoder.weight_peephole_l0.tolist() == [[5], [6], [7]]      # i, f, g, o and i, f, o
+
+
+def test_unused_parts_of_a_file_are_no_error(tmp_path):
+    path = authors_file(tmp_path/'m.h5')                                       # the decoders have input weights that unconditional ones do not use
+    with h5py.File(path, 'r+') as f:
+        f['logreg:w'] = np.zeros((3, 3)); f['lstm_1_enc:w_output'] = np.zeros((12, 5)); f['notes'] = 'text'; f.create_group('group')
+        del f['lstm_1_dec:b_grad'], f.attrs['lstm_1_dec:b_t']
+    assert load_authors_checkpoint(path, SHAPE).config.reconstruct
+    for parts, has in ((('dec',), (True, False)), (('fut',), (False, True))):
+        c = load_authors_checkpoint(authors_file(tmp_path/'p.h5', parts=parts, decoder_input=False), SHAPE).config
+        assert (c.reconstruct, c.predict) == has
+
+
+def test_kinds_of_numbers_in_a_file(tmp_path):
+    for dtype, want in ((np.float64, torch.float64), (np.float32, torch.float32), (np.float16, torch.float32), ('>f4', torch.float32)):
+        model = load_authors_checkpoint(authors_file(tmp_path/'m.h5', dtype=dtype), SHAPE)
+        assert {p.dtype for p in model.parameters()} == {want}
+        assert abs(model.encoder.bias_l0[0].item() - h5py.File(tmp_path/'m.h5')['lstm_1_enc:b'][0, 0]) < 1e-6
+
+
+def test_frame_shape_and_output_are_the_callers(tmp_path):
+    path = authors_file(tmp_path/'m.h5')
+    model = load_authors_checkpoint(path, (12,), output='gaussian')
+    assert model.config.frame_shape == (12,) and model.config.output == 'gaussian'
+    assert load_authors_checkpoint(path, [3, 2, 2]).config.frame_shape == (3, 2, 2)
+
+
+def test_arguments_that_do_not_fit_an_authors_file(tmp_path):
+    plain = authors_file(tmp_path/'plain.h5', decoder_input=False)
+    for words, kw in [('frame_shape is .*4096 values.*reads 12', dict(frame_shape=(1, 64, 64))), ('frame_shape', dict(frame_shape=(0,))), ('output', dict(output='poisson')),
+                      ('lstm_1_dec:w_input is missing', dict(conditional_reconstruction=True)), ('lstm_1_fut:w_input is missing', dict(conditional_future=True))]:
+        with pytest.raises(ValueError, match=words): load_authors_checkpoint(plain, **dict(frame_shape=SHAPE) | kw)
+    for part, name in (('dec', 'conditional_future'), ('fut', 'conditional_reconstruction')):
+        with pytest.raises(ValueError, match=f'{name} is True'): load_authors_checkpoint(authors_file(tmp_path/'p.h5', parts=[part]), SHAPE, **{name: True})
+
+
+def test_authors_files_with_faults(tmp_path):
+    def fault(change, **kw):
+        path = authors_file(tmp_path/'f.h5', **kw)
+        with h5py.File(path, 'r+') as f: change(f)
+        return path
+
+    def swap(name, value):
+        def change(f):
+            del f[name]
+            if value is not None: f[name] = value
+        return change
+
+    def group(f): del f['lstm_1_dec:b']; f.create_group('lstm_1_dec:b')
+    for words, change, kw in [
+        ('lstm_1_enc:b is missing', swap('lstm_1_enc:b', None), {}), ('lstm_1_fut:w_output is missing', swap('lstm_1_fut:w_output', None), {}), ('lstm_1_dec:b is missing', group, {}),
+        ('lstm_1_enc:w_input is missing', swap('lstm_1_enc:w_input', None), {}), (r'lstm_1_enc:w_diag has shape \(1, 9\), expected \(1, 15\)', swap('lstm_1_enc:w_diag', np.zeros((1, 9))), {}),
+        (r'lstm_1_enc:w_dense has shape \(19, 5\)', swap('lstm_1_enc:w_dense', np.zeros((19, 5))), {}), ('lstm_1_fut:w_output has shape', swap('lstm_1_fut:w_output', np.zeros((11, 5))), {}),
+        ('holds int64', swap('lstm_1_enc:b', np.zeros((1, 20), int)), {}), ('NaN or infinite', swap('lstm_1_enc:b', np.full((1, 20), np.nan)), {}),
+        ("without decoders", lambda f: None, dict(parts=())), ("layers in 'dec'", swap('lstm_1_enc:b', None), dict(layers=1)),
+    ]:
+        if words.startswith('layers in'): change = lambda f: f.create_dataset('lstm_2_dec:b', data=np.zeros((1, 20)))
+        with pytest.raises(ValueError, match=f'f.h5.*{words}'): load_authors_checkpoint(fault(change, **kw), SHAPE)
+    with h5py.File(tmp_path/'foreign.h5', 'w') as f: f['images'] = np.zeros((3, 3))
+    with pytest.raises(OSError, match='foreign.h5.*lstm_1_enc:w_dense'): load_authors_checkpoint(tmp_path/'foreign.h5')
+    with h5py.File(tmp_path/'foreign.h5', 'w') as f: f['lstm_1_enc:w_dense'] = np.zeros(3)
+    with pytest.raises(OSError, match='foreign.h5'): load_authors_checkpoint(tmp_path/'foreign.h5')
+
+
+def test_without_peepholes_zero_ones_are_written(tmp_path):
+    ours = tiny(peephole=False, double=True)
+    back = load_authors_checkpoint(save_authors_checkpoint(ours, tmp_path/'m.h5'), SHAPE)
+    past, ahead = clips()
+    assert back.config.peephole and not back.encoder.weight_peephole_l0.any()
+    torch.testing.assert_close(ours.loss(past, ahead).total, back.loss(past, ahead).total, rtol=0, atol=1e-12)
+
+
+def test_bad_arguments_of_save_authors_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match='model is a Linear'): save_authors_checkpoint(torch.nn.Linear(1, 1), tmp_path/'m.h5')
+    with pytest.raises(ValueError, match=r"m.pt'.*\.h5 or \.hdf5"): save_authors_checkpoint(tiny(), tmp_path/'m.pt')
