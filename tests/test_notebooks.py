@@ -17,15 +17,20 @@ def notebooks():
 
 
 @pytest.fixture
-def as_it_was(monkeypatch):
+def as_it_was():
     "Undo what running a notebook does to this process."
+    import torch
     from IPython.core.interactiveshell import InteractiveShell
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     shell, env, path, hook = InteractiveShell._instance, dict(os.environ), list(sys.path), sys.displayhook
     yield
     import matplotlib.pyplot as plt
     plt.close('all')
     plt.rcdefaults()
     plt.switch_backend('agg')
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
+    torch.set_grad_enabled(True)
     InteractiveShell._instance, sys.displayhook, sys.path[:] = shell, hook, path
     os.environ.clear()
     os.environ.update(env)
