@@ -1,0 +1,163 @@
+// The frame stepper. It draws frames out of sprite sheets; `index` is all that it tells the kernel, and it never waits for an answer.
+// It runs in JupyterLab (through anywidget) and in any page that gives it an object with get, set, on, off and save_changes.
+
+const make = (tag, className, attributes = {}, ...children) => {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+};
+
+const load = src => new Promise((done, failed) => {
+  const image = new Image();
+  image.onload = () => done(image);
+  image.onerror = () => failed(new Error('a sprite sheet could not be read'));
+  image.src = src;
+});
+
+async function render({ model, el }) {
+  const rows = model.get('rows'), count = model.get('count'), first = model.get('first'), past = model.get('past');
+  const sheets = await Promise.all(rows.map(row => load(row.sheet)));
+  const last = first + count - 1;
+  const isPast = number => past === null || number <= past;
+  const kind = number => past === null ? '' : isPast(number) ? 'past' : 'future';
+  const called = (row, number) => row.notes.length && past !== null ? row.notes[isPast(number) ? 0 : 1] : row.name;
+
+  // Copy frame `number` of a row into a canvas rectangle; false where the row has no such frame.
+  const paint = (context, r, number, x, y, w, h) => {
+    const row = rows[r], k = number - row.first;
+    if (k < 0 || k >= row.count) return false;
+    const sx = (k % row.columns) * row.width, sy = Math.floor(k / row.columns) * row.height;
+    context.drawImage(sheets[r], sx, sy, row.width, row.height, x, y, w, h);
+    return true;
+  };
+
+  // Large frames, side by side
+  const panels = rows.map(row => {
+    const name = make('span', 'lvr-name', {}, row.name), note = make('span', 'lvr-note'), gap = make('span');
+    const canvas = make('canvas', 'lvr-frame', { width: row.width, height: row.height, role: 'img' });
+    const screen = make('div', 'lvr-screen', {}, canvas, make('div', 'lvr-gap', { 'aria-hidden': 'true' }, gap));
+    return { note, gap, canvas, node: make('div', 'lvr-panel', {}, make('div', 'lvr-caption', {}, name, note), screen) };
+  });
+
+  // Controls
+  const play = make('button', 'lvr-button', { type: 'button' });
+  const slider = make('input', 'lvr-slider', { type: 'range', min: 0, max: count - 1, step: 1, 'aria-label': 'Frame' });
+  const speed = make('select', 'lvr-speed', { 'aria-label': 'Speed' });
+  for (const [value, text] of [[.25, '¼×'], [.5, '½×'], [1, '1×'], [2, '2×'], [4, '4×']]) speed.append(make('option', '', { value }, text));
+  speed.value = '1';
+  const status = make('div', 'lvr-status');
+
+  // Film strip: one canvas per row, with a marker and a bar in the colours of past and future
+  const films = rows.map(() => make('canvas', 'lvr-film'));
+  const marker = make('div', 'lvr-marker'), bar = make('div', 'lvr-bar');
+  const seen = past === null ? 0 : Math.max(0, Math.min(count, past - first + 1));
+  if (past !== null) bar.append(make('span', 'lvr-past', { style: `width:${100 * seen / count}%` }), make('span', 'lvr-future', { style: `width:${100 - 100 * seen / count}%` }));
+  const track = make('div', 'lvr-track', {}, ...films, bar, marker);
+  const strip = make('div', 'lvr-strip', { 'aria-hidden': 'true' },
+    make('div', 'lvr-rows', {}, ...rows.map(row => make('span', '', {}, row.name))), track);
+
+  const title = model.get('title');
+  const root = make('div', 'lvr', { role: 'group', 'aria-label': title || `Frame stepper: ${rows.map(row => row.name).join(', ')}`, 'data-lm-suppress-shortcuts': 'true' },
+    ...(title ? [make('div', 'lvr-title', {}, title)] : []),
+    make('div', 'lvr-panels', { style: `--lvr-wide:${Math.min(4, rows.length)};--lvr-narrow:${Math.min(2, rows.length)}` }, ...panels.map(p => p.node)),
+    make('div', 'lvr-controls', {}, play, slider, speed), status, strip);
+  root.style.setProperty('--lvr-seen', past === null ? '0%' : `${100 * Math.max(0, seen - .5) / Math.max(1, count - 1)}%`);
+  root.classList.toggle('lvr-plain', past === null);
+  el.replaceChildren(root);
+
+  const index = () => model.get('index');
+  const go = k => {
+    k = Math.max(0, Math.min(count - 1, Math.round(k)));
+    if (k === index()) return;
+    model.set('index', k);
+    model.save_changes();
+  };
+
+  const show = () => {
+    const k = index(), number = first + k, when = kind(number);
+    panels.forEach(({ note, gap, canvas }, r) => {
+      const context = canvas.getContext('2d');
+      context.clearRect(0, 0, canvas.width, canvas.height);
+      const there = paint(context, r, number, 0, 0, canvas.width, canvas.height);
+      note.textContent = there && called(rows[r], number) !== rows[r].name ? called(rows[r], number) : '';
+      gap.textContent = there ? '' : number < rows[r].first ? `from frame ${rows[r].first}` : `up to frame ${rows[r].first + rows[r].count - 1}`;
+      canvas.classList.toggle('lvr-empty', !there);
+      canvas.setAttribute('aria-label', there ? `${called(rows[r], number)}, frame ${number}` : `${rows[r].name} has no frame ${number}`);
+    });
+    root.dataset.when = when;
+    slider.value = k;
+    slider.setAttribute('aria-valuetext', `frame ${number}, the last is ${last}${when && ', ' + when}`);
+    status.replaceChildren(make('b', '', {}, `Frame ${number}`), ` of ${last}`, ...(when ? [make('i', 'lvr-dot'), when === 'past' ? 'past: the model sees it' : 'future: the model guesses'] : []));
+    marker.style.left = `${100 * k / count}%`;
+    marker.style.width = `${100 / count}%`;
+  };
+
+  // As many small frames as fit; each stands for itself or for a few neighbours.
+  const drawFilm = () => {
+    const width = track.clientWidth, ratio = window.devicePixelRatio || 1;
+    if (!width) return;
+    const every = Math.ceil(count * 15 / width), cells = Math.ceil(count / every), w = width * every / count;
+    films.forEach((canvas, r) => {
+      const h = w * rows[r].height / rows[r].width;
+      canvas.width = Math.round(width * ratio);
+      canvas.height = Math.round(h * ratio);
+      canvas.style.height = `${h}px`;
+      const context = canvas.getContext('2d');
+      context.scale(ratio, ratio);
+      context.imageSmoothingQuality = 'high';
+      for (let c = 0; c < cells; c++) paint(context, r, first + c * every, c * w + .5, .5, w - 1, h - 1);
+    });
+  };
+
+  // Playing
+  let timer = null;
+  const drawButton = () => {
+    play.classList.toggle('lvr-playing', timer !== null);
+    play.setAttribute('aria-label', timer === null ? 'Play' : 'Pause');
+    play.title = timer === null ? 'Play (space)' : 'Pause (space)';
+  };
+  const stop = () => { clearInterval(timer); timer = null; drawButton(); };
+  const start = () => {
+    clearInterval(timer);
+    timer = setInterval(() => go((index() + 1) % count), 1000 / (model.get('fps') * Number(speed.value)));
+    drawButton();
+  };
+  const toggle = () => { if (timer === null) start(); else stop(); };
+
+  play.addEventListener('click', toggle);
+  speed.addEventListener('change', () => { if (timer !== null) start(); });
+  slider.addEventListener('input', () => { stop(); go(Number(slider.value)); });
+  const scrub = event => {
+    const box = track.getBoundingClientRect();
+    go(Math.floor((event.clientX - box.left) / box.width * count));
+  };
+  track.addEventListener('pointerdown', event => {
+    stop();
+    track.setPointerCapture(event.pointerId);
+    scrub(event);
+    slider.focus({ preventScroll: true });
+    event.preventDefault();
+  });
+  track.addEventListener('pointermove', event => { if (track.hasPointerCapture(event.pointerId)) scrub(event); });
+  root.addEventListener('keydown', event => {
+    if (event.target === speed || event.altKey || event.ctrlKey || event.metaKey) return;
+    const jump = { ArrowRight: index() + 1, ArrowUp: index() + 1, ArrowLeft: index() - 1, ArrowDown: index() - 1, PageUp: index() + 10, PageDown: index() - 10, Home: 0, End: count - 1 }[event.key];
+    if (jump !== undefined) { stop(); go(jump); }
+    else if (event.key === ' ' && event.target !== play) toggle();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+
+  model.on('change:index', show);
+  const resize = new ResizeObserver(drawFilm);
+  resize.observe(track);
+  drawButton();
+  show();
+  drawFilm();
+  return () => { stop(); resize.disconnect(); model.off('change:index', show); };
+}
+
+export default { render };

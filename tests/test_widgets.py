@@ -1,0 +1,304 @@
+"The frame stepper in a real browser, opened from the disk, and its Python half."
+import base64
+import io
+import json
+import re
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from lstm_video_repr.pictures import Row, animate, show_strip
+from lstm_video_repr.widgets import FrameStepper, save_page, stepper_assets, stepper_html
+
+sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed (it comes with the dev extra)')
+ARGS = '--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run'.split()
+
+
+def clip(frames, side=24, channels=1, seed=0):
+    "A bright square that moves one pixel right with every frame, on a little noise."
+    x = torch.rand(frames, channels, side, side, generator=torch.Generator().manual_seed(seed)) * .2
+    for t in range(frames): x[t, :, 4:10, t % (side - 6):t % (side - 6) + 6] = 1
+    return x
+
+
+@pytest.fixture
+def prediction():
+    past, future = clip(10), clip(10, seed=1)
+    return past, future, SimpleNamespace(reconstruction=past.flip(0) * .8, future=future * .6)
+
+
+@pytest.fixture
+def stepper(prediction): return FrameStepper(*prediction, index=3, title='A moving square')
+
+
+@pytest.fixture(scope='module')
+def browser():
+    path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
+    if path is None: pytest.skip('no chromium, chromium-browser or google-chrome on this machine')
+    with sync_api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=path, args=ARGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser):
+    "Open a file in a fresh tab; at the end, complain about anything but local requests, and about errors in the console."
+    contexts, troubles = [], []
+
+    def visit(path, **options):
+        context = browser.new_context(**options)
+        context.set_default_timeout(10_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on('request', lambda r: None if r.url.startswith(('file:', 'data:', 'blob:')) else troubles.append(f'request: {r.url}'))
+        page.on('console', lambda m: troubles.append(f'console: {m.text}') if m.type == 'error' else None)
+        page.on('pageerror', lambda e: troubles.append(f'error: {e}'))
+        page.goto(path.resolve().as_uri())
+        page.wait_for_selector('.lvr-film')
+        return page
+
+    yield visit
+    for context in contexts: context.close()
+    assert not troubles
+
+
+def index(page, k=0): return page.evaluate('k => document.querySelectorAll(".lvr-host")[k].model.get("index")', k)
+
+
+def pixels(page, k=0):
+    "The RGBA values of the k-th large canvas, as the page has them."
+    return page.evaluate('k => Array.from(((c) => c.getContext("2d").getImageData(0, 0, c.width, c.height).data)(document.querySelectorAll(".lvr-frame")[k]))', k)
+
+
+def expected(frame):
+    "What the canvas should hold for a frame of `(1, S, S)`."
+    return (frame[0] * 255).round().byte().flatten().tolist()
+
+
+def test_keys_step_and_the_pixels_are_the_frames(visit, stepper, prediction, tmp_path):
+    page = visit(stepper.to_html(tmp_path / 'a.html'))
+    past, future, out = prediction
+    assert index(page) == 3 and pixels(page)[::4] == expected(past[3])
+    slider = page.get_by_role('slider', name='Frame')
+    slider.focus()
+    page.keyboard.press('ArrowRight')
+    assert index(page) == 4 and slider.input_value() == '4'
+    assert slider.get_attribute('aria-valuetext') == 'frame 5, the last is 20, past'
+    assert pixels(page, 0)[::4] == expected(past[4]) and pixels(page, 1)[::4] == expected(past[4] * .8)
+    page.keyboard.press('End')
+    assert index(page) == 19 and slider.get_attribute('aria-valuetext') == 'frame 20, the last is 20, future'
+    assert pixels(page, 0)[::4] == expected(future[9]) and pixels(page, 1)[::4] == expected(future[9] * .6)
+    page.keyboard.press('ArrowRight')
+    assert index(page) == 19
+    page.keyboard.press('ArrowLeft')
+    assert index(page) == 18
+    page.keyboard.press('Home')
+    assert index(page) == 0
+
+
+def test_names_for_screen_readers(visit, stepper, tmp_path):
+    page = visit(stepper.to_html(tmp_path / 'a.html', note='What a screen reader hears.'))
+    assert page.get_by_role('group', name='A moving square').count() == 1
+    assert page.get_by_role('img', name='input, frame 4').count() == 1
+    assert page.get_by_role('img', name='reconstruction, frame 4').count() == 1
+    page.get_by_role('slider').focus()
+    page.keyboard.press('End')
+    assert page.get_by_role('img', name='prediction, frame 20').count() == 1
+    assert page.get_by_role('button', name='Play').count() == 1 and page.get_by_role('combobox', name='Speed').count() == 1
+    assert page.get_by_text('What a screen reader hears.').is_visible()
+
+
+def test_play_moves_on_and_space_stops(visit, stepper, tmp_path):
+    page = visit(stepper.to_html(tmp_path / 'a.html'))
+    page.get_by_label('Speed').select_option('4')
+    page.get_by_role('button', name='Play').click()
+    page.wait_for_function('document.querySelector(".lvr-host").model.get("index") > 5')
+    page.get_by_role('button', name='Pause').click()
+    stopped = index(page)
+    page.wait_for_timeout(300)
+    assert index(page) == stopped
+    page.get_by_role('slider').focus()
+    page.keyboard.press('Space')
+    page.wait_for_function('k => document.querySelector(".lvr-host").model.get("index") != k', arg=stopped)
+    page.keyboard.press('Space')
+    assert page.get_by_role('button', name='Play').count() == 1
+
+
+def test_the_button_answers_to_the_space_bar_once(visit, stepper, tmp_path):
+    page = visit(stepper.to_html(tmp_path / 'a.html'))
+    page.get_by_role('button', name='Play').focus()
+    page.keyboard.press('Space')
+    assert page.get_by_role('button', name='Pause').count() == 1
+    page.wait_for_function('document.querySelector(".lvr-host").model.get("index") != 3')
+
+
+def test_dragging_the_slider_and_the_film(visit, stepper, tmp_path):
+    page = visit(stepper.to_html(tmp_path / 'a.html'))
+    for name, places in (('.lvr-slider', (.05, .97)), ('.lvr-track', (.02, .98))):
+        box = page.locator(name).bounding_box()
+        x, y = lambda f: box['x'] + f * box['width'], box['y'] + box['height'] / 2
+        page.mouse.move(x(places[0]), y)
+        page.mouse.down()
+        assert index(page) <= 1
+        page.mouse.move(x(.5), y, steps=4)
+        assert 8 <= index(page) <= 11
+        page.mouse.move(x(places[1]), y, steps=4)
+        page.mouse.up()
+        assert index(page) == 19
+    page.keyboard.press('ArrowLeft')
+    assert index(page) == 18
+
+
+def contrast(page, selector):
+    "Contrast of a text against what lies behind it, as WCAG counts it."
+    text, back = page.evaluate('''selector => {
+        const node = document.querySelector(selector);
+        let behind = node;
+        while (getComputedStyle(behind).backgroundColor === 'rgba(0, 0, 0, 0)') behind = behind.parentElement;
+        return [getComputedStyle(node).color, getComputedStyle(behind).backgroundColor];
+    }''', selector)
+    def light(color):
+        r, g, b = ((c / 12.92 if c <= .03928 else ((c + .055) / 1.055) ** 2.4) for c in (int(v) / 255 for v in re.findall(r'\d+', color)[:3]))
+        return .2126 * r + .7152 * g + .0722 * b
+    a, b = sorted((light(text), light(back)))
+    return (b + .05) / (a + .05)
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_text_is_readable_in_light_and_dark(visit, stepper, tmp_path, scheme):
+    page = visit(stepper.to_html(tmp_path / 'a.html', title='A page', note='A note.'), color_scheme=scheme)
+    for selector in ('h1', 'p', '.lvr-title', '.lvr-name', '.lvr-note', '.lvr-status', '.lvr-button', '.lvr-speed', '.lvr-rows span'):
+        assert contrast(page, selector) >= 4.5, selector
+    page.evaluate('document.querySelector(".lvr-slider").focus()')
+    assert page.evaluate('getComputedStyle(document.querySelector(".lvr-past")).backgroundColor') != page.evaluate(
+        'getComputedStyle(document.querySelector(".lvr-future")).backgroundColor')
+
+
+def test_a_site_theme_wins(visit, stepper, tmp_path):
+    html = stepper_html(stepper)
+    path = tmp_path / 'site.html'
+    path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body style="--color-foreground-primary: rgb(1, 2, 3); --jp-ui-font-color1: rgb(9, 9, 9)">{html}{stepper_assets()}')
+    page = visit(path, color_scheme='dark')
+    assert page.evaluate('getComputedStyle(document.querySelector(".lvr")).color') == 'rgb(1, 2, 3)'
+
+
+@pytest.mark.parametrize('rows', [2, 4])
+def test_a_phone_is_wide_enough(visit, stepper, tmp_path, rows):
+    if rows == 4: stepper = FrameStepper({f'a long name for row {k}': clip(20) for k in range(4)}, past=10)
+    page = visit(stepper.to_html(tmp_path / 'a.html', title='A rather long title of a page on a small phone'), viewport=dict(width=375, height=720), has_touch=True, is_mobile=True)
+    assert page.evaluate('document.documentElement.scrollWidth') <= 375
+    boxes = [page.locator('.lvr-panel').nth(k).bounding_box() for k in range(2)]
+    assert boxes[0]['y'] == boxes[1]['y'] and all(b['width'] > 130 for b in boxes)
+    assert page.locator('.lvr-button').bounding_box()['height'] >= 32
+    page.locator('.lvr-track').tap(position=dict(x=2, y=5))
+    assert index(page) == 0
+
+
+def test_several_steppers_do_not_disturb_each_other(visit, stepper, tmp_path):
+    other = FrameStepper({'colour': clip(6, channels=3), 'late': Row(clip(3), first=4)}, past=3)
+    gif = tmp_path / 'movie.gif'
+    gif.write_bytes(animate(clip(4), scale=1).data)
+    page = visit(save_page(tmp_path / 'deep' / 'all.html', ['<h2>One</h2>', stepper, 'Two', other, show_strip(clip(5)), gif], title='a < b'))
+    assert page.title() == 'a < b' and page.locator('.lvr').count() == 2 and page.locator('main > img').count() == 2
+    page.get_by_role('slider').nth(1).focus()
+    page.keyboard.press('ArrowRight')
+    assert (index(page, 0), index(page, 1)) == (3, 1)
+    assert page.get_by_role('img', name='late has no frame 2').count() == 1
+    page.keyboard.press('End')
+    assert page.get_by_role('img', name='late, frame 6').count() == 1
+
+
+def test_without_scripts_there_is_a_film_strip(browser, stepper, tmp_path):
+    path = stepper.to_html(tmp_path / 'a.html')
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path.resolve().as_uri())
+    image = page.get_by_role('img', name='Film strip: A moving square')
+    assert image.is_visible() and image.bounding_box()['height'] > 40
+    context.close()
+
+
+@pytest.mark.parametrize('frames', [1, 2, 110])
+def test_any_number_of_frames(visit, tmp_path, frames):
+    page = visit(FrameStepper(clip(frames)).to_html(tmp_path / 'a.html'))
+    page.get_by_role('slider').focus()
+    page.keyboard.press('End')
+    assert index(page) == frames - 1 and pixels(page)[::4] == expected(clip(frames)[-1])
+
+
+def test_saved_state_brings_a_stepper_back(visit, stepper, tmp_path):
+    saved = json.loads(json.dumps({k: v for k, v in stepper.get_state().items() if k != 'layout'}))
+    path = tmp_path / 'saved.html'
+    path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body>{stepper_html(saved)}{stepper_assets()}')
+    page = visit(path)
+    page.get_by_role('slider').focus()
+    page.keyboard.press('ArrowRight')
+    assert index(page) == 4
+
+
+# The Python half
+
+def test_index_reaches_the_other_half(stepper):
+    assert stepper.get_state('index') == {'index': 3}
+    stepper.index = 7
+    assert stepper.get_state('index') == {'index': 7} and '"index": 7' in stepper_html(stepper)
+    heard = []
+    stepper.observe(lambda change: heard.append(change['new']), 'index')
+    stepper.set_state({'index': 9})
+    assert stepper.index == 9 and heard == [9]
+
+
+@pytest.mark.parametrize('k', [-1, 20])
+def test_index_outside_the_clip(stepper, k):
+    with pytest.raises(ValueError, match='expected 0 to 19'): stepper.index = k
+    assert stepper.index == 3
+
+
+def test_equal_steppers_have_equal_ids_in_every_process(prediction):
+    one, two = FrameStepper(*prediction, title='ids'), FrameStepper(*prediction, title='ids')
+    assert one.model_id == two.model_id[:24] + '00000001' and two.model_id.endswith('2')
+    assert FrameStepper(*prediction, title='other ids').model_id[:24] != one.model_id[:24]
+
+
+def test_a_notebook_gets_a_picture_too(stepper):
+    data, _ = stepper._repr_mimebundle_()
+    assert data['application/vnd.jupyter.widget-view+json']['model_id'] == stepper.model_id
+    assert data['text/plain'] == 'FrameStepper(clip, model: 20 frames)'
+    image = Image.open(io.BytesIO(base64.b64decode(data['image/png'])))
+    assert image.format == 'PNG' and image.width > image.height
+
+
+def test_rows_may_begin_before_the_first_frame_and_end_late():
+    long = FrameStepper({'a': clip(110), 'b': Row(clip(5), first=-3)})
+    assert (long.first, long.count, long.past) == (-3, 114, None)
+
+
+def test_a_title_cannot_break_out_of_the_page(stepper):
+    stepper.title = '</script><b>'
+    assert '</script><b>' not in stepper_html(stepper) and '\\u003c/script>\\u003cb>' in stepper_html(stepper)
+
+
+@pytest.mark.parametrize('bad, message', [
+    (dict(rows=torch.zeros(24, 24)), 'clip: expected'),
+    (dict(rows=torch.zeros(2, 1, 8, 8) / 0), 'NaN'),
+    (dict(rows=torch.ones(2, 1, 8, 8) * 255), 'clamp=True'),
+    (dict(rows={}), 'at least one row'),
+    (dict(rows={'a': torch.zeros(2, 1, 8, 8), 'b': torch.zeros(2, 1, 9, 9)}), 'one size'),
+    (dict(rows={'a': torch.zeros(2, 1, 8, 8)}, future=torch.zeros(2, 1, 8, 8)), 'got a dict'),
+    (dict(rows=torch.zeros(2, 3, 1, 8, 8), i=2), 'i: expected'),
+    (dict(rows=torch.zeros(2, 1, 8, 8), fps=-1), 'fps: expected'),
+    (dict(rows=torch.zeros(2, 1, 8, 8), index=2), 'index: expected 0 to 1'),
+])
+def test_bad_input_is_named(bad, message):
+    with pytest.raises(ValueError, match=re.escape(message)): FrameStepper(**bad)
+
+
+def test_pages_that_cannot_be_written(stepper, tmp_path):
+    (tmp_path / 'file').write_text('in the way')
+    with pytest.raises(OSError): stepper.to_html(tmp_path / 'file' / 'a.html')
+    with pytest.raises(ValueError, match='ends in .html'): stepper.to_html(tmp_path / 'a.pdf')
+    with pytest.raises(OSError): save_page(tmp_path / 'a.html', [tmp_path / 'missing.png'])
