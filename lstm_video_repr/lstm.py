@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['BACKENDS', 'lstm_gates', 'lstm_step', 'lstm_layer', 'PeepholeLSTM']
 
-# %% ../nbs/00_lstm.ipynb #96128d57
+# %% ../nbs/00_lstm.ipynb #e376e0fb
 from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 
-# %% ../nbs/00_lstm.ipynb #7080f4b8
+# %% ../nbs/00_lstm.ipynb #8464ceab
 def lstm_gates(
     z: Tensor, # (B, 4H) input and recurrent products plus bias, gates in the order i, f, g, o
     c: Tensor, # (B, H) cell of the step before
@@ -27,7 +27,7 @@ def lstm_gates(
     if w_peephole is not None: o = o + w_co * c            # o sees the new cell
     return o.sigmoid() * c.tanh(), c
 
-# %% ../nbs/00_lstm.ipynb #999997eb
+# %% ../nbs/00_lstm.ipynb #b486d576
 def lstm_step(
     x: Tensor | None, # (B, D) input of this step; None: a step without input
     h: Tensor, # (B, H) output of the step before
@@ -42,7 +42,7 @@ def lstm_step(
     if x is not None: z = z + F.linear(x, w_ih)
     return lstm_gates(z, c, w_peephole)
 
-# %% ../nbs/00_lstm.ipynb #b41c93e2
+# %% ../nbs/00_lstm.ipynb #8107ddf5
 def lstm_layer(
     x: Tensor | None, # (B, T, D) inputs; None: `steps` steps on the state alone
     h: Tensor, # (B, H) output before the first step
@@ -62,7 +62,7 @@ def lstm_layer(
         hs.append(h)
     return torch.stack(hs, 1), h, c
 
-# %% ../nbs/00_lstm.ipynb #976a0eee
+# %% ../nbs/00_lstm.ipynb #131fb151
 BACKENDS = ('auto', 'reference') # ways to compute a layer; 'auto' picks the fastest that fits
 
 def _check_int(name, value, least):
@@ -80,7 +80,7 @@ def _check_tensor(name, value, shape, like):
     if value.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
         raise ValueError(f"{name}: expected dtype {like.dtype}, as the weights, got {value.dtype}")
 
-# %% ../nbs/00_lstm.ipynb #d7f50fcf
+# %% ../nbs/00_lstm.ipynb #5e9aa2ba
 def _checked(lstm, x, state, steps):
     "The arguments of `PeepholeLSTM.forward`, checked, with a zero state and the number of steps filled in."
     w, L, H = lstm.weight_hh_l0, lstm.num_layers, lstm.hidden_size
@@ -101,7 +101,7 @@ def _checked(lstm, x, state, steps):
     _check_tensor('state c', c, (L, h.shape[1], H), w)
     return (h, c), steps
 
-# %% ../nbs/00_lstm.ipynb #b5398baa
+# %% ../nbs/00_lstm.ipynb #b7c70cb9
 class PeepholeLSTM(nn.Module):
     "A stack of peephole LSTM layers (paper, section 2.1), with parameters named as in `torch.nn.LSTM`."
     def __init__(self,
