@@ -1,0 +1,429 @@
+"Metrics: by hand, against scikit-image, and what `evaluate` promises."
+import gc
+import json
+import math
+import weakref
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lstm_video_repr.clips import FixedClips, MovingDigits, MovingMNISTFile
+from lstm_video_repr.metrics import LastFrame, MeanFrame, compare, evaluate, mae, mse, nats_floor, nats_per_frame, psnr, squared_error, ssim
+from lstm_video_repr.models import VideoLSTM, VideoOutput, frame_loss
+
+SMALL = dict(frame_shape=(1, 8, 8), hidden_size=12)
+
+
+def rand(*shape, seed=0, dtype=torch.float32): return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+class Pairs:
+    "Fixed clips, cut into batches; counts what was asked for."
+    def __init__(self, past, future): self.past, self.future, self.sizes = past, future, []
+    def batches(self, batch_size):
+        for i in range(0, len(self.past), batch_size):
+            self.sizes.append(len(self.past[i:i + batch_size]))
+            yield self.past[i:i + batch_size], None if self.future is None else self.future[i:i + batch_size]
+
+
+@pytest.fixture
+def pairs(): return Pairs(rand(11, 4, 1, 8, 8), rand(11, 3, 1, 8, 8, seed=1))
+
+
+@pytest.fixture(scope='module')
+def digits(): return MovingDigits('embedded', split='test', seed=3)
+
+
+# ---- single numbers
+
+def test_nats_by_hand_per_frame():
+    p, x = rand(3, 2, 5, dtype=torch.float64) * .9 + .05, rand(3, 2, 5, seed=1, dtype=torch.float64)
+    by_hand = [-sum(x[b, t, d] * math.log(p[b, t, d]) + (1 - x[b, t, d]) * math.log(1 - p[b, t, d]) for b in range(3) for d in range(5)) / 3 for t in range(2)]
+    found = nats_per_frame(p.logit(), x)
+    assert found.dtype == torch.float64 and found.shape == (2,)
+    torch.testing.assert_close(found, torch.tensor(by_hand, dtype=torch.float64), rtol=1e-10, atol=0)
+
+
+def test_nats_and_squared_error_are_the_models_losses():
+    raw, x = torch.randn(4, 3, 1, 8, 8, generator=torch.Generator().manual_seed(0)), rand(4, 3, 1, 8, 8)
+    assert nats_per_frame(raw, x).mean().item() == pytest.approx(frame_loss(raw, x).item(), rel=1e-5)
+    assert squared_error(raw, x).mean().item() == pytest.approx(frame_loss(raw, x, 'gaussian').item(), rel=1e-5)
+
+
+def test_nats_of_extreme_logits_are_finite_and_exact():
+    raw = torch.tensor([1e4, -1e4, 1e4, -1e4]).view(1, 1, 4)
+    assert nats_per_frame(raw, torch.tensor([1., 0., 1., 0.]).view(1, 1, 4)).item() == 0
+    assert nats_per_frame(raw, torch.tensor([0., 1., 1., 0.]).view(1, 1, 4)).item() == 2e4
+
+
+def test_sums_do_not_drift_in_float32():
+    "A frame of a million values: float32 sums would lose digits."
+    x, raw = torch.full((1, 1, 1000, 1000), .1), torch.zeros(1, 1, 1000, 1000)
+    assert nats_per_frame(raw, x).item() == pytest.approx(1e6 * math.log(2), rel=1e-7)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_nothing_gets_below_the_floor(seed):
+    x = rand(2, 3, 1, 8, 8, seed=seed, dtype=torch.float64)
+    x[:, :, :, :3] = x[:, :, :, :3].round()
+    floor = nats_floor(x)
+    perfect = nats_per_frame(x.clamp(1e-14, 1 - 1e-14).logit(), x)
+    torch.testing.assert_close(perfect, floor, rtol=1e-9, atol=1e-9)
+    for k in range(5): assert (nats_per_frame(rand(*x.shape, seed=seed + 10 + k, dtype=x.dtype) * 6 - 3, x) > floor).all()
+
+
+def test_floor_of_black_and_white_is_zero():
+    assert nats_floor((rand(2, 3, 16) > .5).float()).tolist() == [0, 0, 0]
+    assert nats_floor(torch.full((1, 1, 100), .5)).item() == pytest.approx(100 * math.log(2))
+
+
+def test_reductions():
+    a, b = rand(5, 2, 1, 8, 8), rand(5, 2, 1, 8, 8, seed=1)
+    assert mse(a, b).mean().item() == pytest.approx(F.mse_loss(a, b).item() * 64, rel=1e-6)
+    assert mae(a, b).mean().item() == pytest.approx(F.l1_loss(a, b).item() * 64, rel=1e-6)
+    assert torch.equal(squared_error(a, b) * 2, mse(a, b))
+    torch.testing.assert_close(mse(a, b), (a - b).double().square().sum((2, 3, 4)).mean(0))
+
+
+def test_half_precision_is_widened():
+    a, b = rand(5, 2, 1, 8, 8).bfloat16(), rand(5, 2, 1, 8, 8, seed=1)
+    torch.testing.assert_close(mse(a, b), mse(a.float(), b))
+    torch.testing.assert_close(nats_per_frame(a, b), nats_per_frame(a.float(), b))
+    torch.testing.assert_close(ssim(a, b), ssim(a.float(), b))
+
+
+def test_psnr_is_scikit_images():
+    from skimage.metrics import peak_signal_noise_ratio
+    a, b = rand(3, 2, 1, 8, 8), rand(3, 2, 1, 8, 8, seed=1)
+    theirs = [np.mean([peak_signal_noise_ratio(b[i, t].numpy(), a[i, t].numpy(), data_range=1) for i in range(3)]) for t in range(2)]
+    np.testing.assert_allclose(psnr(a, b), theirs, rtol=1e-6)
+
+
+def test_psnr_of_equal_frames_is_the_cap():
+    a = rand(2, 2, 1, 8, 8)
+    assert psnr(a, a).tolist() == [100, 100] and psnr(a, a, cap=60).tolist() == [60, 60]
+    half = torch.cat([a[:1], (a[1:] + .1)])
+    assert psnr(half, a).tolist() == pytest.approx([60, 60], abs=1e-4) # (100 + 20) / 2
+
+
+@pytest.mark.parametrize('shape, window', [((1, 64, 64), 7), ((3, 20, 33), 7), ((1, 7, 7), 7), ((2, 15, 12), 11), ((1, 9, 9), 3)])
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_ssim_is_scikit_images(shape, window, dtype, tolerance):
+    from skimage.metrics import structural_similarity
+    y = rand(3, 2, *shape, dtype=dtype)
+    y[..., :4] = 0 # flat parts, as moving digits have
+    x = (y + .3 * rand(3, 2, *shape, seed=1, dtype=dtype)).clamp(0, 1)
+    theirs = [np.mean([structural_similarity(y[b, t].numpy().astype(float), x[b, t].numpy().astype(float), data_range=1, channel_axis=0, win_size=window) for b in range(3)]) for t in range(2)]
+    np.testing.assert_allclose(ssim(x, y, window), theirs, atol=tolerance, rtol=0)
+
+
+def test_ssim_golden_values():
+    black, white = torch.zeros(1, 1, 1, 9, 9).double(), torch.ones(1, 1, 1, 9, 9).double()
+    assert ssim(black, black).item() == 1
+    assert ssim(black, white).item() == pytest.approx(1e-4 / (1 + 1e-4), rel=1e-9)
+    assert torch.equal(ssim(black[:, :, 0], white[:, :, 0]), ssim(black, white)) # (B, T, H, W) too
+
+
+# ---- evaluate
+
+def test_numbers_are_those_of_the_whole_set_at_once(pairs):
+    model = VideoLSTM.composite(**SMALL)
+    s = evaluate(model, pairs, n_clips=11, batch_size=4)
+    with torch.no_grad(): out = model(pairs.past, future_steps=3)
+    back = out.reconstruction.flip(1)
+    for part, frames, raw, truth in ((s.future, out.future, out.future_logits, pairs.future), (s.reconstruction, back, out.reconstruction_logits.flip(1), pairs.past)):
+        for name, by_hand in dict(nats=nats_per_frame(raw, truth), floor=nats_floor(truth), squared_error=squared_error(frames, truth), mse=mse(frames, truth),
+                                  mae=mae(frames, truth), ssim=ssim(frames, truth), psnr=psnr(frames, truth)).items():
+            found = getattr(part, name)
+            assert isinstance(found, np.ndarray) and found.dtype == np.float64 and found.shape == (truth.shape[1],)
+            np.testing.assert_allclose(found, by_hand, rtol=1e-5)
+            assert part.overall[name] == pytest.approx(found.mean())
+        np.testing.assert_allclose(part.above_floor, part.nats - part.floor)
+
+
+@pytest.mark.parametrize('batch_size', [1, 4, 7, 11, 50])
+def test_exactly_n_clips_whatever_the_batch_size(digits, batch_size):
+    want, found = (evaluate(LastFrame(), digits, n_clips=11, batch_size=b) for b in (11, batch_size))
+    assert found.n_clips == 11
+    np.testing.assert_allclose(found.future.nats, want.future.nats, rtol=1e-7)
+    np.testing.assert_allclose(found.future.ssim, want.future.ssim, rtol=1e-6)
+
+
+def test_the_last_batch_is_cut(pairs):
+    seen = []
+    def predictor(past, future_steps=10, reconstruct_steps=None):
+        seen.append(len(past))
+        return LastFrame()(past, future_steps, reconstruct_steps)
+    s = evaluate(predictor, pairs, n_clips=10, batch_size=4)
+    assert seen == [4, 4, 2] and s.n_clips == 10
+    np.testing.assert_allclose(s.future.floor, nats_floor(pairs.future[:10]), rtol=1e-6)
+
+
+def test_repeatable_and_leaves_the_index_alone(digits):
+    digits.index = 17
+    a, b = (evaluate(LastFrame(), digits, n_clips=6) for _ in range(2))
+    assert digits.index == 17
+    assert a.to_dict() == b.to_dict()
+    fixed = evaluate(LastFrame(), FixedClips(digits, 6), n_clips=6)
+    assert fixed.to_dict() == a.to_dict()
+
+
+def test_memory_is_constant():
+    alive = []
+    class Source:
+        def batches(self, batch_size):
+            for i in range(20):
+                past = rand(batch_size, 2, 1, 8, 8, seed=i)
+                alive.append(weakref.ref(past))
+                yield past, past.clone()
+                gc.collect()
+                assert sum(r() is not None for r in alive) <= 2
+    evaluate(LastFrame(), Source(), n_clips=60, batch_size=3)
+    assert len(alive) == 20
+
+
+def test_reconstruction_is_compared_in_reverse_and_reported_forward(pairs):
+    past = pairs.past.clamp(.01, .99)
+    source = Pairs(past, pairs.future)
+    backwards = evaluate(lambda past, future_steps=10, reconstruct_steps=None: VideoOutput(past.flip(1).logit(), None), source, n_clips=11)
+    forwards = evaluate(lambda past, future_steps=10, reconstruct_steps=None: VideoOutput(past.logit(), None), source, n_clips=11)
+    assert backwards.future is None and backwards.reconstruction.mse.max() < 1e-8 < 1 < forwards.reconstruction.mse.min()
+    np.testing.assert_allclose(backwards.reconstruction.nats, backwards.reconstruction.floor, rtol=1e-5)
+    last = evaluate(LastFrame(clamp=.001), source, n_clips=11).reconstruction # right about the last frame seen
+    assert last.mse.argmin() == 3 and last.mse[3] < 1e-8
+
+
+def test_conditional_decoders_see_their_own_output(pairs):
+    model = VideoLSTM.composite(**SMALL, conditional_future=True, conditional_reconstruction=True)
+    for decoder in (model.future_decoder, model.reconstruction_decoder): torch.nn.init.normal_(decoder.lstm.weight_ih_l0, std=2., generator=torch.Generator().manual_seed(0))
+    s = evaluate(model, pairs, n_clips=11)
+    with torch.no_grad():
+        free, forced = model(pairs.past, future_steps=3), model.loss(pairs.past, pairs.future)
+    np.testing.assert_allclose(s.future.nats, nats_per_frame(free.future_logits, pairs.future), rtol=1e-5)
+    assert abs(s.future.overall['nats'] - forced.future.item()) > .01
+    assert abs(s.reconstruction.overall['nats'] - forced.reconstruction.item()) > .01
+
+
+def test_unconditional_models_score_their_training_loss(pairs):
+    model = VideoLSTM.composite(**SMALL)
+    s, loss = evaluate(model, pairs, n_clips=11, batch_size=3), model.loss(pairs.past, pairs.future)
+    assert s.future.overall['nats'] == pytest.approx(loss.future.item(), rel=1e-5)
+    assert s.reconstruction.overall['nats'] == pytest.approx(loss.reconstruction.item(), rel=1e-5)
+
+
+def test_the_model_comes_back_as_it_was(pairs):
+    model = VideoLSTM.composite(**SMALL, num_layers=2, dropout=.5)
+    model.train()
+    model.encoder.eval() # a frozen part stays frozen
+    a, b = (evaluate(model, pairs, n_clips=11).to_dict() for _ in range(2))
+    assert a == b # dropout was off
+    assert model.training and model.future_decoder.training and not model.encoder.training
+    with pytest.raises(ValueError): evaluate(model, pairs, n_clips=12)
+    assert model.training and not model.encoder.training
+    assert all(p.grad is None for p in model.parameters()) and torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize('kind, has, lacks', [('autoencoder', 'reconstruction', 'future'), ('future_predictor', 'future', 'reconstruction')])
+def test_models_with_one_decoder(pairs, kind, has, lacks):
+    s = evaluate(getattr(VideoLSTM, kind)(**SMALL), pairs, n_clips=11)
+    assert getattr(s, lacks) is None and getattr(s, has).nats.shape == ((4,) if has == 'reconstruction' else (3,))
+    assert has.capitalize() in str(s) and lacks.capitalize() not in str(s)
+    assert s.to_dict()[lacks] is None
+
+
+def test_an_autoencoder_needs_no_future(pairs):
+    for future in (None, pairs.future[:, :0]):
+        s = evaluate(VideoLSTM.autoencoder(**SMALL), Pairs(pairs.past, future), n_clips=11)
+        assert s.future is None and s.reconstruction.nats.shape == (4,)
+    with pytest.raises(ValueError, match='nothing to compare'): evaluate(VideoLSTM.future_predictor(**SMALL), Pairs(pairs.past, None), n_clips=11)
+
+
+def test_fewer_future_steps(pairs):
+    whole, part = (evaluate(LastFrame(), pairs, n_clips=11, future_steps=n) for n in (None, 2))
+    np.testing.assert_array_equal(part.future.nats, whole.future.nats[:2])
+
+
+def test_gaussian_models_have_no_nats(pairs):
+    model = VideoLSTM.composite(**SMALL, output='gaussian')
+    s = evaluate(model, pairs, n_clips=11)
+    assert s.output == 'gaussian' and s.future.nats is None and s.future.floor is None and s.future.above_floor is None
+    assert next(iter(s.future.overall)) == 'squared_error' and s.future.ssim is not None
+    assert s.future.overall['squared_error'] == pytest.approx(model.loss(pairs.past, pairs.future).future.item(), rel=1e-5)
+    assert 'nats' not in str(s)
+    wild = evaluate(model, Pairs(pairs.past * 9 - 4, pairs.future * 9 - 4), n_clips=11) # no pixels: no data range
+    assert wild.future.ssim is None and wild.future.psnr is None and wild.future.mse is not None
+
+
+def test_frames_that_are_no_images():
+    source = Pairs(rand(5, 4, 30), rand(5, 3, 30, seed=1))
+    s = evaluate(VideoLSTM.composite(frame_shape=30, hidden_size=7), source, n_clips=5)
+    assert s.future.ssim is None and s.future.psnr is not None and '30 values' in str(s)
+    assert evaluate(LastFrame(), Pairs(rand(5, 4, 3, 16, 16), rand(5, 3, 3, 16, 16)), n_clips=5).future.ssim is not None
+
+
+def test_ssim_can_be_left_out(pairs):
+    s = evaluate(LastFrame(), pairs, n_clips=11, ssim=False)
+    assert s.future.ssim is None and 'SSIM' not in str(s)
+
+
+def test_the_models_dtype_is_served(pairs):
+    model = VideoLSTM.composite(**SMALL)
+    want = evaluate(model, pairs, n_clips=11)
+    np.testing.assert_allclose(evaluate(model.double(), pairs, n_clips=11).future.nats, want.future.nats, rtol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+def test_on_a_gpu(pairs):
+    model = VideoLSTM.composite(**SMALL)
+    want = evaluate(model, pairs, n_clips=11)
+    found = evaluate(model.cuda(), pairs, n_clips=11)
+    for name, v in want.future.per_frame.items(): np.testing.assert_allclose(getattr(found.future, name), v, rtol=1e-3)
+
+
+def test_progress_bar(pairs, capsys):
+    evaluate(LastFrame(), pairs, n_clips=11, progress=True)
+    assert '11/11' in capsys.readouterr().err
+
+
+# ---- trivial predictors
+
+def test_last_frame(pairs):
+    out = LastFrame(clamp=.01)(pairs.past, future_steps=3, reconstruct_steps=2)
+    assert out.future.shape == (11, 3, 1, 8, 8) and out.reconstruction.shape == (11, 2, 1, 8, 8)
+    for f in (*out.future.unbind(1), *out.reconstruction.unbind(1)): torch.testing.assert_close(f, pairs.past[:, -1].clamp(.01, .99))
+    exact = LastFrame(output='gaussian')(pairs.past)
+    assert torch.equal(exact.future[:, 0], pairs.past[:, -1]) and exact.reconstruction.shape[1] == 4
+
+
+def test_mean_frame(pairs, digits):
+    mean = MeanFrame.from_clips(pairs, n=11, batch_size=4)
+    torch.testing.assert_close(mean.mean, torch.cat([pairs.past, pairs.future], 1).mean((0, 1)))
+    torch.testing.assert_close(mean(pairs.past, future_steps=2).future[3, 1], mean.mean.clamp(.002, .998))
+    digits.index = 5
+    a, b = (MeanFrame.from_clips(digits, n=10, batch_size=n).mean for n in (10, 3))
+    assert digits.index == 5
+    torch.testing.assert_close(a, b)
+
+
+# ---- printing
+
+def test_a_table_names_its_conventions(digits):
+    s = evaluate(LastFrame(), digits, n_clips=4)
+    text = s.table()
+    assert text == str(s) == repr(s)
+    for word in ('4 clips, free-running', "summed over a frame's 4096 values", 'log 2', 'entropy', 'half the squared norm', 'data range 1', '7 x 7', "clip's own order", 'overall'): assert word in text
+    html = s._repr_html_()
+    assert html.count('<table>') == 2 and '<script' not in html and 'data range 1' in html
+    assert f"{s.future.overall['nats']:.1f}" in text and f"{s.future.nats[3]:.1f}" in html
+
+
+def test_scores_go_through_json(digits):
+    s = evaluate(LastFrame(), digits, n_clips=4)
+    back = json.loads(json.dumps(s.to_dict(), allow_nan=False))
+    assert back == s.to_dict() and back['n_clips'] == 4 and 'entropy' in back['conventions']['floor']
+    assert back['future']['per_frame']['nats'] == s.future.nats.tolist() and len(back['reconstruction']['per_frame']['ssim']) == 10
+
+
+def test_compare(pairs):
+    scores = {'last <frame>': evaluate(LastFrame(), pairs, n_clips=11), 'future only': evaluate(VideoLSTM.future_predictor(**SMALL), pairs, n_clips=11),
+              'gaussian': evaluate(VideoLSTM.composite(**SMALL, output='gaussian'), pairs, n_clips=10)}
+    c = compare(scores)
+    future, reconstruction = str(c).split('Reconstruction')
+    assert 'future only' in future and 'future only' not in reconstruction
+    line = next(l for l in future.splitlines() if l.startswith('gaussian'))
+    assert line.split()[1:4] == ['-', '-', '-'] and line.split()[-1] == '10'
+    assert 'last &lt;frame&gt;' in c._repr_html_() and 'last <frame>' not in c._repr_html_()
+    assert list(c.to_dict()) == list(scores)
+
+
+# ---- bad input
+
+@pytest.mark.parametrize('measure', [nats_per_frame, squared_error, mse, mae, psnr, ssim])
+def test_measures_refuse_what_they_cannot_measure(measure):
+    good = rand(2, 3, 1, 8, 8)
+    def says(a, b, word):
+        with pytest.raises(ValueError, match=word): measure(a, b)
+    says(good, good[:, :2], r'\(2, 2, 1, 8, 8\).*expected the same')
+    says(good[0, 0, 0], good[0, 0, 0], '3 or more dimensions')
+    says(good[:0], good[:0], 'none of them empty')
+    says(good, good * torch.nan, 'target holds NaN')
+    says(good / 0, good, 'holds NaN or infinite')
+    says(good, (good * 255).byte(), 'divide by 255')
+    says(good.numpy(), good, 'is a ndarray; expected a tensor')
+    if measure not in (squared_error, mse, mae): says(good, good * 255, r'target has values from .* expected \[0, 1\]')
+
+
+def test_more_refusals_of_measures():
+    with pytest.raises(ValueError, match='expected \\[0, 1\\]'): nats_floor(rand(1, 1, 4) - 1)
+    x = rand(2, 3, 1, 6, 9)
+    with pytest.raises(ValueError, match='at least 7 x 7'): ssim(x, x)
+    with pytest.raises(ValueError, match='images'): ssim(x.flatten(2), x.flatten(2))
+    for window in (0, 4, 1, 7., True):
+        with pytest.raises(ValueError, match='window'): ssim(x, x, window)
+    with pytest.raises(ValueError, match='cap'): psnr(x, x, cap=-1)
+
+
+@pytest.mark.parametrize('options, word', [(dict(n_clips=0), 'n_clips is 0'), (dict(n_clips=2.5), 'n_clips is 2.5'), (dict(n_clips=True), 'n_clips'), (dict(n_clips=5, batch_size=0), 'batch_size is 0'),
+                                           (dict(n_clips=5, future_steps=0), 'future_steps is 0'), (dict(n_clips=5, future_steps=4), 'have 3 future frames'), (dict(n_clips=12), 'n_clips is 12 but clips holds only 11'), ({}, 'n_clips is 1000 but')])
+def test_evaluate_refuses_bad_numbers(pairs, options, word):
+    with pytest.raises(ValueError, match=word): evaluate(LastFrame(), pairs, **options)
+
+
+def test_evaluate_refuses_what_is_no_model_and_no_clips(pairs):
+    def says(model, clips, word, n=11):
+        with pytest.raises(ValueError, match=word): evaluate(model, clips, n_clips=n)
+    says('model', pairs, 'model is a str')
+    says(LastFrame, pairs, 'the class LastFrame')
+    says(lambda past, **_: past, pairs, 'returned a Tensor; expected a VideoOutput')
+    says(lambda past, **_: VideoOutput(None, None), pairs, 'nothing to compare')
+    says(lambda past, **_: VideoOutput(None, past), pairs, r'future of the model has shape \(11, 4, 1, 8, 8\); expected \(11, 3, 1, 8, 8\)')
+    says(lambda past, **_: VideoOutput(None, past[:, :3] * torch.nan), pairs, 'future of the model holds NaN')
+    for clips in (pairs.past, None, 'embedded', [1, 2]): says(LastFrame(), clips, 'expected a source of clips')
+    says(LastFrame(), Pairs(pairs.past * 255, pairs.future), r'expected \[0, 1\]')
+    says(LastFrame(), Pairs(pairs.past, pairs.future * 255), r'clips has values from .*expected \[0, 1\]')
+    says(LastFrame(), Pairs(pairs.past, pairs.future * torch.nan), 'future holds NaN')
+    says(LastFrame(), Pairs(pairs.past, pairs.future[..., :4]), 'same frames')
+    says(VideoLSTM.composite(frame_shape=(1, 9, 9), hidden_size=4), pairs, r'past has shape')
+    class Odd:
+        def __init__(self, *batches): self.b = batches
+        def batches(self, batch_size): return iter(self.b)
+    says(LastFrame(), Odd(pairs.past), 'expected pairs')
+    says(LastFrame(), Odd((pairs.past, pairs.future), (pairs.past[:, :2], pairs.future)), 'expected one shape', 22)
+    says(LastFrame(), Odd(), 'holds only 0')
+
+
+def test_trivial_predictors_refuse(pairs):
+    for clamp in (0, .5, -1, 1, float('nan')):
+        with pytest.raises(ValueError, match='clamp'): LastFrame(clamp=clamp)
+    with pytest.raises(ValueError, match='output'): LastFrame(output='poisson')
+    with pytest.raises(ValueError, match='reconstruct_steps is 0'): LastFrame()(pairs.past, reconstruct_steps=0)
+    for mean in (.1, torch.zeros(1, 8, 8, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match='mean'): MeanFrame(mean)
+    with pytest.raises(ValueError, match='mean has values'): MeanFrame(torch.full((1, 8, 8), 1.5))
+    with pytest.raises(ValueError, match=r'expected frames of shape \(1, 9, 9\)'): MeanFrame(torch.full((1, 9, 9), .5))(pairs.past)
+    with pytest.raises(ValueError, match='n is 12'): MeanFrame.from_clips(pairs, n=12)
+
+
+def test_compare_refuses(pairs, digits):
+    s = evaluate(LastFrame(), pairs, n_clips=11)
+    for bad in ({}, [s], None, {'a': 3.4}):
+        with pytest.raises(ValueError, match='scores'): compare(bad)
+    with pytest.raises(ValueError, match='different shapes'): compare({'a': s, 'b': evaluate(LastFrame(), digits, n_clips=2)})
+
+
+# ---- real data
+
+def test_floor_of_moving_mnist(mnist_folder):
+    clips = MovingDigits('mnist', split='test', seed=0, folder=mnist_folder.parent)
+    s = evaluate(LastFrame(), clips, n_clips=300, ssim=False)
+    assert 80 < s.future.overall['floor'] < 95 and 80 < s.reconstruction.overall['floor'] < 95
+
+
+def test_genuine_clips(data_folder):
+    path = data_folder / 'moving_mnist' / 'mnist_test_seq_5.npy'
+    if not path.is_file(): pytest.skip('needs moving_mnist/mnist_test_seq_5.npy in LVR_DATA')
+    s = evaluate(LastFrame(), MovingMNISTFile(path), n_clips=5)
+    assert 50 < s.future.overall['floor'] < 130 and s.future.nats[0] < s.future.nats[-1]
+    with pytest.raises(ValueError, match='holds only 5'): evaluate(LastFrame(), MovingMNISTFile(path))
