@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'Preset', 'Presets', 'preset', 'Card', 'save_model', 'load
            'load_authors_checkpoint', 'save_authors_checkpoint']
 
 # %% ../nbs/07_zoo.ipynb #89811629
-import difflib, json, os, re
+import difflib, io, json, os, re
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
@@ -73,8 +73,8 @@ class Presets(dict):
     "Presets by name; shows itself as a table."
     def _rows(self):
         kind = lambda there, conditional: ('conditional' if conditional else 'yes') if there else 'no'
-        head = 'name', 'layers x units', 'reconstruction', 'future', 'digits', 'recipe', 'parameters', 'what it is'
-        return [head] + [(name, f'{p.config.num_layers} x {p.config.hidden_size}', kind(p.config.reconstruct, p.config.conditional_reconstruction),
+        head = 'name', 'layers × units', 'reconstruction', 'future', 'digits', 'recipe', 'parameters', 'what it is'
+        return [head] + [(name, f'{p.config.num_layers} × {p.config.hidden_size}', kind(p.config.reconstruct, p.config.conditional_reconstruction),
                           kind(p.config.predict, p.config.conditional_future), p.digits, p.recipe, f'{p.parameters/1e6:.1f} M', p.about) for name, p in self.items()]
     def __str__(self): return _columns(self._rows())
     def _repr_markdown_(self): return _grid(self._rows())
@@ -156,7 +156,9 @@ def save_model(
     card: dict | None = None, # data, clips seen, nats per frame ...: anything JSON can hold; None: an empty card
     dtype: torch.dtype | None = None, # torch.float16 or bfloat16: half the size; None: as the weights are
 ) -> Path: # the file written
-    "Weights, configuration and card in one file, written whole or not at all. `ValueError` for weights that are not finite, `OSError` naming the file if it cannot be written."
+    """Weights, configuration and card in one file, written whole or not at all.
+
+    `ValueError` for weights that are not finite or a card that is not JSON, `OSError` naming the file if it cannot be written."""
     path, tensors = _target(path, ['.safetensors']), _named(model)
     if dtype not in (None, torch.float32, torch.float64, *_SMALL): raise ValueError(f'dtype is {dtype}; expected torch.float16, bfloat16, float32, float64 or None')
     tensors = {n: t.to(dtype or t.dtype).contiguous() for n, t in tensors.items()}
@@ -167,6 +169,8 @@ def save_model(
     return path
 
 # %% ../nbs/07_zoo.ipynb #8b4d5761
+def _listed(faults): return '; '.join(faults[:4]) + (f'; and {len(faults) - 4} more' if len(faults) > 4 else '')
+
 def _filled(config, tensors, source):
     "A model of this configuration that holds these tensors; a `ValueError` that says what does not fit."
     model = _empty(config)
@@ -174,7 +178,7 @@ def _filled(config, tensors, source):
     wrong = [f'{n} is missing' for n in want if n not in got] + [f'{n} has no place in this model' for n in got if n not in want]
     wrong += [f'{n} has shape {got[n]}, expected {want[n]}' for n in want if n in got and got[n] != want[n]]
     wrong += [f'{n} holds {t.dtype}, expected floating point' for n, t in tensors.items() if t.dtype not in (torch.float32, torch.float64, *_SMALL)]
-    if wrong: raise ValueError(f"{source}: does not fit its configuration: {'; '.join(wrong[:4])}" + (f'; and {len(wrong) - 4} more' if len(wrong) > 4 else ''))
+    if wrong: raise ValueError(f'{source}: does not fit its configuration: {_listed(wrong)}')
     _check_finite(tensors, source)
     model.load_state_dict({n: t.float() if t.dtype in _SMALL else t for n, t in tensors.items()}, assign=True)
     return model.eval()
@@ -204,7 +208,9 @@ def load_model(
     path: str | Path, # a file made by `save_model`
     device: str | torch.device = 'cpu', # where the weights go
 ) -> VideoLSTM: # in evaluation mode, its card as `.card`; half precision comes back as float32
-    "The model in a file. `OSError` if the file is missing, damaged or of another kind, `ValueError` if its content does not fit its configuration."
+    """The model in a file.
+
+    `OSError` if the file is missing, damaged or of another kind, `ValueError` if its content does not fit its configuration."""
     tensors, metadata = read_safetensors(path)
     model = _filled(_configuration(metadata, path), tensors, path)
     model.card = Card(_note(metadata, 'card', path))
@@ -219,7 +225,7 @@ def load_pretrained(
     "The model that comes with the package: a composite of 512 units, trained on moving handwritten digits (preset 'bundled')."
     if path is not None: return load_model(path, device)
     asset = resources.files('lstm_video_repr')/'assets'/'pretrained.safetensors'
-    if not asset.is_file(): raise FileNotFoundError(f'{asset}: the bundled model is missing from this installation; `lvr train --preset bundled` makes one, and load_model reads it')
+    if not asset.is_file(): raise FileNotFoundError(f'{asset}: the bundled model is missing from this installation; `lvr train --preset bundled --bundle` trains it anew')
     with resources.as_file(asset) as file: return load_model(file, device)
 
 # %% ../nbs/07_zoo.ipynb #9df6d4e0
@@ -243,17 +249,18 @@ def _authors_layout(config):
 
 # %% ../nbs/07_zoo.ipynb #eab8afb0
 @contextmanager
-def _hdf5(path, mode, what):
+def _hdf5(path):
     "An open HDF5 file; what goes wrong with it is an `OSError` that names it."
     import h5py
+    if not Path(path).is_file(): raise FileNotFoundError(f'path is {str(path)!r}; expected an HDF5 file, and there is none')
     try:
-        with h5py.File(path, mode) as f: yield f
-    except (OSError, RuntimeError, KeyError) as e: raise OSError(getattr(e, 'errno', None), f'{what}: {e}') from e
+        with h5py.File(path) as f: yield f
+    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as e: raise OSError(f'{path}: no whole HDF5 file ({e})') from e
 
 def _shapes(f):
     "Name and shape of every array in an HDF5 file."
     import h5py
-    return {name: d.shape for name in f if isinstance(d := f.get(name), h5py.Dataset)}
+    return {name: d.shape for name in f if isinstance(name, str) and isinstance(d := f.get(name), h5py.Dataset)}
 
 # %% ../nbs/07_zoo.ipynb #ca07c720
 def _authors_config(shapes, path, **config):
@@ -271,6 +278,18 @@ def _authors_config(shapes, path, **config):
     if len(seen) == 2 and seen[1] not in (0, D): raise ValueError(f'frame_shape is {config.frame_shape}, {D} values, but the model in {path} reads {seen[1]}')
     return config
 
+# %% ../nbs/07_zoo.ipynb #fd9935bf
+def _authors_tensors(f, config, path):
+    "The tensors of a model, under our names, out of an open file of the authors; a `ValueError` that says what does not fit."
+    shapes, layout = _shapes(f), list(_authors_layout(config))
+    wrong = [f'{theirs} ' + (f'has shape {shapes[theirs]}' if theirs in shapes else 'is missing') + f', expected {shape}'
+             for _, theirs, shape in layout if shapes.get(theirs) != shape]
+    wrong = wrong or [f'{theirs} holds {f[theirs].dtype}, expected floating point' for _, theirs, _ in layout if f[theirs].dtype.kind != 'f']
+    if wrong: raise ValueError(f'{path}: does not fit a model of {config.num_layers} x {config.hidden_size} units: {_listed(wrong)}')
+    place = {name: t.shape for name, t in _empty(config).state_dict().items()}
+    def tensor(array): return torch.from_numpy(array.astype(f'f{max(4, array.dtype.itemsize)}'))      # float32, or float64 if it was
+    return {ours: tensor(f[theirs][()]).reshape(place[ours]) for ours, theirs, _ in layout}
+
 # %% ../nbs/07_zoo.ipynb #96653629
 def load_authors_checkpoint(
     path: str | Path, # an HDF5 file written by the authors' programs, or by `save_authors_checkpoint`
@@ -279,19 +298,13 @@ def load_authors_checkpoint(
     conditional_future: bool = False, # did the future predictor?
     output: str = 'bernoulli', # 'bernoulli' for pixels in [0, 1], 'gaussian' for any values; the file does not say
 ) -> VideoLSTM: # in evaluation mode
-    "A model out of the authors' files; what it does not need is left aside. `OSError` for files that cannot be read or are of another kind, `ValueError` for arrays or arguments that do not fit."
-    if not Path(path).is_file(): raise FileNotFoundError(f'{path}: no such file')
-    with _hdf5(path, 'r', f'{path}: not a readable HDF5 file') as f:
-        shapes = _shapes(f)
-        config = _authors_config(shapes, path, frame_shape=frame_shape, conditional_reconstruction=conditional_reconstruction, conditional_future=conditional_future, output=output)
-        layout = list(_authors_layout(config))
-        wrong = [f'{theirs} ' + (f'has shape {shapes[theirs]}' if theirs in shapes else 'is missing') + f', expected {shape}'
-                 for _, theirs, shape in layout if shapes.get(theirs) != shape]
-        if wrong: raise ValueError(f"{path}: does not fit a model of {config.num_layers} x {config.hidden_size} units: {'; '.join(wrong[:4])}" + (f'; and {len(wrong) - 4} more' if len(wrong) > 4 else ''))
-        wrong = [theirs for _, theirs, _ in layout if f[theirs].dtype.kind != 'f']
-        if wrong: raise ValueError(f'{path}: {wrong[0]} holds {f[wrong[0]].dtype}, expected floating point')
-        place = {n: t.shape for n, t in _empty(config).state_dict().items()}
-        tensors = {ours: torch.from_numpy(f[theirs][()].astype(f'f{max(4, f[theirs].dtype.itemsize)}')).reshape(place[ours]) for ours, theirs, _ in layout}
+    """A model out of the authors' files (layout above); what it does not need is left aside.
+
+    `OSError` for files that cannot be read or are of another kind, `ValueError` for arrays or arguments that do not fit."""
+    options = dict(frame_shape=frame_shape, conditional_reconstruction=conditional_reconstruction, conditional_future=conditional_future, output=output)
+    with _hdf5(path) as f:
+        config = _authors_config(_shapes(f), path, **options)
+        tensors = _authors_tensors(f, config, path)
     return _filled(config, tensors, path)
 
 # %% ../nbs/07_zoo.ipynb #d0fcada1
@@ -299,19 +312,26 @@ def save_authors_checkpoint(
     model: VideoLSTM, # what to give away; without peepholes it is given zero ones, which mean the same
     path: str | Path, # where; a name that ends in .h5 or .hdf5, in a folder that exists
 ) -> Path: # the file written
-    "A model as the authors' programs read it, written whole or not at all. Frame shape, conditioning and kind of output are not in the file: note them elsewhere."
+    """A model as the authors' programs read it, written whole or not at all.
+
+    Frame shape, conditioning and kind of output have no place in the file: note them elsewhere. `ValueError` for weights that are not finite, `OSError` if it cannot be written."""
+    import h5py
     path, tensors = _target(path, ['.h5', '.hdf5']), _named(model)
     tensors = {n: t.float() if t.dtype in _SMALL else t for n, t in tensors.items()}
     _check_finite(tensors, 'model')
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    file, part = io.BytesIO(), path.with_name(f'.{path.name}.{os.getpid()}.part')
+    with h5py.File(file, 'w') as f:                                          # in memory: HDF5 itself does not survive a full disk
+        for ours, theirs, shape in _authors_layout(model.config):
+            t = tensors.get(ours, torch.zeros(shape)).reshape(shape).numpy()
+            f.create_dataset(theirs, data=t)
+            f.create_dataset(theirs + '_grad', shape, t.dtype)               # never written: reads as zeros, takes no space
+            f.attrs[theirs + '_t'] = 0
     try:
-        with _hdf5(part, 'w', f'{path}: cannot be written') as f:
-            for ours, theirs, shape in _authors_layout(model.config):
-                t = tensors.get(ours, torch.zeros(shape))
-                f.create_dataset(theirs, data=t.reshape(shape).numpy())
-                f.create_dataset(theirs + '_grad', shape, t.numpy().dtype)       # never written: reads as zeros, takes no space
-                f.attrs[theirs + '_t'] = 0
-        with open(part, 'rb') as f: os.fsync(f.fileno())
+        with open(part, 'wb') as f:
+            f.write(file.getbuffer())
+            f.flush()
+            os.fsync(f.fileno())
         os.replace(part, path)
+    except OSError as e: raise OSError(f'could not write {str(path)!r} ({e}); what was there before is unchanged') from e
     finally: part.unlink(missing_ok=True)
     return path
