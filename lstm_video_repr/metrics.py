@@ -108,8 +108,8 @@ def ssim(
     "Structural similarity (Wang et al. 2004), data range 1, uniform window: scikit-image's default, for a whole batch."
     _check_pair(prediction, target, 'prediction', unit=True)
     _check_window(prediction, window)
-    images = lambda v: _wide(v).to(dtype).flatten(2, -3).flatten(0, 2).split(64) # (B*T*C, H, W), in pieces that fit a processor's cache
     dtype = torch.promote_types(_wide(prediction).dtype, _wide(target).dtype)
+    images = lambda v: v.to(dtype).reshape(-1, *v.shape[-2:]).split(64) # (B*T*C, H, W), in pieces that fit a processor's cache
     down, across = (_band(n, window).to(target.device, dtype) / window for n in target.shape[-2:])
     n, scores = window**2, []
     for x, y in zip(images(prediction), images(target)):
