@@ -244,9 +244,8 @@ def _panels(rows: dict, past: int | None, scale: int, title: str) -> list:
     "One picture for each frame of the time axis: rows side by side, captions above, a time bar below."
     first, last = min(r[0] for r in rows.values()), max(r[1] for r in rows.values())
     h, w = (s * scale for s in next(iter(rows.values()))[2].shape[1:3])
-    pad, head, foot = 12, 26 + 24 * bool(title), 38
-    size = (len(rows) * (w + pad) + pad, head + h + foot)
-    small, pages = _font(13), []
+    pad, head, foot, small, pages = 12, 26 + 24 * bool(title), 38, _font(13), []
+    size = max(len(rows) * (w + pad) + pad, math.ceil(_font(15).getlength(title)) + 2 * pad), head + h + foot
     for n in range(first, last + 1):
         page, color = Image.new('RGB', size, 'white'), _color(n, past)
         draw, later = ImageDraw.Draw(page), past is not None and n > past
@@ -254,7 +253,9 @@ def _panels(rows: dict, past: int | None, scale: int, title: str) -> list:
         for k, (name, (start, stop, frames, notes)) in enumerate(rows.items()):
             x = pad + k * (w + pad)
             draw.text((x, head - 20), notes[later] if notes and past is not None else name, fill=INK_COLOR, font=small)
-            if start <= n <= stop: page.paste(Image.fromarray(frames[n - start].squeeze(-1) if frames.shape[3] == 1 else frames[n - start]).resize((w, h), Image.Resampling.NEAREST), (x, head))
+            if start <= n <= stop:
+                frame = Image.fromarray(np.repeat(frames[n - start], 3 // frames.shape[3], axis=2))
+                page.paste(frame.resize((w, h), Image.Resampling.NEAREST), (x, head))
             else: draw.rectangle((x, head, x + w - 1, head + h - 1), outline='#c8ccd2')
         cell, y = (size[0] - 2 * pad) / (last - first + 1), head + h + 8
         for m in range(first, last + 1):

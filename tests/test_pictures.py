@@ -77,6 +77,29 @@ def test_reconstruction_may_reach_before_the_first_frame(prediction):
     P.animate(past, None, out, scale=1)
 
 
+@pytest.mark.parametrize('kind', ['autoencoder', 'future_predictor', 'composite'])
+def test_outputs_of_real_models(kind, tmp_path):
+    from lstm_video_repr.models import VideoLSTM
+    model, past, future = getattr(VideoLSTM, kind)(frame_shape=(1, 16, 16), hidden_size=8), clip(2, 5, 1, 16, 16), clip(2, 4, 1, 16, 16)
+    out = model(past, future_steps=6)
+    names = dict(autoencoder=['reconstruction'], future_predictor=['prediction'], composite=['reconstruction', 'prediction'])[kind]
+    assert [n for n in P.prediction_rows(past, future, out) if n not in ('input', 'truth')] == names
+    P.show_prediction(past, future, out)
+    assert P.animate(past, future, out, scale=1).data
+
+
+def test_numpy_arrays_do_as_well(prediction):
+    past, future, out = prediction
+    arrays = past.numpy(), future.numpy(), SimpleNamespace(reconstruction=out.reconstruction.numpy(), future=out.future.numpy())
+    assert P.animate(*arrays).data == P.animate(past, future, out).data
+    P.show_prediction(*arrays)
+
+
+def test_a_long_title_fits_into_an_animation():
+    wide = P.animate(clip(2, 1, 8, 8), scale=1, title='A title far wider than eight pixels')
+    assert wide.size[0] > 200
+
+
 def test_figures_are_closed_and_not_shown(prediction, monkeypatch):
     monkeypatch.setattr(plt, 'show', lambda *a, **k: pytest.fail('plt.show was called'))
     past, future, out = prediction

@@ -272,6 +272,19 @@ def test_a_notebook_gets_a_picture_too(stepper):
     assert image.format == 'PNG' and image.width > image.height
 
 
+def test_output_of_a_real_model(visit, tmp_path):
+    from lstm_video_repr.models import VideoLSTM
+    past, future = clip(10)[None], clip(10, seed=1)[None]
+    out = VideoLSTM.composite(frame_shape=(1, 24, 24), hidden_size=8)(past, future_steps=15)
+    stepper = FrameStepper(past, future, out)
+    assert stepper.count == 25 and [row['count'] for row in stepper.rows] == [20, 25]
+    page = visit(stepper.to_html(tmp_path / 'a.html'))
+    page.get_by_role('slider').focus()
+    page.keyboard.press('End')
+    assert page.get_by_role('img', name='prediction, frame 25').count() == 1 and page.get_by_text('up to frame 20').is_visible()
+    assert pixels(page, 1)[::4] == expected(out.future[0, -1].detach())
+
+
 def test_rows_may_begin_before_the_first_frame_and_end_late():
     long = FrameStepper({'a': clip(110), 'b': Row(clip(5), first=-3)})
     assert (long.first, long.count, long.past) == (-3, 114, None)
