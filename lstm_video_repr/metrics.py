@@ -371,7 +371,7 @@ def _text(head, rows):
     return '\n'.join([line(head), '-' * len(line(head)), *map(line, rows)])
 
 def _html(head, rows):
-    cell = lambda tag, c, i: f'<{tag} style="text-align:{"left" if i == 0 else "right"}">{escape(c)}</{tag}>'
+    cell = lambda tag, c, i: f'<{tag} style="text-align:{"right" if i else "left"};padding:.15em .6em;font-variant-numeric:tabular-nums">{escape(c)}</{tag}>'
     row = lambda tag, r: '<tr>' + ''.join(cell(tag, c, i) for i, c in enumerate(r)) + '</tr>'
     return f'<table><thead>{row("th", head)}</thead><tbody>{"".join(row("td", r) for r in rows)}</tbody></table>'
 
