@@ -73,8 +73,8 @@ class Presets(dict):
     "Presets by name; shows itself as a table."
     def _rows(self):
         kind = lambda there, conditional: ('conditional' if conditional else 'yes') if there else 'no'
-        head = 'name', 'layers × units', 'reconstruction', 'future', 'digits', 'recipe', 'parameters', 'what it is'
-        return [head] + [(name, f'{p.config.num_layers} × {p.config.hidden_size}', kind(p.config.reconstruct, p.config.conditional_reconstruction),
+        head = 'name', 'layers', 'units', 'reconstruction', 'future', 'digits', 'recipe', 'parameters', 'what it is'
+        return [head] + [(name, p.config.num_layers, p.config.hidden_size, kind(p.config.reconstruct, p.config.conditional_reconstruction),
                           kind(p.config.predict, p.config.conditional_future), p.digits, p.recipe, f'{p.parameters/1e6:.1f} M', p.about) for name, p in self.items()]
     def __str__(self): return _columns(self._rows())
     def _repr_markdown_(self): return _grid(self._rows())
@@ -85,16 +85,16 @@ def _paper(num_layers=2, **decoders): return VideoLSTMConfig(hidden_size=2048, n
 PRESETS = Presets({
     'autoencoder': Preset('plays the input backwards (section 2.2)', _paper(predict=False)),
     'conditional-autoencoder': Preset('the same, seeing the frame it emitted before', _paper(predict=False, conditional_reconstruction=True)),
-    'future-predictor': Preset('goes on into the future (section 2.3; table 6, row 1)', _paper(reconstruct=False)),
-    'composite': Preset('both from one representation (section 2.4; table 6, row 2)', _paper()),
-    'conditional-future-predictor': Preset('future only, seeing the frame it emitted before (table 6, row 3)', _paper(reconstruct=False, conditional_future=True)),
-    'composite-conditional-future': Preset("both, only the future conditional (table 6, row 4: the paper's best)", _paper(conditional_future=True)),
+    'future-predictor': Preset("goes on into the future (section 2.3; first in the paper's table of models)", _paper(reconstruct=False)),
+    'composite': Preset('both from one representation (section 2.4; second there)', _paper()),
+    'conditional-future-predictor': Preset('future only, seeing the frame it emitted before (third there)', _paper(reconstruct=False, conditional_future=True)),
+    'composite-conditional-future': Preset("both, only the future conditional (last there, and best)", _paper(conditional_future=True)),
     '1-layer': Preset("the composite with one layer (the paper's first picture of moving digits)", _paper(1)),
     'released-2015-12': Preset("the authors' rewrite of December 2015", _paper(conditional_reconstruction=True, conditional_future=True),
                                'paper-2015-12', start=dict(forget_bias=0.)),
     'released-2015-09': Preset("the authors' first release, September 2015", _paper(1), 'paper-2015-09', start=dict(forget_bias=5.)),
     'bundled': Preset('what `load_pretrained` loads', VideoLSTMConfig(hidden_size=512),
-                      overrides=dict(lr=1.5e-3, batch_size=64, warmup=100), steps=7000, digits='mnist+embedded'),
+                      overrides=dict(lr=1.5e-3, batch_size=64, warmup=100), steps=6000, digits='mnist+embedded'),
     'quick': Preset('learns in about a minute on a laptop', VideoLSTMConfig(hidden_size=256),
                     overrides=dict(lr=2e-3, batch_size=32, warmup=20), steps=300, digits='embedded'),
 })
@@ -117,16 +117,27 @@ def _told(value):
     if isinstance(value, (list, tuple)): return ', '.join(map(_told, value))
     return str(value)
 
-def _leaves(card, above=''):
+def _figures(inner, path=''):
+    "Each dictionary inside a dictionary, by its path, without those inside it."
+    flat = {k: v for k, v in inner.items() if not isinstance(v, dict)}
+    if flat: yield path, flat
+    for key, value in inner.items():
+        if isinstance(value, dict): yield from _figures(value, f'{path}, {key}' if path else str(key))
+
+def _blocks(card):
+    "A card as tables: the plain entries first, then one table for each dictionary in it."
+    plain = [(key, _told(value)) for key, value in card.items() if not isinstance(value, dict)]
+    if plain: yield [('model card', ''), *plain]
     for key, value in card.items():
-        if isinstance(value, dict) and value: yield from _leaves(value, f'{above}{key}: ')
-        else: yield f'{above}{key}', _told(value)
+        rows = list(_figures(value)) if isinstance(value, dict) else []
+        heads = list(dict.fromkeys(k for _, row in rows for k in row))
+        if rows: yield [(key, *heads)] + [(path, *(_told(row[k]) if k in row else '' for k in heads)) for path, row in rows]
 
 # %% ../nbs/07_zoo.ipynb #18ea8060
 class Card(dict):
-    "What there is to know about a trained model, in any words; a dictionary that shows itself as a table."
-    def __str__(self): return _columns(list(_leaves(self))) if self else '(an empty card)'
-    def _repr_markdown_(self): return _grid([('model card', ''), *_leaves(self)])
+    "What there is to know about a trained model, in any words; a dictionary that shows itself as tables."
+    def __str__(self): return '\n\n'.join(map(_columns, _blocks(self))) or '(an empty card)'
+    def _repr_markdown_(self): return '\n\n'.join(map(_grid, _blocks(self))) or '(an empty card)'
 
 # %% ../nbs/07_zoo.ipynb #9f2e8e48
 _FORMAT, _VERSION = 'lstm-video-repr', 1

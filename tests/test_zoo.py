@@ -268,8 +268,11 @@ def test_unknown_device(tmp_path):
 def test_cards():
     card = Card(data='a | b\nc', seen=448000, year=2015, good=True, nats={'mnist': {'future': 381.25}}, unknown=None, sizes=[1, 2.5])
     text, table = str(card), card._repr_markdown_()
-    for words in ('448,000', '2015', 'yes', 'nats: mnist: future', '381.25', '1, 2.5'): assert words in text and words in table
-    assert r'a \| b c' in table and len(table.splitlines()) == 2 + len(card)
+    for words in ('448,000', '2015', 'yes', 'nats', 'mnist', 'future', '381.25', '1, 2.5'): assert words in text and words in table
+    assert r'a \| b c' in table and '| nats | future |' in table and '| mnist | 381.25 |' in table
+    table = Card(nats={'mnist': {'clips': 9, 'future': {'all': 1.5}, 'past': {'all': 2, 'last': 3}}})._repr_markdown_()
+    assert table.splitlines() == ['| nats | clips | all | last |', '| --- | --- | --- | --- |', '| mnist | 9 |  |  |', '| mnist, future |  | 1.5 |  |', '| mnist, past |  | 2 | 3 |']
+    assert Card(empty={})._repr_markdown_() == '(an empty card)'
     assert json.loads(json.dumps(card)) == card and copy.deepcopy(card) == card
     assert str(Card()) and Card()._repr_markdown_()
 
