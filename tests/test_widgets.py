@@ -3,7 +3,6 @@ import base64
 import io
 import json
 import re
-import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -12,9 +11,6 @@ from PIL import Image
 
 from lstm_video_repr.pictures import Row, animate, show_strip
 from lstm_video_repr.widgets import FrameStepper, save_page, stepper_assets, stepper_html
-
-sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed (it comes with the dev extra)')
-ARGS = '--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run'.split()
 
 
 def clip(frames, side=24, channels=1, seed=0):
@@ -34,23 +30,13 @@ def prediction():
 def stepper(prediction): return FrameStepper(*prediction, index=3, title='A moving square')
 
 
-@pytest.fixture(scope='module')
-def browser():
-    path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
-    if path is None: pytest.skip('no chromium, chromium-browser or google-chrome on this machine')
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=ARGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(browser):
     "Open a file in a fresh tab; at the end, complain about anything but local requests, and about errors in the console."
     contexts, troubles = [], []
 
     def visit(path, **options):
-        context = browser.new_context(**options)
+        context = browser.new_context(offline=True, **options)
         context.set_default_timeout(10_000)
         contexts.append(context)
         page = context.new_page()
@@ -79,6 +65,7 @@ def expected(frame):
     return (frame[0] * 255).round().byte().flatten().tolist()
 
 
+@pytest.mark.browser
 def test_keys_step_and_the_pixels_are_the_frames(visit, stepper, prediction, tmp_path):
     page = visit(stepper.to_html(tmp_path / 'a.html'))
     past, future, out = prediction
@@ -100,6 +87,7 @@ def test_keys_step_and_the_pixels_are_the_frames(visit, stepper, prediction, tmp
     assert index(page) == 0
 
 
+@pytest.mark.browser
 def test_names_for_screen_readers(visit, stepper, tmp_path):
     page = visit(stepper.to_html(tmp_path / 'a.html', note='What a screen reader hears.'))
     assert page.get_by_role('group', name='A moving square').count() == 1
@@ -112,6 +100,7 @@ def test_names_for_screen_readers(visit, stepper, tmp_path):
     assert page.get_by_text('What a screen reader hears.').is_visible()
 
 
+@pytest.mark.browser
 def test_play_moves_on_and_space_stops(visit, stepper, tmp_path):
     page = visit(stepper.to_html(tmp_path / 'a.html'))
     page.get_by_label('Speed').select_option('4')
@@ -128,6 +117,7 @@ def test_play_moves_on_and_space_stops(visit, stepper, tmp_path):
     assert page.get_by_role('button', name='Play').count() == 1
 
 
+@pytest.mark.browser
 def test_the_button_answers_to_the_space_bar_once(visit, stepper, tmp_path):
     page = visit(stepper.to_html(tmp_path / 'a.html'))
     page.get_by_role('button', name='Play').focus()
@@ -136,6 +126,7 @@ def test_the_button_answers_to_the_space_bar_once(visit, stepper, tmp_path):
     page.wait_for_function('document.querySelector(".lvr-host").model.get("index") != 3')
 
 
+@pytest.mark.browser
 def test_dragging_the_slider_and_the_film(visit, stepper, tmp_path):
     page = visit(stepper.to_html(tmp_path / 'a.html'))
     for name, places in (('.lvr-slider', (.05, .97)), ('.lvr-track', (.02, .98))):
@@ -168,6 +159,7 @@ def contrast(page, selector):
     return (b + .05) / (a + .05)
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_text_is_readable_in_light_and_dark(visit, stepper, tmp_path, scheme):
     page = visit(stepper.to_html(tmp_path / 'a.html', title='A page', note='A note.'), color_scheme=scheme)
@@ -178,6 +170,7 @@ def test_text_is_readable_in_light_and_dark(visit, stepper, tmp_path, scheme):
         'getComputedStyle(document.querySelector(".lvr-future")).backgroundColor')
 
 
+@pytest.mark.browser
 def test_a_site_theme_wins(visit, stepper, tmp_path):
     html = stepper_html(stepper)
     path = tmp_path / 'site.html'
@@ -186,6 +179,7 @@ def test_a_site_theme_wins(visit, stepper, tmp_path):
     assert page.evaluate('getComputedStyle(document.querySelector(".lvr")).color') == 'rgb(1, 2, 3)'
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize('rows', [2, 4])
 def test_a_phone_is_wide_enough(visit, stepper, tmp_path, rows):
     if rows == 4: stepper = FrameStepper({f'a long name for row {k}': clip(20) for k in range(4)}, past=10)
@@ -198,6 +192,7 @@ def test_a_phone_is_wide_enough(visit, stepper, tmp_path, rows):
     assert index(page) == 0
 
 
+@pytest.mark.browser
 def test_several_steppers_do_not_disturb_each_other(visit, stepper, tmp_path):
     other = FrameStepper({'colour': clip(6, channels=3), 'late': Row(clip(3), first=4)}, past=3)
     gif = tmp_path / 'movie.gif'
@@ -212,6 +207,7 @@ def test_several_steppers_do_not_disturb_each_other(visit, stepper, tmp_path):
     assert page.get_by_role('img', name='late, frame 6').count() == 1
 
 
+@pytest.mark.browser
 def test_without_scripts_there_is_a_film_strip(browser, stepper, tmp_path):
     path = stepper.to_html(tmp_path / 'a.html')
     context = browser.new_context(java_script_enabled=False)
@@ -222,6 +218,7 @@ def test_without_scripts_there_is_a_film_strip(browser, stepper, tmp_path):
     context.close()
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize('frames', [1, 2, 110])
 def test_any_number_of_frames(visit, tmp_path, frames):
     page = visit(FrameStepper(clip(frames)).to_html(tmp_path / 'a.html'))
@@ -230,6 +227,7 @@ def test_any_number_of_frames(visit, tmp_path, frames):
     assert index(page) == frames - 1 and pixels(page)[::4] == expected(clip(frames)[-1])
 
 
+@pytest.mark.browser
 def test_saved_state_brings_a_stepper_back(visit, stepper, tmp_path):
     saved = json.loads(json.dumps({k: v for k, v in stepper.get_state().items() if k != 'layout'}))
     path = tmp_path / 'saved.html'
@@ -272,6 +270,7 @@ def test_a_notebook_gets_a_picture_too(stepper):
     assert image.format == 'PNG' and image.width > image.height
 
 
+@pytest.mark.browser
 def test_output_of_a_real_model(visit, tmp_path):
     from lstm_video_repr.models import VideoLSTM
     past, future = clip(10)[None], clip(10, seed=1)[None]
