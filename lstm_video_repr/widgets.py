@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 # %% ../nbs/09_widgets.ipynb #b1ef833c
-from .pictures import Animation, _draw, _timeline
+from .pictures import _draw, _timeline
 
 # %% ../nbs/09_widgets.ipynb #452c6358
 def sprite_sheet(
@@ -161,7 +161,10 @@ main {{ max-width: 46rem; margin: auto; }}
 h1 {{ font-size: 1.5rem; line-height: 1.25; margin: .5rem 0 1rem; }}
 h2 {{ font-size: 1.15rem; margin: 2.5rem 0 .75rem; }}
 a {{ color: var(--link); }}
-p, .lvr-host, img {{ margin: 0 0 1.25rem; }}
+p, img, table {{ margin: 0 0 1.25rem; }}
+.lvr-host {{ margin: 0 0 2.5rem; }}
+table {{ display: block; overflow-x: auto; max-width: 100%; border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .3rem .8rem .3rem 0; border-bottom: 1px solid color-mix(in srgb, var(--text) 18%, transparent); text-align: left; white-space: nowrap; }}
 main > img, main > picture > img {{ display: block; max-width: 100%; height: auto; background: #fff; border-radius: .4rem; }}
 </style>
 </head>
@@ -177,8 +180,8 @@ main > img, main > picture > img {{ display: block; max-width: 100%; height: aut
 def _item_html(item) -> str:
     "HTML of one thing on a page."
     if isinstance(item, FrameStepper): return stepper_html(item)
-    if isinstance(item, Animation): return item.html() + '\n'
     if isinstance(item, str): return (item if item.lstrip().startswith('<') else f'<p>{item}</p>') + '\n'
+    if hasattr(item, '_repr_html_'): return item._repr_html_() + '\n'
     if isinstance(item, Figure):
         file = io.BytesIO()
         item.savefig(file, format='png', dpi=150, bbox_inches='tight', pad_inches=.1)
@@ -186,13 +189,13 @@ def _item_html(item) -> str:
     elif isinstance(item, Path):
         kind, data, words = item.suffix[1:].lower().replace('jpg', 'jpeg').replace('svg', 'svg+xml'), item.read_bytes(), item.stem.replace('_', ' ')
         if kind not in ('png', 'jpeg', 'gif', 'webp', 'svg+xml'): raise ValueError(f'items: expected a picture file, got {item.name!r}')
-    else: raise ValueError(f'items: expected steppers, text, figures, animations or paths of pictures, got {type(item).__name__}')
+    else: raise ValueError(f'items: expected steppers, text, figures, paths of pictures or what a notebook shows as HTML, got {type(item).__name__}')
     return f'<img alt="{escape(words)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">\n'
 
 # %% ../nbs/09_widgets.ipynb #bd7aa1de
 def save_page(
     path: str | Path,   # where to; ends in .html
-    items,              # in order: `FrameStepper`s, HTML text (a plain sentence becomes a paragraph), figures, `Animation`s, `Path`s of pictures
+    items,              # in order: `FrameStepper`s, HTML text (a plain sentence becomes a paragraph), figures, `Path`s of pictures, whatever a notebook shows as HTML (animations, tables)
     title: str = 'Frame stepper', # heading and title of the page
 ) -> Path:              # the file that was written
     "Write one HTML file that holds everything it shows and works without network or Python. `OSError` if it cannot be written."
