@@ -181,7 +181,7 @@ def _item_html(item) -> str:
     "HTML of one thing on a page."
     if isinstance(item, FrameStepper): return stepper_html(item)
     if isinstance(item, str): return (item if item.lstrip().startswith('<') else f'<p>{item}</p>') + '\n'
-    if hasattr(item, '_repr_html_'): return item._repr_html_() + '\n'
+    if html := getattr(item, '_repr_html_', str)(): return html + '\n'
     if isinstance(item, Figure):
         file = io.BytesIO()
         item.savefig(file, format='png', dpi=150, bbox_inches='tight', pad_inches=.1)
