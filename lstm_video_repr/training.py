@@ -261,11 +261,12 @@ def _index(clips): # the number of the next clip, if clips are numbered
     index = getattr(clips, 'index', None)
     return index if isinstance(index, int) else None
 
-def _save_checkpoint(path, model, optimizer, recipe, step, steps, clips, history):
+def _save_checkpoint(path, model, optimizer, recipe, step, steps, index, history, recent):
     tensors = {f'model.{k}': v for k, v in model.state_dict().items()}
     for i, state in optimizer.state_dict()['state'].items():
         tensors |= {f'optimizer.{i}.{k}': v for k, v in state.items()}
-    about = _identity(model, recipe, steps) | dict(step=step, index=_index(clips), rows=history.rows)
+    about = _identity(model, recipe, steps) | dict(step=step, index=index, rows=history.rows,
+                                                         recent=[[None if l is None else l.item() for l in losses] for losses in recent])
     write_safetensors(path, tensors, {'checkpoint': json.dumps(about)})
 
 def _load_checkpoint(path, model, optimizer, recipe, steps, clips, history):
@@ -288,7 +289,7 @@ def _load_checkpoint(path, model, optimizer, recipe, steps, clips, history):
     optimizer.load_state_dict({'state': state, 'param_groups': optimizer.state_dict()['param_groups']})
     if about['index'] is not None: clips.index = about['index']
     history.rows = about['rows']
-    return about['step']
+    return about['step'], [[None if l is None else torch.tensor(l) for l in losses] for losses in about['recent']]
 
 # %% ../nbs/06_training.ipynb #b6ac24cb
 def _stream(clips, batch_size, skip):
@@ -393,14 +394,17 @@ def train(
     "Minimise the sum of the decoders' losses. Raises `FloatingPointError` as soon as a loss is not finite."
     recipe = get_recipe(recipe, **changes)
     _check_train(steps, validate_every, n_validate, checkpoint_every, log_every, seed)
+    for name, path in (('checkpoint', checkpoint), ('log', log)):
+        if path and not Path(path).parent.is_dir(): raise FileNotFoundError(f'{name} is {str(path)!r}; expected a file in an existing folder, and {str(Path(path).parent)!r} is none')
     device = next(model.parameters()).device
-    autocast, optimizer, history, step = _autocast(precision, device), make_optimizer(model, recipe), History(), 0
-    if checkpoint and resume and Path(checkpoint).exists(): step = _load_checkpoint(checkpoint, model, optimizer, recipe, steps, clips, history)
+    autocast, optimizer, history, step, recent = _autocast(precision, device), make_optimizer(model, recipe), History(), 0, []
+    if checkpoint and resume and Path(checkpoint).exists(): step, recent = _load_checkpoint(checkpoint, model, optimizer, recipe, steps, clips, history)
     elif recipe.output_bias and _fresh(model): model.set_output_bias(_mean_frame(clips, recipe.batch_size))
     start, before = step, history.rows[-1]['seconds'] if history.rows else 0
     watchers = [*callbacks, *_watchers(progress, step, steps)]
-    stream, recent, began, was_training = _stream(clips, recipe.batch_size, step), [], time.monotonic(), model.training
-    save = lambda: checkpoint and _save_checkpoint(checkpoint, model, optimizer, recipe, step, steps, clips, history)
+    stream, began, was_training = _stream(clips, recipe.batch_size, step), time.monotonic(), model.training
+    save = lambda: checkpoint and _save_checkpoint(checkpoint, model, optimizer, recipe, step, steps, index, history, recent)
+    index, whole = _index(clips), True # whole: not in the middle of a step
     model.train()
     try:
         while step < steps:
@@ -408,29 +412,32 @@ def train(
             for group in optimizer.param_groups: group['lr'] = learning_rate(recipe, step, steps)
             optimizer.zero_grad(set_to_none=True)
             with _dropout_seed(model, seed, step), autocast: loss = model.loss(past, future, check=step == start)
-            recent.append([x.detach() if x is not None else None for x in (loss.reconstruction, loss.future)])
-            if device.type == 'cpu': _check_finite(recent[-1:], step, checkpoint)
+            losses = [l if l is None else l.detach() for l in (loss.reconstruction, loss.future)]
+            if device.type == 'cpu': _check_finite([losses], step, checkpoint)
             _objective(loss, recipe.objective, past, future).backward()
+            whole = False
             optimizer.step()
-            step += 1
-            row = None
-            if step % log_every == 0 or step == steps:
+            step, index, recent = step + 1, _index(clips), recent + [losses]
+            whole = True
+            row, validating = None, validate is not None and (step % validate_every == 0 or step == steps)
+            if step % log_every == 0 or step == steps or validating:
                 _check_finite(recent, step, checkpoint)
                 row = _row(recent, step, step * len(past), before + time.monotonic() - began, group['lr'])
                 recent = []
                 history.rows.append(row)
-            if validate is not None and (step % validate_every == 0 or step == steps):
+            if validating:
                 scores = evaluate(model, validate, n_clips=n_validate, ssim=False)
-                row = row or history.rows[-1]
                 row |= {f'validation_{k}': float(s.overall['nats' if model.config.output == 'bernoulli' else 'squared_error']) for k in ('reconstruction', 'future') if (s := getattr(scores, k)) is not None}
             if row and log: history.save(log)
-            if step % checkpoint_every == 0 and step < steps: save()
+            if checkpoint and step % checkpoint_every == 0 and step < steps:
+                _check_finite(recent, step, checkpoint)
+                save()
             seen = Progress(step, steps, model, history, row)
             for watch in watchers: watch(seen)
             if seen.stop: break
         save()
     except KeyboardInterrupt:
-        save()
+        if whole: save()
         raise
     finally:
         model.train(was_training)
