@@ -140,8 +140,9 @@ def run_train(
                     log=out/'log.jsonl', precision=precision, seed=seed, progress='bar', **changes)
     print(f'{history}\nMeasuring on {n_clips} clips of each fixed test set ...')
     last = history.rows[-1]
+    measured_on = tuple(dict.fromkeys([*digits.split('+'), 'embedded']))
     card = model_card(model, {'preset': preset_name, 'command': f'lvr train --preset {preset_name}' + (f' --steps {steps}' if steps != chosen.steps else ''),
-                      'data': f'two moving digits, {digits}, training split', 'clips seen': last['clips'], 'steps': last['step'], 'seconds': last['seconds'], 'seed': seed}, n_clips=n_clips, folder=data)
+                      'data': f'two moving digits, {digits}, training split', 'clips seen': last['clips'], 'steps': last['step'], 'seconds': last['seconds'], 'seed': seed}, measured_on, n_clips, data)
     file = save_model(model, out/'model.safetensors', card)
     print(json.dumps(card['test'], indent=1) + f'\nWrote {file}')
     if bundle:
