@@ -22,8 +22,13 @@ def make_readme(root: Path = ROOT  # the repository
     cells = [{k: v for k, v in c.items() if not k.endswith('_')} for c in nb.cells]     # nbdev's notes on a cell end in _
     nb = reads(json.dumps({**{k: v for k, v in nb.items() if not k.endswith('_')}, 'cells': cells}), as_version=4)
     nb.metadata['language_info'] = {'name': 'python'}
-    exporter = MarkdownExporter(config=Config({'NbConvertBase': {'display_data_priority': FORMATS}}))
+    for cell in nb.cells:       # what the directive asks for: the output without the code
+        if re.search(r'^#\|\s*(echo:\s*false|hide_input)', cell.source, re.M): cell.metadata['tags'] = ['without_code']
+    exporter = MarkdownExporter(config=Config({'NbConvertBase': {'display_data_priority': FORMATS},
+                                               'TagRemovePreprocessor': {'enabled': True, 'remove_input_tags': ['without_code']}}))
     text, resources = exporter.from_notebook_node(nb, {'output_files_dir': PICTURES})
+    spoken = {k: said[1] for k, c in enumerate(nb.cells) if (said := re.search(r'^#\|\s*fig-alt:\s*(.+)', c.source, re.M))}  # for who cannot see
+    text = re.sub(rf'!\[png\]\(({PICTURES}/output_(\d+)_)', lambda m: f'![{spoken.get(int(m[2]), "Figure")}]({m[1]}', text)
 
     def from_root(match):       # a link beside the notebook is one folder further away from README.md
         return f'{match[1]}nbs/{match[2]}' if (nbs/match[2].split('#')[0]).is_file() else match[0]

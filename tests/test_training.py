@@ -1,0 +1,129 @@
+"Runs that are cut, broken or starved, and the authors' optimiser against its own arithmetic."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from lstm_video_repr.clips import MovingDigits
+from lstm_video_repr.models import VideoLSTM
+from lstm_video_repr.training import ClampedSGD, Recipe, read_safetensors, train, write_safetensors
+
+
+def dots(seed=0): return MovingDigits(torch.ones(3, 3, 3), n_digits=1, image_size=8, past=3, future=3, seed=seed)
+def tiny(**kw): return VideoLSTM.composite(**{'frame_shape': (1, 8, 8), 'hidden_size': 6} | kw)
+def weights(model): return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+@pytest.mark.parametrize('rms', [None, .95])
+def test_the_authors_step(rms):
+    "Momentum, decay and clamp in the order of the released code, ten steps long, in numpy."
+    rng = np.random.default_rng(0)
+    w, lr, momentum, decay, clamp = rng.normal(size=5), .1, .9, .01, .03
+    p = torch.nn.Parameter(torch.tensor(w))
+    optimizer = ClampedSGD([p], lr, momentum, decay, rms, clamp)
+    v, s = np.zeros(5), np.zeros(5)
+    for _ in range(10):
+        g = rng.normal(size=5)
+        p.grad = torch.tensor(g)
+        optimizer.step()
+        g = g + decay * w
+        if rms:
+            s = rms * s + (1 - rms) * g * g
+            g = g / np.sqrt(s + 1e-8)
+        v = np.clip(momentum * v - lr * g, -clamp, clamp)
+        w = w + v
+    np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-12)
+
+
+@pytest.mark.parametrize('recipe', ['adam', 'paper-2015-12', 'paper-2015-09'])
+@pytest.mark.parametrize('cut', [1, 4, 5])
+def test_resumes_to_the_last_bit(tmp_path, recipe, cut):
+    "Wherever it is cut: the same weights, the same log but for the clock."
+    def run(path=None, stop=()):
+        model = tiny(num_layers=2, dropout=.3, conditional_future=True)
+        return weights(model), train(model, dots(), 8, recipe, batch_size=3, checkpoint=path, callbacks=stop, progress=None, log_every=3, validate=dots(9), validate_every=4, n_validate=3), weights(model)
+    def stop(progress): progress.stop = progress.step == cut
+    _, whole_log, whole = run()
+    run(tmp_path/'run.safetensors', [stop])
+    _, log, resumed = run(tmp_path/'run.safetensors')
+    assert all(whole[k].equal(resumed[k]) for k in whole)
+    clockless = [[{k: v for k, v in row.items() if k != 'seconds'} for row in h.rows] for h in (whole_log, log)]
+    assert clockless[0] == clockless[1]
+
+
+def test_a_killed_process_goes_on(tmp_path):
+    "SIGKILL in the middle of a run; the next one starts from the last checkpoint and ends like one that was never killed."
+    code = f'''
+import torch
+from tests_helpers import *
+torch.set_num_threads(1)
+model = tiny()
+train(model, dots(), 400, batch_size=3, checkpoint={str(tmp_path/'run.safetensors')!r}, checkpoint_every=20, progress=None)
+'''
+    (tmp_path/'tests_helpers.py').write_text('import torch\nfrom lstm_video_repr.clips import MovingDigits\nfrom lstm_video_repr.models import VideoLSTM\nfrom lstm_video_repr.training import train\n'
+        'def dots(seed=0): return MovingDigits(torch.ones(3, 3, 3), n_digits=1, image_size=8, past=3, future=3, seed=seed)\ndef tiny(): return VideoLSTM.composite(frame_shape=(1, 8, 8), hidden_size=6)\n')
+    env = os.environ | {'OMP_NUM_THREADS': '1'}
+    process = subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, env=env)
+    deadline = time.monotonic() + 60
+    while not (tmp_path/'run.safetensors').exists() and time.monotonic() < deadline: time.sleep(.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    step = json.loads(read_safetensors(tmp_path/'run.safetensors')[1]['checkpoint'])['step']
+    assert 20 <= step <= 400 and step % 20 == 0
+    assert subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env).returncode == 0
+    tensors, about = read_safetensors(tmp_path/'run.safetensors')
+    assert json.loads(about['checkpoint'])['step'] == 400
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    whole = tiny()
+    train(whole, dots(), 400, batch_size=3, progress=None)
+    torch.set_num_threads(threads)
+    assert all(tensors[f'model.{k}'].equal(v) for k, v in whole.state_dict().items())
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    import lstm_video_repr.training as training
+    path = tmp_path/'run.safetensors'
+    write_safetensors(path, {'w': torch.ones(3)}, {'note': 'old'})
+    def full(*_): raise OSError(28, 'No space left on device')
+    for name in ('save_file', 'fsync', 'replace'):
+        with monkeypatch.context() as m:
+            m.setattr(training if name == 'save_file' else training.os, name, full)
+            with pytest.raises(OSError, match='No space left.*unchanged'): write_safetensors(path, {'w': torch.zeros(3)})
+    assert read_safetensors(path)[0]['w'].equal(torch.ones(3)) and os.listdir(tmp_path) == ['run.safetensors']
+
+
+def test_not_finite_keeps_the_last_good_state(tmp_path):
+    "The loss turns into NaN in step 5: training stops there, and the checkpoint of step 4 is whole."
+    model, path = tiny(), tmp_path/'run.safetensors'
+    def poison(progress):
+        if progress.step == 5: progress.model.encoder.bias_l0.data[0] = float('nan')
+    with pytest.raises(FloatingPointError, match='step 5.*run.safetensors'): train(model, dots(), 9, batch_size=3, checkpoint=path, checkpoint_every=2, callbacks=[poison], progress=None)
+    tensors, about = read_safetensors(path)
+    assert json.loads(about['checkpoint'])['step'] == 4 and all(t.isfinite().all() for t in tensors.values())
+
+
+def test_an_autoencoder_needs_no_future():
+    model = VideoLSTM.autoencoder(frame_shape=(1, 8, 8), hidden_size=6)
+    history = train(model, dots(), 4, batch_size=3, progress=None, log_every=1)
+    assert history.rows[-1]['future'] is None and history.rows[-1]['total'] == history.rows[-1]['reconstruction']
+
+
+def test_a_data_loader_will_do():
+    past, future = dots().batch(10)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(past, future), batch_size=4)
+    history = train(tiny(), loader, 7, progress=None, log_every=1)
+    assert len(history.rows) == 7
+
+
+@pytest.mark.parametrize('recipe', [Recipe(lr=1e-2, warmup=5), Recipe('sgd', lr=1e-2, warmup=5, schedule='constant', rms_decay=.95, step_clamp=1e-2)], ids=['adam', 'clamped'])
+def test_it_learns(recipe):
+    "Dots are easy: in 300 steps both decoders halve the distance between the mean frame and the floor (zero for black and white dots)."
+    history = train(tiny(hidden_size=32), dots(), 300, recipe, batch_size=32, progress=None, log_every=5)
+    for part in ('reconstruction', 'future'): assert history.rows[-1][part] < history.rows[0][part] / 2
