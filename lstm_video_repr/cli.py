@@ -9,10 +9,12 @@ __all__ = ['model_card', 'run_demo', 'run_train', 'run_evaluate', 'run_predict',
 import argparse
 import copy
 import json
-import os
+import math
 import platform
 import sys
+import shlex
 import time
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 import torch
@@ -21,9 +23,7 @@ import torch
 from . import __version__
 from .clips import MovingDigits, MovingMNISTFile, fixed_test_set, mnist_digits
 from .metrics import LastFrame, MeanFrame, compare, evaluate
-from .pictures import save_animation, save_strip
-from .training import train
-from .widgets import FrameStepper, save_page
+from .training import get_recipe, replacing, train
 from .zoo import PRESETS, load_model, load_pretrained, preset, save_model
 
 # %% ../nbs/12_cli.ipynb #dc991db3
@@ -34,6 +34,10 @@ def _device(name):
     return name
 
 def _model(path, device): return load_model(path, _device(device)) if path else load_pretrained(device=_device(device))
+
+def _at_least(least, **numbers):
+    for name, n in numbers.items():
+        if n < least: raise ValueError(f'{name} is {n}; expected at least {least}')
 
 def _writable(path):
     "A folder, made if it is not there; `OSError` if it cannot be."
@@ -81,7 +85,10 @@ def run_demo(
     device: str = 'auto', # where to compute
 ) -> dict: # name -> path of what was written
     "Train a little, predict, measure, and leave pictures to look at. Needs no network."
-    if not seconds > 0: raise ValueError(f'seconds is {seconds}; expected more than 0')
+    from lstm_video_repr.pictures import save_animation, save_strip
+    from lstm_video_repr.widgets import FrameStepper, save_page
+    if not 0 < seconds < math.inf: raise ValueError(f'seconds is {seconds}; expected more than 0')
+    _at_least(1, n_clips=n_clips)
     out, device = _writable(out), _device(device)
     small, clips = preset('quick').build(seed).to(device), MovingDigits('embedded', seed=seed, device=device)
     test = MovingDigits('embedded', split='test', seed=seed + 1, device=device)
@@ -129,7 +136,9 @@ def run_train(
 ) -> Path: # the model's file
     "Train a model of the zoo, measure it, and save it with its log and its card."
     chosen = preset(preset_name)
-    steps, digits = steps or chosen.steps, digits or chosen.digits
+    command = ['lvr', 'train', '--preset', preset_name] + [w for k, v in dict(steps=steps, digits=digits, seed=seed or None, **changes).items() if v is not None for w in ('--' + k.replace('_', '-'), str(v))]
+    steps, digits = chosen.steps if steps is None else steps, digits or chosen.digits
+    _at_least(1, n_clips=n_clips)
     if steps is None: raise ValueError(f'steps is not given, and preset {preset_name!r} has no number of its own; expected --steps N')
     out, device = _writable(out or f'runs/{preset_name}'), _device(device)
     model = chosen.build(seed).to(device)
@@ -138,10 +147,11 @@ def run_train(
     print(f'{preset_name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} million weights, {steps} steps on {digits} digits, {device}; writing to {out}')
     history = train(model, clips, steps, chosen.training, held_out, validate_every, checkpoint=out/'checkpoint.safetensors', resume=resume,
                     log=out/'log.jsonl', precision=precision, seed=seed, progress='bar', **changes)
+    save_model(model, out/'model.safetensors') # before measuring, so that nothing is lost if that fails
     print(f'{history}\nMeasuring on {n_clips} clips of each fixed test set ...')
     last = history.rows[-1]
     measured_on = tuple(dict.fromkeys([*digits.split('+'), 'embedded']))
-    card = model_card(model, {'preset': preset_name, 'command': f'lvr train --preset {preset_name}' + (f' --steps {steps}' if steps != chosen.steps else ''),
+    card = model_card(model, {'preset': preset_name, 'command': shlex.join(command), 'recipe': vars(get_recipe(chosen.training, **changes)),
                       'data': f'two moving digits, {digits}, training split', 'clips seen': last['clips'], 'steps': last['step'], 'seconds': last['seconds'], 'seed': seed}, measured_on, n_clips, data)
     file = save_model(model, out/'model.safetensors', card)
     print(json.dumps(card['test'], indent=1) + f'\nWrote {file}')
@@ -153,6 +163,12 @@ def run_train(
     return file
 
 # %% ../nbs/12_cli.ipynb #6975ae45
+def _image_size(network):
+    "The side of the frames a model was made for."
+    shape = network.config.frame_shape
+    if len(shape) != 3 or shape[0] != 1 or shape[1] != shape[2]: raise ValueError(f'the model works on frames of shape {shape}; expected (1, S, S), those of moving digits')
+    return shape[1]
+
 def run_evaluate(
     model: str | None = None, # file of a model; None: the bundled one
     digits: str = 'embedded', # which test digits
@@ -164,11 +180,13 @@ def run_evaluate(
     json_out: str | None = None, # also write the scores here
 ): # the `Scores`
     "Measure a model on clips of digits it was not trained on."
+    if json_out and not Path(json_out).resolve().parent.is_dir(): raise OSError(f'{json_out}: the folder is not there')
     network = _model(model, device)
-    clips = MovingMNISTFile(file) if file else fixed_test_set(digits, n_clips, n_digits=n_digits, folder=data)
+    clips = MovingMNISTFile(file) if file else fixed_test_set(digits, n_clips, n_digits=n_digits, folder=data, image_size=_image_size(network))
     scores = evaluate(network, clips, n_clips)
     print(f'{model or "bundled model"} on {n_clips} clips of {file or f"{n_digits} {digits} digits, test split"}\n{scores}')
-    if json_out: Path(json_out).write_text(json.dumps(scores.to_dict(), indent=1) + '\n', encoding='utf8')
+    if json_out:
+        with replacing(json_out) as temp: temp.write_text(json.dumps(scores.to_dict(), indent=1) + '\n', encoding='utf8')
     return scores
 
 # %% ../nbs/12_cli.ipynb #0833f21c
@@ -184,16 +202,19 @@ def run_predict(
     device: str = 'auto', # where to compute
 ) -> Path: # the file
     "Draw what a model remembers and predicts."
+    from lstm_video_repr.pictures import save_animation, save_strip
+    from lstm_video_repr.widgets import FrameStepper
     network = _model(model, device)
-    clips = MovingDigits(digits, n_digits, future=future_steps, split='test', seed=seed, folder=data)
+    clips = MovingDigits(digits, n_digits, _image_size(network), future=future_steps, split='test', seed=seed, folder=data, device=_device(device))
     clips.index = clip
     past, future = clips.batch(1)
-    with torch.no_grad(): output = network.cpu()(past, future_steps=future_steps)
-    path = Path(out)
+    with torch.no_grad(): output = network(past, future_steps=future_steps)
+    past, future, path, clamp = past.cpu(), future.cpu(), Path(out), network.config.output == 'gaussian'
+    output = replace(output, **{k: v.cpu() for k, v in vars(output).items() if torch.is_tensor(v)})
     _writable(path.parent)
-    if path.suffix.lower() in ('.gif', '.webp'): save_animation(path, past, future, output)
-    elif path.suffix.lower() in ('.html', '.htm'): FrameStepper(past, future, output).to_html(path, title='Prediction')
-    else: save_strip(path, past, future, output)
+    if path.suffix.lower() in ('.gif', '.webp'): save_animation(path, past, future, output, clamp=clamp)
+    elif path.suffix.lower() in ('.html', '.htm'): FrameStepper(past, future, output, clamp=clamp).to_html(path, title='Prediction')
+    else: save_strip(path, past, future, output, clamp=clamp)
     print(f'Wrote {path}')
     return path
 
@@ -286,8 +307,8 @@ def main(
     except KeyboardInterrupt:
         print('\nlvr: stopped', file=sys.stderr)
         return 130
-    except (ValueError, OSError, FloatingPointError) as e:
+    except (ValueError, OSError, ArithmeticError, RuntimeError) as e: # RuntimeError: what torch says of a device
         if debug: raise
-        print(f'lvr: {e}', file=sys.stderr)
+        print(f'lvr: {e}' + ('\nlvr train --no-resume starts anew' if 'resum' in str(e) else ''), file=sys.stderr)
         return 2 if isinstance(e, ValueError) else 1
     return 0

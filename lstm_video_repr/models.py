@@ -7,6 +7,7 @@ __all__ = ['VideoLSTMConfig', 'frame_loss', 'Decoder', 'VideoOutput', 'VideoLoss
 
 # %% ../nbs/04_models.ipynb #ec2cd7cf
 import math
+import operator
 from dataclasses import asdict, dataclass, fields
 import torch
 from torch import Tensor, nn
@@ -34,13 +35,20 @@ class VideoLSTMConfig:
         _check_config(self)
 
 # %% ../nbs/04_models.ipynb #89aa0209
+def _whole(n, name, least):
+    "`n` as a Python integer of at least `least`, or a `ValueError` that names it."
+    try: k = None if isinstance(n, bool) else operator.index(n)
+    except TypeError: k = None
+    if k is None or k < least: raise ValueError(f'{name} is {n!r}; expected a whole number of at least {int(least)}')
+    return k
+
+# %% ../nbs/04_models.ipynb #ddc29e13
 def _check_config(cfg):
-    cfg.frame_shape = (cfg.frame_shape,) if isinstance(cfg.frame_shape, int) else tuple(cfg.frame_shape)
-    if not cfg.frame_shape or any(not isinstance(n, int) or n < 1 for n in cfg.frame_shape):
-        raise ValueError(f'frame_shape is {cfg.frame_shape}; expected positive whole numbers such as (1, 64, 64)')
-    for name in ('hidden_size', 'num_layers'):
-        n = getattr(cfg, name)
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1: raise ValueError(f'{name} is {n!r}; expected a whole number of at least 1')
+    shape = cfg.frame_shape if isinstance(cfg.frame_shape, (tuple, list)) else (cfg.frame_shape,)
+    try: cfg.frame_shape = tuple(_whole(n, 'frame_shape', 1) for n in shape)
+    except ValueError: cfg.frame_shape = ()
+    if not cfg.frame_shape: raise ValueError(f'frame_shape is {shape}; expected positive whole numbers such as (1, 64, 64)')
+    for name in ('hidden_size', 'num_layers'): setattr(cfg, name, _whole(getattr(cfg, name), name, 1))
     for name in ('reconstruct', 'predict', 'conditional_reconstruction', 'conditional_future', 'peephole'):
         if not isinstance(getattr(cfg, name), bool): raise ValueError(f'{name} is {getattr(cfg, name)!r}; expected True or False')
     if not (cfg.reconstruct or cfg.predict): raise ValueError('reconstruct and predict are both False; a model needs at least one decoder')
@@ -147,6 +155,7 @@ class VideoLSTM(nn.Module):
         generator: torch.Generator | None = None, # where the first weights come from; None: seed 0
     ):
         super().__init__()
+        if not isinstance(config, VideoLSTMConfig | None): raise ValueError(f'config is a {type(config).__name__}; expected a VideoLSTMConfig')
         self.config = cfg = config or VideoLSTMConfig()
         g = generator or torch.Generator().manual_seed(0)
         D = self.frame_values = math.prod(cfg.frame_shape)
@@ -163,7 +172,7 @@ class VideoLSTM(nn.Module):
         **config, # fields of `VideoLSTMConfig`: hidden_size, num_layers, frame_shape, ...
     ) -> 'VideoLSTM':
         "Plays the input backwards (paper, section 2.2)."
-        return _build(cls, seed, dict(predict=False, conditional_reconstruction=conditional) | config)
+        return _build(cls, seed, config, predict=False, conditional_reconstruction=conditional)
 
     @classmethod
     def future_predictor(
@@ -173,7 +182,7 @@ class VideoLSTM(nn.Module):
         **config, # fields of `VideoLSTMConfig`: hidden_size, num_layers, frame_shape, ...
     ) -> 'VideoLSTM':
         "Goes on into the future (paper, section 2.3)."
-        return _build(cls, seed, dict(reconstruct=False, conditional_future=conditional) | config)
+        return _build(cls, seed, config, reconstruct=False, conditional_future=conditional)
 
     @classmethod
     def composite(
@@ -189,7 +198,7 @@ class VideoLSTM(nn.Module):
         past: Tensor, # (B, T, *frame)
     ) -> tuple[Tensor, Tensor]: # (h, c), each (L, B, H)
         "Watch a clip; what is left in memory is the representation."
-        _check_clip(past, 'past', self.config)
+        _check_clip(past, 'past', self)
         return self.encoder(past.flatten(2))[1]
 
     def decode(
@@ -199,8 +208,7 @@ class VideoLSTM(nn.Module):
         reconstruct_steps: int = 10, # frames to play backwards; more than were seen goes on into the past
     ) -> VideoOutput: # frames; a conditional decoder sees its own
         "Let the decoders run free from a representation."
-        for n, name in ((future_steps, 'future_steps'), (reconstruct_steps, 'reconstruct_steps')):
-            if isinstance(n, bool) or not isinstance(n, int) or n < 1: raise ValueError(f'{name} is {n!r}; expected a whole number of at least 1')
+        future_steps, reconstruct_steps = _whole(future_steps, 'future_steps', 1), _whole(reconstruct_steps, 'reconstruct_steps', 1)
         activation = torch.sigmoid if self.config.output == 'bernoulli' else nn.Identity()
         def run(decoder, steps):
             return None if decoder is None else decoder.free(state, steps, activation).unflatten(2, self.config.frame_shape)
@@ -224,16 +232,15 @@ class VideoLSTM(nn.Module):
     ) -> VideoLoss: # differentiable; teacher forcing for conditional decoders
         "How surprised each decoder is by the truth. The only place where truth is fed to a decoder."
         cfg = self.config
-        _check_clip(past, 'past', cfg, values=check)
+        _check_clip(past, 'past', self, check)
         if self.future_decoder is not None:
             if future is None: raise ValueError(f'future is None; this model predicts and needs the true frames (B, T, {_csv(cfg.frame_shape)})')
-            _check_clip(future, 'future', cfg, values=check)
+            _check_clip(future, 'future', self, check)
             if len(future) != len(past): raise ValueError(f'future has {len(future)} clips and past {len(past)}; expected as many')
         state = self.encoder(past.flatten(2))[1]
         def of(decoder, target):
             return None if decoder is None else frame_loss(decoder.forced(state, target), target, cfg.output)
-        backwards = past.flatten(2).flip(1)
-        return VideoLoss(of(self.reconstruction_decoder, backwards), of(self.future_decoder, None if future is None else future.flatten(2)))
+        return VideoLoss(of(self.reconstruction_decoder, past.flatten(2).flip(1)), None if self.future_decoder is None else of(self.future_decoder, future.flatten(2)))
 
     @torch.no_grad()
     def set_output_bias(
@@ -242,7 +249,9 @@ class VideoLSTM(nn.Module):
         floor: float = .002, # probabilities closer to 0 or 1 than this are moved there
     ):
         "Make untrained decoders emit the mean frame."
-        mean = torch.as_tensor(mean, dtype=torch.float32, device=self.encoder.bias_l0.device).expand(self.config.frame_shape).flatten()
+        mean = torch.as_tensor(mean, dtype=torch.float32, device=self.encoder.bias_l0.device)
+        if mean.dim() and tuple(mean.shape) != self.config.frame_shape: raise ValueError(f'mean has shape {tuple(mean.shape)}; expected {self.config.frame_shape}, or one number')
+        mean = mean.expand(self.config.frame_shape).flatten()
         if not mean.isfinite().all(): raise ValueError('mean holds NaN or infinite values; expected finite ones')
         if self.config.output == 'bernoulli':
             if mean.min() < 0 or mean.max() > 1: raise ValueError(f'mean has values from {mean.min():g} to {mean.max():g}; expected [0, 1]')
@@ -251,22 +260,23 @@ class VideoLSTM(nn.Module):
             if decoder is not None: decoder.readout.bias.copy_(mean)
 
 # %% ../nbs/04_models.ipynb #86572d9a
-def _build(cls, seed, kw):
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0: raise ValueError(f'seed is {seed!r}; expected a whole number of at least 0')
-    known = {f.name for f in fields(VideoLSTMConfig)}
+def _build(cls, seed, kw, **fixed):
+    known = {f.name for f in fields(VideoLSTMConfig)} - set(fixed)
     unknown = sorted(set(kw) - known)
     if unknown: raise ValueError(f'unknown option {unknown[0]!r}; expected some of {", ".join(sorted(known))}')
-    return cls(VideoLSTMConfig(**kw), torch.Generator().manual_seed(seed))
+    return cls(VideoLSTMConfig(**fixed, **kw), torch.Generator().manual_seed(_whole(seed, 'seed', 0)))
 
 # %% ../nbs/04_models.ipynb #168c1d61
 def _csv(shape): return ', '.join(map(str, shape))
 
-def _check_clip(x, name, cfg, values=True):
+def _check_clip(x, name, model, values=True):
+    cfg, dtype = model.config, model.encoder.bias_l0.dtype
     want = f'(B, T, {_csv(cfg.frame_shape)})'
     if not isinstance(x, Tensor): raise ValueError(f'{name} is a {type(x).__name__}; expected a tensor {want}')
     if x.dim() != 2 + len(cfg.frame_shape) or tuple(x.shape[2:]) != cfg.frame_shape: raise ValueError(f'{name} has shape {tuple(x.shape)}; expected {want}')
     if 0 in x.shape: raise ValueError(f'{name} has shape {tuple(x.shape)}; expected at least one clip and one frame')
     if not x.is_floating_point(): raise ValueError(f'{name} has dtype {x.dtype}; expected floating point, for pixels divide by 255')
+    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type): raise ValueError(f'{name} has dtype {x.dtype}; expected {dtype}, that of the weights')
     if not values: return
     low, high = (v.item() for v in x.detach().aminmax())
     if not (low > -float('inf') and high < float('inf')): raise ValueError(f'{name} holds NaN or infinite values; expected finite ones')

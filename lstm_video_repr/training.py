@@ -4,17 +4,21 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'Recipe', 'get_recipe', 'learning_rate', 'ClampedSGD', 'make_optimizer', 'paper_start', 'fast_bf16',
-           'write_safetensors', 'read_safetensors', 'History', 'Progress', 'StopAfter', 'LivePlot', 'train']
+           'replacing', 'write_safetensors', 'read_safetensors', 'History', 'Progress', 'StopAfter', 'LivePlot',
+           'train']
 
 # %% ../nbs/06_training.ipynb #ba0f2edc
 import contextlib
+import itertools
 import json
 import math
 import os
 import sys
 import tempfile
 import time
+import zlib
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Real
 from pathlib import Path
 import torch
 from torch import Tensor, nn
@@ -24,7 +28,7 @@ from tqdm import tqdm
 
 # %% ../nbs/06_training.ipynb #f90fb260
 from .metrics import evaluate
-from .models import VideoLSTM
+from .models import VideoLSTM, _check_clip, _whole
 
 # %% ../nbs/06_training.ipynb #c9600704
 @dataclass
@@ -52,15 +56,14 @@ def _check_recipe(r):
     for name, known in (('optimizer', ('adam', 'sgd')), ('schedule', ('cosine', 'constant', 'staircase')), ('objective', ('frame', 'clip', 'sum'))):
         if getattr(r, name) not in known: bad(name, 'one of ' + ', '.join(map(repr, known)))
     for name, least in (('batch_size', 1), ('warmup', 0), ('decay_every', 1)):
+        setattr(r, name, _whole(getattr(r, name), name, least))
+    for name, fits, want in (('lr', lambda v: 0 < v < math.inf, 'a number above 0'), ('weight_decay', lambda v: 0 <= v < math.inf, 'a number of at least 0'), ('momentum', lambda v: 0 <= v < 1, 'a number in [0, 1)'),
+                             ('rms_decay', lambda v: 0 <= v < 1, 'a number in [0, 1), or None'), ('step_clamp', lambda v: 0 < v < math.inf, 'a number above 0, or None'), ('decay_factor', lambda v: 0 < v <= 1, 'a number in (0, 1]')):
         v = getattr(r, name)
-        if isinstance(v, bool) or not isinstance(v, int) or v < least: bad(name, f'a whole number of at least {least}')
-    if not isinstance(r.lr, (int, float)) or not 0 < r.lr < math.inf: bad('lr', 'a number above 0')
-    if not isinstance(r.weight_decay, (int, float)) or not 0 <= r.weight_decay < math.inf: bad('weight_decay', 'a number of at least 0')
-    for name in ('momentum', 'rms_decay'):
-        v = getattr(r, name)
-        if v is not None and not (isinstance(v, (int, float)) and 0 <= v < 1): bad(name, 'a number in [0, 1)')
-    if r.step_clamp is not None and not (isinstance(r.step_clamp, (int, float)) and r.step_clamp > 0): bad('step_clamp', 'a number above 0, or None')
-    if not 0 < r.decay_factor <= 1: bad('decay_factor', 'a number in (0, 1]')
+        if v is None and want.endswith('None'): continue
+        if isinstance(v, bool) or not isinstance(v, Real) or not fits(v): bad(name, want)
+        setattr(r, name, float(v))
+    if not isinstance(r.output_bias, bool): bad('output_bias', 'True or False')
 
 # %% ../nbs/06_training.ipynb #3a787763
 RECIPES = {
@@ -112,7 +115,9 @@ class ClampedSGD(torch.optim.Optimizer):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, rms_decay=rms_decay, step_clamp=step_clamp, eps=eps))
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self,
+        closure=None, # ignored: the gradients are there already
+    ):
         "Move every weight once."
         for group in self.param_groups:
             for w in group['params']:
@@ -167,29 +172,38 @@ def fast_bf16(
 def _autocast(precision, device):
     if precision not in ('auto', 'fp32', 'bf16'): raise ValueError(f"precision is {precision!r}; expected 'auto', 'fp32' or 'bf16'")
     bf16 = precision == 'bf16' or precision == 'auto' and fast_bf16(device)
-    return torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+    return torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else contextlib.nullcontext(), bf16
 
 # %% ../nbs/06_training.ipynb #c8e2a1de
-def write_safetensors(
-    path: str | Path, # file to write or replace
-    tensors: dict[str, Tensor], # name -> tensor
-    metadata: dict[str, str] | None = None, # text kept in the header
-):
-    "Write all or nothing: on any failure an old file stays as it was. `OSError` names the path."
-    path = Path(path)
+@contextlib.contextmanager
+def replacing(
+    path: str | Path, # the file to write or replace
+): # gives the path of a temporary file beside it, to be written
+    "All or nothing: when the block ends well the temporary file becomes `path`; if not, what was there is unchanged. `OSError` names the path."
+    path, temp = Path(path), None
     if not path.parent.is_dir(): raise FileNotFoundError(f'path is {str(path)!r}; expected a file in an existing folder, and {str(path.parent)!r} is none')
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    handle, temp = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.tmp', dir=path.parent)
-    os.close(handle)
     try:
-        save_file(tensors, temp, metadata)
+        handle, temp = tempfile.mkstemp(prefix=f'.{path.name}.', suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        yield Path(temp)
         with open(temp, 'rb+') as f: os.fsync(f.fileno())
         os.chmod(temp, 0o666 & ~_umask())
         os.replace(temp, path)
     except (OSError, SafetensorError) as e:
         raise OSError(f'could not write {str(path)!r} ({e}); what was there before is unchanged') from e
     finally:
-        with contextlib.suppress(FileNotFoundError): os.unlink(temp)
+        if temp:
+            with contextlib.suppress(FileNotFoundError): os.unlink(temp)
+
+# %% ../nbs/06_training.ipynb #a359387c
+def write_safetensors(
+    path: str | Path, # file to write or replace
+    tensors: dict[str, Tensor], # name -> tensor
+    metadata: dict[str, str] | None = None, # text kept in the header
+):
+    "Write all or nothing: on any failure an old file stays as it was. `OSError` names the path."
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    with replacing(path) as temp: save_file(tensors, temp, metadata)
 
 # %% ../nbs/06_training.ipynb #b4689dc1
 def _umask():
@@ -213,6 +227,7 @@ def read_safetensors(
 class History:
     "The rows of a training log."
     rows: list = field(default_factory=list) # dicts: step, clips, seconds, lr, total, reconstruction, future, ...
+    unit: str = 'nats per frame' # of the losses; for Gaussian models 'half squared error per frame'
 
     def column(
         self,
@@ -227,13 +242,13 @@ class History:
         path: str | Path, # a .jsonl file: one row a line
     ):
         "Write the log as JSON lines."
-        Path(path).write_text(''.join(json.dumps(r) + '\n' for r in self.rows), encoding='utf8')
+        with replacing(path) as temp: temp.write_text(''.join(json.dumps(r) + '\n' for r in self.rows), encoding='utf8')
 
     def plot(
         self,
         ax=None, # matplotlib axes to draw on; None makes a figure
     ): # the matplotlib figure
-        "Nats per frame against steps."
+        "The losses against steps."
         import matplotlib.pyplot as plt
         fig = plt.figure(figsize=(6.4, 3.2), facecolor='white') if ax is None else ax.figure
         ax = ax or fig.add_subplot()
@@ -241,7 +256,8 @@ class History:
             if self.column(name)[0]: ax.plot(*self.column(name), color=color, lw=1.5, label=name)
             steps, values = self.column(f'validation_{name}')
             if steps: ax.plot(steps, values, 'o--', color=color, ms=4, lw=1, label=f'{name}, validation')
-        ax.set_xlabel('step'); ax.set_ylabel('nats per frame'); ax.legend(frameon=False)
+        ax.set_xlabel('step'); ax.set_ylabel(self.unit)
+        if ax.lines: ax.legend(frameon=False)
         ax.spines[['top', 'right']].set_visible(False); ax.grid(alpha=.2)
         plt.close(fig)
         return fig
@@ -250,35 +266,50 @@ class History:
         if not self.rows: return 'History: no rows yet'
         r = self.rows[-1]
         parts = [f'{k} {r[k]:.1f}' for k in ('reconstruction', 'future', 'validation_reconstruction', 'validation_future') if r.get(k) is not None]
-        return f"History: {r['step']} steps, {r['clips']} clips in {r['seconds']:.0f} s; nats per frame: {', '.join(parts)}"
+        return f"History: {r['step']} steps, {r['clips']} clips in {r['seconds']:.0f} s; {self.unit}: {', '.join(parts)}"
 
 # %% ../nbs/06_training.ipynb #19b4fd75
-def _identity(model, recipe, steps):
-    config = asdict(model.config) if hasattr(model, 'config') else {}
-    return {'model': config | {'frame_shape': list(config.get('frame_shape', ()))}, 'recipe': asdict(recipe), 'steps': steps}
+@dataclass
+class _Position:
+    "Where a run stands between two steps: with the model and the optimiser all that is needed to go on."
+    step: int = 0 # steps done
+    seen: int = 0 # clips seen
+    index: int | None = None # number of the next clip, if clips are numbered
+    recent: list = field(default_factory=list) # losses since the last row, a pair a step
+    rows: list = field(default_factory=list) # of the history
 
 def _index(clips): # the number of the next clip, if clips are numbered
     index = getattr(clips, 'index', None)
     return index if isinstance(index, int) else None
 
-def _save_checkpoint(path, model, optimizer, recipe, step, steps, index, history, recent):
+def _about_clips(clips):
+    known = {k: getattr(clips, k, None) for k in ('seed', 'n_digits', 'image_size', 'past', 'future', 'step', 'n_clips')}
+    known = {k: list(v) if isinstance(v, tuple) else v for k, v in known.items() if isinstance(v, (int, float, tuple))}
+    digits = getattr(clips, 'digits', None)
+    return known | ({'digits': zlib.crc32(digits.cpu().contiguous().numpy().tobytes())} if isinstance(digits, Tensor) else {})
+
+def _identity(model, recipe, steps, clips, bf16, seed):
+    return json.loads(json.dumps({'model': asdict(model.config), 'recipe': asdict(recipe), 'steps': steps, 'clips': _about_clips(clips), 'seed': seed,
+                                  'precision': 'bf16' if bf16 else str(next(model.parameters()).dtype).split('.')[-1]}))
+
+def _save_checkpoint(path, model, optimizer, identity, here):
     tensors = {f'model.{k}': v for k, v in model.state_dict().items()}
     for i, state in optimizer.state_dict()['state'].items():
         tensors |= {f'optimizer.{i}.{k}': v for k, v in state.items()}
-    about = _identity(model, recipe, steps) | dict(step=step, index=index, rows=history.rows,
-                                                         recent=[[None if l is None else l.item() for l in losses] for losses in recent])
-    write_safetensors(path, tensors, {'checkpoint': json.dumps(about)})
+    recent = [[None if l is None else l.item() for l in losses] for losses in here.recent]
+    write_safetensors(path, tensors, {'checkpoint': json.dumps(identity | {'here': vars(here) | {'recent': recent}})})
 
-def _load_checkpoint(path, model, optimizer, recipe, steps, clips, history):
+# %% ../nbs/06_training.ipynb #e696a080
+def _load_checkpoint(path, model, optimizer, identity):
     tensors, about = read_safetensors(path)
-    if 'checkpoint' not in about: raise ValueError(f'checkpoint {str(path)!r} holds no training state; expected a file that `train` wrote')
-    about = json.loads(about['checkpoint'])
-    for part, mine in _identity(model, recipe, steps).items():
+    try: here = _Position(**(about := json.loads(about['checkpoint'])).pop('here'))
+    except (KeyError, ValueError, TypeError, AttributeError): raise ValueError(f'checkpoint {str(path)!r} holds no training state; expected a file that `train` wrote') from None
+    for part, mine in identity.items():
         theirs = about.get(part)
         if theirs == mine: continue
-        names = [k for k in mine if theirs.get(k) != mine[k]] if isinstance(mine, dict) and isinstance(theirs, dict) else []
-        said = ', '.join(f'{k} {theirs.get(k)!r} (now {mine[k]!r})' for k in names) or f'{theirs!r} (now {mine!r})'
-        raise ValueError(f'checkpoint {str(path)!r} is of another run: {part} {said}; use the same, another path, or resume=False')
+        names = sorted(k for k in {*mine, *theirs} if theirs.get(k) != mine.get(k)) if isinstance(mine, dict) and isinstance(theirs, dict) else []
+        said = ', '.join(f'{k} {theirs.get(k)!r} (now {mine.get(k)!r})' for k in names) or f'{theirs!r} (now {mine!r})'
+        raise ValueError(f'checkpoint {str(path)!r} is of another run: {part} {said}; use the same, another path, or start anew without resuming')
     try: model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith('model.')})
     except RuntimeError as e: raise ValueError(f'checkpoint {str(path)!r} does not fit the model: {e}') from e
     state = {}
@@ -287,29 +318,47 @@ def _load_checkpoint(path, model, optimizer, recipe, steps, clips, history):
             _, i, name = k.split('.')
             state.setdefault(int(i), {})[name] = v
     optimizer.load_state_dict({'state': state, 'param_groups': optimizer.state_dict()['param_groups']})
-    if about['index'] is not None: clips.index = about['index']
-    history.rows = about['rows']
-    return about['step'], [[None if l is None else torch.tensor(l) for l in losses] for losses in about['recent']]
+    weight = next(model.parameters())
+    here.recent = [[None if l is None else torch.tensor(l, dtype=torch.float32 if weight.dtype != torch.float64 else weight.dtype, device=weight.device) for l in losses] for losses in here.recent]
+    return here
 
 # %% ../nbs/06_training.ipynb #b6ac24cb
 def _stream(clips, batch_size, skip):
-    if hasattr(clips, 'batch'):
+    "Pairs without end, after the first `skip`."
+    if _index(clips) is not None or hasattr(clips, 'batch') and not hasattr(clips, 'batches'):
         while True: yield clips.batch(batch_size)
-    if not hasattr(clips, '__iter__'): raise ValueError(f'clips is a {type(clips).__name__}; expected something with .batch(n), or an iterable of (past, future) pairs')
-    seen = 0
+    if not hasattr(clips, 'batches') and not hasattr(clips, '__iter__'): raise ValueError(f'clips is a {type(clips).__name__}; expected something with .batches(n), or an iterable of (past, future) pairs')
+    drawn = 0
     while True:
-        before = seen
-        for pair in clips:
-            seen += 1
-            if seen > skip: yield pair
-        if seen == before: raise ValueError('clips is an empty iterable; expected (past, future) pairs')
+        before = drawn
+        for pair in clips.batches(batch_size) if hasattr(clips, 'batches') else clips:
+            drawn += 1
+            if drawn > skip: yield pair
+        if drawn == before: raise ValueError(f'clips gave {drawn} pairs and then no more; expected (past, future) pairs that can be gone through again')
 
-def _mean_frame(clips, batch_size, n=256):
-    if not hasattr(clips, 'batch'): return next(iter(clips))[0].mean((0, 1))
-    index = _index(clips)
-    past, future = clips.batch(n)
-    if index is not None: clips.index = index
-    return torch.cat([past, future], 1).mean((0, 1))
+def _put(pair, model):
+    "A checked pair on the model's device, in the model's precision."
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2: raise ValueError(f'clips gave a {type(pair).__name__}; expected pairs (past, future)')
+    weight = next(model.parameters())
+    def put(x):
+        if x is None or isinstance(x, str): return x
+        x = torch.as_tensor(x)
+        return x.to(weight.device, weight.dtype if x.is_floating_point() else x.dtype, non_blocking=True)
+    return tuple(map(put, pair))
+
+# %% ../nbs/06_training.ipynb #139e5b3d
+def _start_readout(model, clips, stream):
+    "Set a fresh model's output bias from the mean frame; give back the stream, nothing lost."
+    index, pair = _index(clips), None
+    if index is not None:
+        pair, clips.index = clips.batch(256), index
+    else:
+        pair = next(stream)
+        stream = itertools.chain([pair], stream)
+    frames = [x for x in _put(pair, model) if x is not None]
+    for x, name in zip(frames, ('past', 'future')): _check_clip(x, name, model)
+    model.set_output_bias(torch.cat([x.flatten(0, 1) for x in frames]).mean(0))
+    return stream
 
 # %% ../nbs/06_training.ipynb #c3e9fedd
 @dataclass
@@ -329,7 +378,10 @@ class StopAfter:
         seconds: float, # counted from the first step it sees
     ): self.seconds, self.start = seconds, None
 
-    def __call__(self, progress: Progress):
+    def __call__(self,
+        progress: Progress, # as `train` shows it
+    ):
+        "Look at the clock."
         if self.start is None: self.start = time.monotonic()
         progress.stop |= time.monotonic() - self.start > self.seconds
 
@@ -340,7 +392,10 @@ class LivePlot:
         every: float = 2., # seconds between drawings
     ): self.every, self.last, self.handle = every, 0., None
 
-    def __call__(self, progress: Progress):
+    def __call__(self,
+        progress: Progress, # as `train` shows it
+    ):
+        "Draw, if it is time to."
         from IPython.display import display
         last = progress.stop or progress.step == progress.steps
         if not progress.history.rows or (not last and time.monotonic() - self.last < self.every): return
@@ -357,7 +412,7 @@ class _Bar:
         if p.row:
             shown = {k: f'{p.row[k]:.1f}' for k in ('reconstruction', 'future') if p.row.get(k) is not None}
             self.bar.set_postfix(shown, refresh=False)
-            self.bar.set_description('nats per frame', refresh=False)
+            self.bar.set_description(p.history.unit, refresh=False)
         self.bar.update()
         if p.stop or p.step == p.steps: self.bar.close()
 
@@ -393,49 +448,70 @@ def train(
 ) -> History: # the log
     "Minimise the sum of the decoders' losses. Raises `FloatingPointError` as soon as a loss is not finite."
     recipe = get_recipe(recipe, **changes)
-    _check_train(steps, validate_every, n_validate, checkpoint_every, log_every, seed)
+    steps, validate_every, n_validate, checkpoint_every, log_every, seed = (_whole(v, k, k != 'seed') for k, v in dict(steps=steps, validate_every=validate_every,
+        n_validate=n_validate, checkpoint_every=checkpoint_every, log_every=log_every, seed=seed).items())
     for name, path in (('checkpoint', checkpoint), ('log', log)):
         if path and not Path(path).parent.is_dir(): raise FileNotFoundError(f'{name} is {str(path)!r}; expected a file in an existing folder, and {str(Path(path).parent)!r} is none')
     device = next(model.parameters()).device
-    autocast, optimizer, history, step, recent = _autocast(precision, device), make_optimizer(model, recipe), History(), 0, []
-    if checkpoint and resume and Path(checkpoint).exists(): step, recent = _load_checkpoint(checkpoint, model, optimizer, recipe, steps, clips, history)
-    elif recipe.output_bias and _fresh(model): model.set_output_bias(_mean_frame(clips, recipe.batch_size))
-    start, before = step, history.rows[-1]['seconds'] if history.rows else 0
-    watchers = [*callbacks, *_watchers(progress, step, steps)]
-    stream, began, was_training = _stream(clips, recipe.batch_size, step), time.monotonic(), model.training
-    save = lambda: checkpoint and _save_checkpoint(checkpoint, model, optimizer, recipe, step, steps, index, history, recent)
-    index, whole = _index(clips), True # whole: not in the middle of a step
+    autocast, bf16 = _autocast(precision, device)
+    optimizer, identity, here = make_optimizer(model, recipe), _identity(model, recipe, steps, clips, bf16, seed), _Position(index=_index(clips))
+    if checkpoint and resume and Path(checkpoint).exists():
+        here = _load_checkpoint(checkpoint, model, optimizer, identity)
+        if here.index is not None: clips.index = here.index
+    stream = _stream(clips, recipe.batch_size, here.step)
+    if not here.step and recipe.output_bias and _fresh(model): stream = _start_readout(model, clips, stream)
+    if validate is not None:
+        n_validate = _at_most(validate, n_validate)
+        evaluate(model, validate, n_clips=1, ssim=False) # better an error now than after hours
+    gaussian = model.config.output == 'gaussian'
+    history = History(here.rows, 'half squared error per frame' if gaussian else 'nats per frame')
+    watchers, was_training = [*callbacks, *_watchers(progress, here.step, steps)], model.training
+    clock, whole, start = time.monotonic() - (here.rows[-1]['seconds'] if here.rows else 0), True, here.step # whole: not in the middle of a step
+
+    def finish_row(): # of the steps since the last one
+        _check_finite(here.recent, here.step, checkpoint)
+        row = _row(here, time.monotonic() - clock, learning_rate(recipe, here.step - 1, steps))
+        if validate is not None and (here.step % validate_every == 0 or here.step == steps):
+            scores = evaluate(model, validate, n_clips=n_validate, ssim=False)
+            row |= {f'validation_{k}': float(v.overall['squared_error' if gaussian else 'nats']) for k in ('reconstruction', 'future') if (v := getattr(scores, k)) is not None}
+        return row
+
+    def save():
+        if not checkpoint: return
+        _check_finite(here.recent, here.step, checkpoint, model)
+        _save_checkpoint(checkpoint, model, optimizer, identity, here)
+
     model.train()
     try:
-        while step < steps:
-            past, future = (x.to(device, non_blocking=True) for x in next(stream))
-            for group in optimizer.param_groups: group['lr'] = learning_rate(recipe, step, steps)
+        while True:
+            row = None
+            if here.recent and (here.step % log_every == 0 or here.step == steps or validate is not None and here.step % validate_every == 0):
+                row = finish_row()
+                here.rows.append(row); here.recent = []
+                if log: history.save(log)
+            if here.step > start:
+                if here.step % checkpoint_every == 0 and here.step < steps: save()
+                seen = Progress(here.step, steps, model, history, row)
+                for watch in watchers: watch(seen)
+                if seen.stop: break
+            if here.step == steps: break
+            past, future = _put(next(stream), model)
+            for group in optimizer.param_groups: group['lr'] = learning_rate(recipe, here.step, steps)
             optimizer.zero_grad(set_to_none=True)
-            with _dropout_seed(model, seed, step), autocast: loss = model.loss(past, future, check=step == start)
+            look = device.type == 'cpu' or here.step == start or (here.step + 1) % log_every == 0 # elsewhere looking means waiting
+            with _dropout_seed(model, seed, here.step), autocast: loss = model.loss(past, future, check=look)
             losses = [l if l is None else l.detach() for l in (loss.reconstruction, loss.future)]
-            if device.type == 'cpu': _check_finite([losses], step, checkpoint)
+            if device.type == 'cpu': _check_finite([losses], here.step, checkpoint)
             _objective(loss, recipe.objective, past, future).backward()
             whole = False
             optimizer.step()
-            step, index, recent = step + 1, _index(clips), recent + [losses]
+            here = _Position(here.step + 1, here.seen + len(past), _index(clips), here.recent + [losses], here.rows)
             whole = True
-            row, validating = None, validate is not None and (step % validate_every == 0 or step == steps)
-            if step % log_every == 0 or step == steps or validating:
-                _check_finite(recent, step, checkpoint)
-                row = _row(recent, step, step * len(past), before + time.monotonic() - began, group['lr'])
-                recent = []
-                history.rows.append(row)
-            if validating:
-                scores = evaluate(model, validate, n_clips=n_validate, ssim=False)
-                row |= {f'validation_{k}': float(s.overall['nats' if model.config.output == 'bernoulli' else 'squared_error']) for k in ('reconstruction', 'future') if (s := getattr(scores, k)) is not None}
-            if row and log: history.save(log)
-            if checkpoint and step % checkpoint_every == 0 and step < steps:
-                _check_finite(recent, step, checkpoint)
-                save()
-            seen = Progress(step, steps, model, history, row)
-            for watch in watchers: watch(seen)
-            if seen.stop: break
+        _check_finite(here.recent, here.step, checkpoint, model)
         save()
+        if here.recent: # stopped between two rows: show the last steps too, but leave them out of the checkpoint
+            history = replace(history, rows=[*here.rows, _row(here, time.monotonic() - clock, group['lr'])])
+            if log: history.save(log)
     except KeyboardInterrupt:
         if whole: save()
         raise
@@ -444,9 +520,10 @@ def train(
     return history
 
 # %% ../nbs/06_training.ipynb #289b1948
-def _check_train(steps, validate_every, n_validate, checkpoint_every, log_every, seed):
-    for name, v, least in (('steps', steps, 1), ('validate_every', validate_every, 1), ('n_validate', n_validate, 1), ('checkpoint_every', checkpoint_every, 1), ('log_every', log_every, 1), ('seed', seed, 0)):
-        if isinstance(v, bool) or not isinstance(v, int) or v < least: raise ValueError(f'{name} is {v!r}; expected a whole number of at least {least}')
+def _at_most(clips, n):
+    "So many clips, or as many as there are."
+    if not hasattr(clips, 'batches'): clips = getattr(clips, 'dataset', None)
+    return min(n, len(clips)) if hasattr(clips, '__len__') else n
 
 def _fresh(model):
     return hasattr(model, 'set_output_bias') and all(d.readout.bias.count_nonzero() == 0 for d in (model.reconstruction_decoder, model.future_decoder) if d is not None)
@@ -455,15 +532,17 @@ def _objective(loss, kind, past, future):
     scale = {'frame': lambda x: 1, 'clip': lambda x: x.shape[1], 'sum': lambda x: x.shape[0] * x.shape[1]}[kind]
     return sum(l * scale(x) for l, x in ((loss.reconstruction, past), (loss.future, future)) if l is not None)
 
-def _check_finite(recent, step, checkpoint):
+def _check_finite(recent, step, checkpoint, model=None):
+    kept = f'the checkpoint {str(checkpoint)!r} holds the last good state' if checkpoint and Path(checkpoint).exists() else 'no checkpoint was written'
     for losses in recent:
         if not all(math.isfinite(l) for l in losses if l is not None):
-            kept = f'the checkpoint {str(checkpoint)!r} holds the last good state' if checkpoint and Path(checkpoint).exists() else 'no checkpoint was written'
             raise FloatingPointError(f'the loss is not finite at step {step} ({", ".join("-" if l is None else f"{l:g}" for l in losses)}); training stopped, {kept}. Try a lower lr')
+    if model is not None and not all(bool(p.isfinite().all()) for p in model.parameters()):
+        raise FloatingPointError(f'the weights are not finite after step {step}; training stopped, {kept}. Try a lower lr')
 
-def _row(recent, step, clips, seconds, lr):
-    mean = [None if column[0] is None else torch.stack(column).mean().item() for column in zip(*recent)]
-    return dict(step=step, clips=clips, seconds=round(seconds, 2), lr=lr, total=sum(m for m in mean if m is not None), reconstruction=mean[0], future=mean[1])
+def _row(here, seconds, lr):
+    mean = [None if column[0] is None else torch.stack(column).mean().item() for column in zip(*here.recent)]
+    return dict(step=here.step, clips=here.seen, seconds=round(seconds, 2), lr=lr, total=sum(m for m in mean if m is not None), reconstruction=mean[0], future=mean[1])
 
 @contextlib.contextmanager
 def _dropout_seed(model, seed, step):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lstm_video_repr.clips import MovingDigits
+from lstm_video_repr.clips import FixedClips, MovingDigits
 from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.training import ClampedSGD, Recipe, read_safetensors, train, write_safetensors
 
@@ -74,11 +74,11 @@ train(model, dots(), 400, batch_size=3, checkpoint={str(tmp_path/'run.safetensor
     while not (tmp_path/'run.safetensors').exists() and time.monotonic() < deadline: time.sleep(.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    step = json.loads(read_safetensors(tmp_path/'run.safetensors')[1]['checkpoint'])['step']
+    step = json.loads(read_safetensors(tmp_path/'run.safetensors')[1]['checkpoint'])['here']['step']
     assert 20 <= step <= 400 and step % 20 == 0
     assert subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env).returncode == 0
     tensors, about = read_safetensors(tmp_path/'run.safetensors')
-    assert json.loads(about['checkpoint'])['step'] == 400
+    assert json.loads(about['checkpoint'])['here']['step'] == 400
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     whole = tiny()
@@ -106,10 +106,85 @@ def test_not_finite_keeps_the_last_good_state(tmp_path):
         if progress.step == 5: progress.model.encoder.bias_l0.data[0] = float('nan')
     with pytest.raises(FloatingPointError, match='step 5.*run.safetensors'): train(model, dots(), 9, batch_size=3, checkpoint=path, checkpoint_every=2, callbacks=[poison], progress=None)
     tensors, about = read_safetensors(path)
-    assert json.loads(about['checkpoint'])['step'] == 4 and all(t.isfinite().all() for t in tensors.values())
+    assert json.loads(about['checkpoint'])['here']['step'] == 4 and all(t.isfinite().all() for t in tensors.values())
+
+
+def test_weights_are_looked_at_before_they_are_saved(tmp_path):
+    "A gradient that is not finite spoils the weights, not the loss of its own step: the checkpoint stays the good one."
+    model, path = tiny(), tmp_path/'run.safetensors'
+    def spoil(progress):
+        if progress.step == 3: model.encoder.weight_hh_l0.register_hook(lambda g: g * float('nan'))
+    with pytest.raises(FloatingPointError, match='weights are not finite after step 4'): train(model, dots(), 9, batch_size=3, checkpoint=path, checkpoint_every=1, callbacks=[spoil], progress=None)
+    assert all(t.isfinite().all() for t in read_safetensors(path)[0].values())
+    with pytest.raises(FloatingPointError, match='not finite'): train(tiny(), dots(), 1, batch_size=3, lr=1e300, warmup=0, schedule='constant', progress=None)
+
+
+@pytest.mark.parametrize('source', [lambda: FixedClips(dots(), 7), lambda: torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*dots().batch(10)), batch_size=3, shuffle=True, generator=torch.Generator().manual_seed(3)),
+                                    lambda: [dots().batch(3), dots(1).batch(3)]], ids=['fixed', 'shuffled loader', 'list'])
+def test_other_sources_resume_too(tmp_path, source):
+    "Every clip is seen, and a cut run sees those it would have seen."
+    def run(path=None, stop=()):
+        model, seen = tiny(), []
+        inner = model.loss
+        model.loss = lambda past, *a, **k: (seen.append(past.clone()), inner(past, *a, **k))[1]
+        history = train(model, source(), 8, batch_size=3, checkpoint=path, callbacks=stop, progress=None, log_every=3)
+        return weights(model), history.rows[-1]['clips'], torch.cat(seen)
+    def stop(progress): progress.stop = progress.step == 5
+    whole, clips, seen = run()
+    assert len(seen.flatten(1).unique(dim=0)) > 3 and clips == len(seen)
+    run(tmp_path/'run.safetensors', [stop])
+    resumed, resumed_clips, _ = run(tmp_path/'run.safetensors')
+    assert all(whole[k].equal(resumed[k]) for k in whole) and clips == resumed_clips
+
+
+@pytest.mark.parametrize('change, word', [(dict(clips=dots(5)), 'seed 0 .now 5'), (dict(seed=3), 'seed'), (dict(lr=.5), 'lr'), (dict(steps=9), 'steps'), (dict(precision='bf16'), 'precision')], ids=str)
+def test_another_run_is_refused(tmp_path, change, word):
+    path = tmp_path/'run.safetensors'
+    def run(clips=None, steps=4, **kw): return train(tiny(), clips or dots(), steps, batch_size=3, checkpoint=path, progress=None, **kw)
+    run()
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=word): run(**change)
+    assert path.read_bytes() == before
+    run(resume=False, **change)
+
+
+def pair(**kw): return [torch.rand(2, 3, 1, 8, 8, **kw), torch.rand(2, 3, 1, 8, 8, **kw)]
+
+@pytest.mark.parametrize('clips, word', [
+    ([[x * 255 for x in pair()]], r'past has values.*expected \[0, 1\]'), ([pair(), [x * 255 for x in pair()]], r'past has values'), ([[x * float('nan') for x in pair()]], 'past holds NaN'),
+    ([[(x * 255).byte() for x in pair()]], 'past has dtype'), ([pair()[0]], 'gave a Tensor'), ([], 'gave 0 pairs'), (None, 'clips is a NoneType'), ([[x[..., :5] for x in pair()]], 'past has shape'),
+    ([pair()[:1] + [pair()[1][:1]]], 'future has 1 clips')], ids=range(9))
+def test_bad_clips_are_named(clips, word):
+    with pytest.raises(ValueError, match=word): train(tiny(), clips, 5, progress=None)
+
+
+def test_bad_validation_is_met_before_training():
+    steps = []
+    with pytest.raises(ValueError): train(tiny(), dots(), 5, batch_size=3, validate=MovingDigits(torch.ones(3, 3, 3), image_size=9), callbacks=[lambda p: steps.append(p.step)], progress=None)
+    assert steps == []
+
+
+def test_a_stopped_run_shows_its_last_steps():
+    def stop(progress): progress.stop = progress.step == 7
+    history = train(tiny(), dots(), 20, batch_size=3, callbacks=[stop], progress=None)
+    assert [r['step'] for r in history.rows] == [7]
+
+
+def test_units_are_named():
+    x = torch.randn(2, 3, 4)
+    assert 'half squared error' in repr(train(VideoLSTM.composite(frame_shape=(4,), hidden_size=3, output='gaussian'), [(x, x)], 2, progress=None))
+
+
+def test_float64_and_numpy():
+    "Models in double precision train on ordinary clips; numpy's integers and arrays will do."
+    model = tiny().double()
+    history = train(model, dots(), np.int64(3), batch_size=np.int32(2), progress=None, log_every=1)
+    assert len(history.rows) == 3 and {p.dtype for p in model.parameters()} == {torch.float64}
+    train(tiny(), [[x.numpy() for x in pair()]], 2, progress=None)
 
 
 def test_an_autoencoder_needs_no_future():
+    train(VideoLSTM.autoencoder(frame_shape=(1, 8, 8), hidden_size=6), [(dots().batch(3)[0], None)], 2, progress=None)
     model = VideoLSTM.autoencoder(frame_shape=(1, 8, 8), hidden_size=6)
     history = train(model, dots(), 4, batch_size=3, progress=None, log_every=1)
     assert history.rows[-1]['future'] is None and history.rows[-1]['total'] == history.rows[-1]['reconstruction']
