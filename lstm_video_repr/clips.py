@@ -169,7 +169,7 @@ def uniform(
     stream:int # what the numbers are for: numbers of different streams are unrelated
 )->Tensor: # float64, the shape of `index`: multiples of 2**-32 in [0, 1)
     "Uniform random numbers that depend on nothing but `seed`, `index` and `stream`."
-    key = mix(mix(mix(seed) ^ (seed >> 32)) + stream)
+    key = mix(mix(mix(seed) ^ (seed >> 32) ^ 0x9e3779b9) + stream) # the constant keeps small seeds, streams and indexes apart
     return mix(mix(mix(index) ^ key) ^ (index >> 32)).double() / 2**32
 
 # %% ../nbs/02_clips.ipynb #595ad410
@@ -283,10 +283,14 @@ class MovingDigits:
         self._index, self._order = 0, (0, -1, None)
 
     @property
-    def frame_shape(self)->Tuple[int, int, int]: return 1, self.image_size, self.image_size
+    def frame_shape(self)->Tuple[int, int, int]:
+        "(channels, height, width) of a frame."
+        return 1, self.image_size, self.image_size
 
     @property
-    def index(self)->int: return self._index
+    def index(self)->int:
+        "Number of the next clip; set it to go there."
+        return self._index
     @index.setter
     def index(self, k): self._index = _whole(k, 'index', 0)
 
@@ -381,7 +385,10 @@ class FixedClips(_Numbered):
     ): self.source, self.n_clips = source, _whole(n_clips, 'n_clips', 1)
 
     @property
-    def frame_shape(self)->Tuple[int, int, int]: return self.source.frame_shape
+    def frame_shape(self)->Tuple[int, int, int]:
+        "(channels, height, width) of a frame."
+        return self.source.frame_shape
+
     def __len__(self): return self.n_clips
     def __repr__(self): return f'FixedClips({self.n_clips} clips of {self.source})'
 
@@ -407,7 +414,7 @@ def fixed_test_set(
     folder:Union[str, os.PathLike, None]=None, # folder that has MNIST, see `mnist_digits`
     image_size:int=64 # side of a frame, in pixels
 )->FixedClips: # with `len()`, `.batch(n)` and `.batches(batch_size)`
-    "Reproducible clips of test digits, made as they are asked for, in constant memory."
+    "Reproducible clips of test digits, made as they are asked for, in constant memory. 'mnist' downloads MNIST, unless `folder` or the variable LVR_DATA names a folder that has it."
     if not isinstance(digits, str): raise ValueError(f'digits is {_describe(digits)}; expected a name, so that the test split can be taken (for an array: FixedClips(MovingDigits(array), n_clips))')
     return FixedClips(MovingDigits(digits, n_digits=n_digits, image_size=image_size, past=past, future=future, step=step,
                                    split='test', seed=seed, device=device, folder=folder), n_clips)
@@ -442,7 +449,10 @@ class MovingMNISTFile(_Numbered):
             raise OSError(f'{path}: is {_describe(self._data)}; {expected}{hint}')
 
     @property
-    def frame_shape(self)->Tuple[int, int, int]: return 1, 64, 64
+    def frame_shape(self)->Tuple[int, int, int]:
+        "(channels, height, width) of a frame."
+        return 1, 64, 64
+
     def __len__(self): return self._data.shape[1]
     def __repr__(self): return f'MovingMNISTFile({str(self.path)!r}, {len(self)} clips, past={self.past}, future={self.future})'
 

@@ -107,7 +107,7 @@ def ssim(
 ) -> Tensor: # (T,) float64 on the CPU: 1 for equal frames, averaged over channels and clips
     "Structural similarity (Wang et al. 2004), data range 1, uniform window: scikit-image's default, for a whole batch."
     _check_pair(prediction, target, 'prediction', unit=True)
-    _check_window(prediction, window)
+    window = _check_window(prediction, window)
     dtype = torch.promote_types(_wide(prediction).dtype, _wide(target).dtype)
     images = lambda v: v.to(dtype).reshape(-1, *v.shape[-2:]).split(64) # (B*T*C, H, W), in pieces that fit a processor's cache
     down, across = (_band(n, window).to(target.device, dtype) / window for n in target.shape[-2:])
@@ -125,20 +125,24 @@ def _band(n, window): return torch.ones(n - window + 1, n).tril(window - 1).triu
 def _can_ssim(shape, window=7): return len(shape) in (2, 3) and min(shape[-2:]) >= window
 
 def _check_window(x, window):
-    if isinstance(window, bool) or not isinstance(window, int) or window < 3 or window % 2 == 0: raise ValueError(f'window is {window!r}; expected an odd whole number of at least 3')
+    if isinstance(window, bool) or not isinstance(window, (int, np.integer)) or window < 3 or window % 2 == 0: raise ValueError(f'window is {window!r}; expected an odd whole number of at least 3')
     if not _can_ssim(x.shape[2:], window): raise ValueError(f'prediction has shape {tuple(x.shape)}; SSIM needs images of at least {window} x {window}: (B, T, C, H, W) or (B, T, H, W)')
+    return int(window)
 
 # %% ../nbs/05_metrics.ipynb #2b950518
 def _batches(clips, n, batch_size, name):
     "Exactly `n` clips as (past, future), from the first clip on, without moving the caller's `index`."
-    if not callable(getattr(clips, 'batches', None)): raise ValueError(f'clips is a {type(clips).__name__}; expected a source of clips such as MovingDigits, with a method batches(batch_size)')
-    if hasattr(clips, 'index'):
-        clips = copy.copy(clips)
-        clips.index = 0
     def short(have): return ValueError(f'{name} is {n} but clips holds only {have}; expected at most that many')
-    if hasattr(clips, '__len__') and len(clips) < n: raise short(len(clips))
+    if callable(getattr(clips, 'batches', None)):
+        if hasattr(clips, 'index'):
+            clips = copy.copy(clips)
+            clips.index = 0
+        if hasattr(clips, '__len__') and len(clips) < n: raise short(len(clips))
+        clips = clips.batches(min(batch_size, n))
+    elif not hasattr(clips, '__iter__') or isinstance(clips, (str, bytes, dict, Tensor, np.ndarray)):
+        raise ValueError(f'clips is a {type(clips).__name__}; expected a source of clips such as MovingDigits, with a method batches(batch_size), or an iterable of (past, future) pairs')
     seen, shapes = 0, None
-    for pair in clips.batches(min(batch_size, n)):
+    for pair in clips:
         past, future = _check_batch(pair)
         if shapes is None: shapes = past.shape[1:], future is not None and future.shape[1:]
         if shapes != (past.shape[1:], future is not None and future.shape[1:]): raise ValueError(f'clips changed from shape {tuple(shapes[0])} to {tuple(past.shape[1:])} on the way; expected one shape')
@@ -149,36 +153,7 @@ def _batches(clips, n, batch_size, name):
     raise short(seen)
 
 def _check_batch(pair):
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2: raise ValueError(f'clips.batches gives a {type(pair).__name__}; expected pairs (past, future)')
-    past, future = pair
-    if isinstance(future, Tensor) and future.dim() > 1 and future.shape[1] == 0: future = None # clips with nothing ahead
-    for x, name in ((past, 'past'), (future, 'future')):
-        if x is not None or name == 'past': _check(x, name)
-    if future is not None and (len(past) != len(future) or past.shape[2:] != future.shape[2:]): raise ValueError(f'past has shape {tuple(past.shape)} and future {tuple(future.shape)}; expected as many clips of the same frames')
-    return past, future
-
-# %% ../nbs/05_metrics.ipynb #de508957
-def _batches(clips, n, batch_size, name):
-    "Exactly `n` clips as (past, future), from the first clip on, without moving the caller's `index`."
-    if not callable(getattr(clips, 'batches', None)): raise ValueError(f'clips is a {type(clips).__name__}; expected a source of clips such as MovingDigits, with a method batches(batch_size)')
-    if hasattr(clips, 'index'):
-        clips = copy.copy(clips)
-        clips.index = 0
-    def short(have): return ValueError(f'{name} is {n} but clips holds only {have}; expected at most that many')
-    if hasattr(clips, '__len__') and len(clips) < n: raise short(len(clips))
-    seen, shapes = 0, None
-    for pair in clips.batches(min(batch_size, n)):
-        past, future = _check_batch(pair)
-        if shapes is None: shapes = past.shape[1:], future is not None and future.shape[1:]
-        if shapes != (past.shape[1:], future is not None and future.shape[1:]): raise ValueError(f'clips changed from shape {tuple(shapes[0])} to {tuple(past.shape[1:])} on the way; expected one shape')
-        left = n - seen
-        yield past[:left], None if future is None else future[:left]
-        seen += min(len(past), left)
-        if seen == n: return
-    raise short(seen)
-
-def _check_batch(pair):
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2: raise ValueError(f'clips.batches gives a {type(pair).__name__}; expected pairs (past, future)')
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2: raise ValueError(f'clips gives a {type(pair).__name__}; expected pairs (past, future)')
     past, future = pair
     if isinstance(future, Tensor) and future.dim() > 1 and future.shape[1] == 0: future = None # clips with nothing ahead
     for x, name in ((past, 'past'), (future, 'future')):
@@ -240,7 +215,7 @@ class MeanFrame(_Predictor):
     @classmethod
     def from_clips(
         cls,
-        clips, # the *training* clips: `MovingDigits` or anything with `.batches(batch_size)`
+        clips, # the *training* clips: as in `evaluate`
         n: int = 1000, # how many clips to average, from the first
         batch_size: int = 50, # clips at a time
         **kwargs, # clamp, output
@@ -284,9 +259,9 @@ def _parameter(model): return next(model.parameters(), None) if isinstance(model
 @torch.no_grad()
 def evaluate(
     model, # a `VideoLSTM`, `LastFrame()`, `MeanFrame(mean)` or any callable (past, future_steps, reconstruct_steps) -> VideoOutput
-    clips, # `MovingDigits`, `fixed_test_set(...)`, `MovingMNISTFile(...)`: anything with `.batches(batch_size)` -> (past, future)
+    clips, # `MovingDigits`, `fixed_test_set(...)`, `MovingMNISTFile(...)`: anything with `.batches(batch_size)`, or an iterable of (past, future) pairs
     n_clips: int = 1000, # exactly so many, from the source's first clip on
-    batch_size: int = 50, # clips at a time: memory, not results, depend on it
+    batch_size: int = 50, # clips at a time: memory, not results, depend on it (an iterable's batches are taken as they come)
     future_steps: int | None = None, # frames to predict; None: as many as the clips have
     ssim: bool = True, # also compute SSIM (the slowest of the measures)
     progress: bool = False, # show a bar

@@ -10,6 +10,7 @@ __all__ = ['PAST_COLOR', 'FUTURE_COLOR', 'INK_COLOR', 'as_frames', 'strip', 'Row
 import base64, io, math
 from dataclasses import dataclass
 from html import escape
+from numbers import Integral
 from pathlib import Path
 
 # %% ../nbs/08_pictures.ipynb #fe238484
@@ -19,8 +20,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
+from .training import replacing
 
 # %% ../nbs/08_pictures.ipynb #403b1d7f
+def _whole(value, name: str) -> int:
+    "`value`, if it is a whole number of at least 1."
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1: raise ValueError(f'{name}: expected a whole number, at least 1, got {value!r}')
+    return int(value)
+
 def _array(clip) -> np.ndarray:
     "A tensor (on any device, of any float type) or an array-like as a NumPy array."
     if isinstance(clip, torch.Tensor):
@@ -146,7 +153,7 @@ def _draw_block(ax, block, left, top, unit, every, past):
 # %% ../nbs/08_pictures.ipynb #e62d5183
 def _draw(blocks, past=None, every=1, width=10., title='') -> Figure:
     "A closed figure of several blocks of rows under each other."
-    if every < 1: raise ValueError(f'every: expected a whole number of frames, at least 1, got {every}')
+    every = _whole(every, 'every')
     span = [max(r[1] for r in b.values()) - min(r[0] for r in b.values()) + 1 for b in blocks]
     cols = max(math.ceil(s / every) for s in span)
     left = .25 + .08 * max(len(name) for b in blocks for name in (*b, 'future frame'))
@@ -207,9 +214,9 @@ def show_grid(
 ) -> Figure:                  # a closed matplotlib figure
     "The first `n` clips of a batch, one below another."
     if len(np.shape(clips)) != 5 or not len(clips): raise ValueError(f'clips: expected (B, T, C, H, W), got shape {tuple(np.shape(clips))}')
-    if n < 1: raise ValueError(f'n: expected at least 1 clip, got {n}')
-    names = list(range(min(n, len(clips)))) if names is None else list(names)[:min(n, len(clips))]
-    if len(set(map(str, names))) < min(n, len(clips)): raise ValueError(f'names: expected {min(n, len(clips))} different ones, got {names}')
+    n = min(_whole(n, 'n'), len(clips))
+    names = list(range(n)) if names is None else list(names)[:n]
+    if len(set(map(str, names))) < n: raise ValueError(f'names: expected {n} different ones, got {names}')
     return _draw([_resolve({str(name): clip for name, clip in zip(names, clips)}, clamp=clamp)], past, every, width, title)
 
 # %% ../nbs/08_pictures.ipynb #8546e453
@@ -222,8 +229,10 @@ def timeline_rows(
     rows = prediction_rows(past, future, out)
     done = {}
     for name, notes in dict(clip=('input', 'truth'), model=('reconstruction', 'prediction')).items():
-        parts = [rows[k] for k in notes if k in rows]
-        if parts: done[name] = Row(torch.cat([p.clip.cpu() for p in parts], -4), parts[0].first, notes)
+        parts = {k: rows[k] for k in notes if k in rows}
+        shapes = {k: tuple(p.clip.shape) for k, p in parts.items()}
+        if len({(s[:-4], s[-3:]) for s in shapes.values()}) > 1: raise ValueError(f'{name}: expected as many clips of the same frames, got {shapes}')
+        if parts: done[name] = Row(torch.cat([p.clip.cpu() for p in parts.values()], -4), next(iter(parts.values())).first, notes)
     return done
 
 # %% ../nbs/08_pictures.ipynb #fe78a6b4
@@ -301,7 +310,7 @@ def animate(
     "Rows side by side, playing in an endless loop with a rest at its end. `ValueError` as in `as_frames`."
     if format not in ('gif', 'webp'): raise ValueError(f"format: expected 'gif' or 'webp', got {format!r}")
     if not 0 < fps <= 50: raise ValueError(f'fps: expected more than 0 and at most 50 frames a second, got {fps}')
-    if scale < 1: raise ValueError(f'scale: expected a whole number, at least 1, got {scale}')
+    scale = _whole(scale, 'scale')
     rows, past = _timeline(rows, future, out, past, i, clamp)
     pages, file, still = _panels(rows, past, scale, title), io.BytesIO(), io.BytesIO()
     times = [round(1000 / fps)] * (len(pages) - 1) + [round(1000 / fps) + 700]
@@ -326,7 +335,7 @@ def save_strip(
     if path.suffix.lower() not in known: raise ValueError(f'path: expected a name that ends in one of {", ".join(known)}, got {path.name!r}')
     fig = show_strip(rows, **kwargs) if future is None and out is None else show_prediction(rows, future, out, **kwargs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=dpi, bbox_inches='tight', pad_inches=.08)
+    with replacing(path) as temp: fig.savefig(temp, dpi=dpi, bbox_inches='tight', pad_inches=.08)
     return path
 
 # %% ../nbs/08_pictures.ipynb #c6f1e2ff
@@ -342,5 +351,5 @@ def save_animation(
     if path.suffix.lower() not in ('.gif', '.webp'): raise ValueError(f'path: expected a name that ends in .gif or .webp, got {path.name!r}')
     movie = animate(rows, future, out, format=path.suffix.lower()[1:], **kwargs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(movie.data)
+    with replacing(path) as temp: temp.write_bytes(movie.data)
     return path

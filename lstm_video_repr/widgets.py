@@ -22,6 +22,7 @@ from PIL import Image
 
 # %% ../nbs/09_widgets.ipynb #b1ef833c
 from .pictures import _draw, _timeline
+from .training import replacing
 
 # %% ../nbs/09_widgets.ipynb #452c6358
 def sprite_sheet(
@@ -57,10 +58,14 @@ def _content_id(state: dict) -> str:
     return f'{digest}{_made[digest]:08x}'
 
 # %% ../nbs/09_widgets.ipynb #832a14a6
+def _plain(number):
+    "A number as Python has it, where NumPy's or a tensor's came."
+    return number.item() if hasattr(number, 'item') else number
+
 def _packed(name, first, last, frames, notes) -> dict:
     "A row as the browser gets it."
     columns = min(10, len(frames))
-    return dict(name=name or 'clip', first=first, count=len(frames), height=frames.shape[1], width=frames.shape[2],
+    return dict(name=name or 'clip', first=_plain(first), count=len(frames), height=frames.shape[1], width=frames.shape[2],
                 columns=columns, notes=list(notes), sheet=_data_url(sprite_sheet(frames, columns)))
 
 # %% ../nbs/09_widgets.ipynb #824a4d8c
@@ -94,8 +99,8 @@ class FrameStepper(anywidget.AnyWidget):
     ):
         self._resolved, past = _timeline(rows, future, out, past, i, clamp)
         first = min(r[0] for r in self._resolved.values())
-        state = dict(rows=[_packed(name, *r) for name, r in self._resolved.items()], first=first, past=past, index=index, fps=fps,
-                     title=title, count=max(r[1] for r in self._resolved.values()) - first + 1)
+        state = dict(rows=[_packed(name, *r) for name, r in self._resolved.items()], first=_plain(first), past=_plain(past), index=_plain(index), fps=_plain(fps),
+                     title=title, count=_plain(max(r[1] for r in self._resolved.values()) - first + 1))
         ident = _content_id(state)
         super().__init__(**state, model_id=ident, layout=Layout(model_id=ident[::-1]))
 
@@ -205,7 +210,7 @@ def save_page(
     body = ''.join(map(_item_html, items))
     assets = stepper_assets() if any(isinstance(item, FrameStepper) for item in items) else ''
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_PAGE.format(title=escape(title), body=body, assets=assets), encoding='utf8')
+    with replacing(path) as temp: temp.write_text(_PAGE.format(title=escape(title), body=body, assets=assets), encoding='utf8')
     return path
 
 # %% ../nbs/09_widgets.ipynb #366beb41

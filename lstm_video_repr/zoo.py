@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'Preset', 'Presets', 'preset', 'Card', 'save_model', 'load
            'load_authors_checkpoint', 'save_authors_checkpoint']
 
 # %% ../nbs/07_zoo.ipynb #89811629
-import difflib, io, json, os, re
+import difflib, io, json, re
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
@@ -17,7 +17,7 @@ import torch
 
 # %% ../nbs/07_zoo.ipynb #32cb472a
 from .models import VideoLSTM, VideoLSTMConfig
-from .training import Recipe, get_recipe, paper_start, read_safetensors, write_safetensors
+from .training import Recipe, get_recipe, paper_start, read_safetensors, replacing, write_safetensors
 
 # %% ../nbs/07_zoo.ipynb #906aa4a9
 def _empty(config):
@@ -104,7 +104,7 @@ def preset(
     name: str, # one of the names in `PRESETS`
 ) -> Preset: # a description; call its `build` to get a model
     "The preset of that name; a `ValueError` that says which there are."
-    if name in PRESETS: return PRESETS[name]
+    if isinstance(name, str) and name in PRESETS: return PRESETS[name]
     close = difflib.get_close_matches(str(name).lower(), PRESETS, n=1)
     raise ValueError(f'preset is {name!r}' + (f'; did you mean {close[0]!r}?' if close else ';') + f' There are: {", ".join(PRESETS)}')
 
@@ -184,7 +184,9 @@ def _listed(faults): return '; '.join(faults[:4]) + (f'; and {len(faults) - 4} m
 
 def _filled(config, tensors, source):
     "A model of this configuration that holds these tensors; a `ValueError` that says what does not fit."
-    model = _empty(config)
+    if config.num_layers > len(tensors): raise ValueError(f'{source}: does not fit its configuration: {config.num_layers} layers, but only {len(tensors)} arrays')
+    try: model = _empty(config)
+    except (RuntimeError, OverflowError, TypeError) as e: raise ValueError(f'{source}: no model is as large as its configuration says: hidden_size {config.hidden_size}, frame_shape {config.frame_shape}') from e
     want, got = ({n: tuple(t.shape) for n, t in d.items()} for d in (model.state_dict(), tensors))
     wrong = [f'{n} is missing' for n in want if n not in got] + [f'{n} has no place in this model' for n in got if n not in want]
     wrong += [f'{n} has shape {got[n]}, expected {want[n]}' for n in want if n in got and got[n] != want[n]]
@@ -260,18 +262,21 @@ def _authors_layout(config):
 
 # %% ../nbs/07_zoo.ipynb #eab8afb0
 @contextmanager
-def _hdf5(path):
-    "An open HDF5 file; what goes wrong with it is an `OSError` that names it."
-    import h5py
-    if not Path(path).is_file(): raise FileNotFoundError(f'path is {str(path)!r}; expected an HDF5 file, and there is none')
-    try:
-        with h5py.File(path) as f: yield f
+def _reading(path):
+    "Around what h5py reads: whatever it raises for a damaged file becomes an `OSError` that names the file."
+    try: yield
     except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as e: raise OSError(f'{path}: no whole HDF5 file ({e})') from e
 
-def _shapes(f):
+def _hdf5(path):
+    "An open HDF5 file."
+    import h5py
+    if not Path(path).is_file(): raise FileNotFoundError(f'path is {str(path)!r}; expected an HDF5 file, and there is none')
+    with _reading(path): return h5py.File(path)
+
+def _shapes(f, path):
     "Name and shape of every array in an HDF5 file."
     import h5py
-    return {name: d.shape for name in f if isinstance(name, str) and isinstance(d := f.get(name), h5py.Dataset)}
+    with _reading(path): return {name: d.shape for name in f if isinstance(name, str) and isinstance(d := f.get(name), h5py.Dataset)}
 
 # %% ../nbs/07_zoo.ipynb #ca07c720
 def _authors_config(shapes, path, **config):
@@ -292,14 +297,14 @@ def _authors_config(shapes, path, **config):
 # %% ../nbs/07_zoo.ipynb #fd9935bf
 def _authors_tensors(f, config, path):
     "The tensors of a model, under our names, out of an open file of the authors; a `ValueError` that says what does not fit."
-    shapes, layout = _shapes(f), list(_authors_layout(config))
+    shapes, layout = _shapes(f, path), list(_authors_layout(config))
     wrong = [f'{theirs} ' + (f'has shape {shapes[theirs]}' if theirs in shapes else 'is missing') + f', expected {shape}'
              for _, theirs, shape in layout if shapes.get(theirs) != shape]
     wrong = wrong or [f'{theirs} holds {f[theirs].dtype}, expected floating point' for _, theirs, _ in layout if f[theirs].dtype.kind != 'f']
     if wrong: raise ValueError(f'{path}: does not fit a model of {config.num_layers} x {config.hidden_size} units: {_listed(wrong)}')
     place = {name: t.shape for name, t in _empty(config).state_dict().items()}
     def tensor(array): return torch.from_numpy(array.astype(f'f{max(4, array.dtype.itemsize)}'))      # float32, or float64 if it was
-    return {ours: tensor(f[theirs][()]).reshape(place[ours]) for ours, theirs, _ in layout}
+    with _reading(path): return {ours: tensor(f[theirs][()]).reshape(place[ours]) for ours, theirs, _ in layout}
 
 # %% ../nbs/07_zoo.ipynb #96653629
 def load_authors_checkpoint(
@@ -314,7 +319,7 @@ def load_authors_checkpoint(
     `OSError` for files that cannot be read or are of another kind, `ValueError` for arrays or arguments that do not fit."""
     options = dict(frame_shape=frame_shape, conditional_reconstruction=conditional_reconstruction, conditional_future=conditional_future, output=output)
     with _hdf5(path) as f:
-        config = _authors_config(_shapes(f), path, **options)
+        config = _authors_config(_shapes(f, path), path, **options)
         tensors = _authors_tensors(f, config, path)
     return _filled(config, tensors, path)
 
@@ -330,19 +335,12 @@ def save_authors_checkpoint(
     path, tensors = _target(path, ['.h5', '.hdf5']), _named(model)
     tensors = {n: t.float() if t.dtype in _SMALL else t for n, t in tensors.items()}
     _check_finite(tensors, 'model')
-    file, part = io.BytesIO(), path.with_name(f'.{path.name}.{os.getpid()}.part')
+    file = io.BytesIO()
     with h5py.File(file, 'w') as f:                                          # in memory: HDF5 itself does not survive a full disk
         for ours, theirs, shape in _authors_layout(model.config):
             t = tensors.get(ours, torch.zeros(shape)).reshape(shape).numpy()
             f.create_dataset(theirs, data=t)
             f.create_dataset(theirs + '_grad', shape, t.dtype)               # never written: reads as zeros, takes no space
             f.attrs[theirs + '_t'] = 0
-    try:
-        with open(part, 'wb') as f:
-            f.write(file.getbuffer())
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    except OSError as e: raise OSError(f'could not write {str(path)!r} ({e}); what was there before is unchanged') from e
-    finally: part.unlink(missing_ok=True)
+    with replacing(path) as temp: temp.write_bytes(file.getbuffer())
     return path

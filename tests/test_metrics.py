@@ -124,6 +124,7 @@ def test_ssim_golden_values():
     assert ssim(black, black).item() == 1
     assert ssim(black, white).item() == pytest.approx(1e-4 / (1 + 1e-4), rel=1e-9)
     assert torch.equal(ssim(black[:, :, 0], white[:, :, 0]), ssim(black, white)) # (B, T, H, W) too
+    assert torch.equal(ssim(black, white, np.int8(9)), ssim(black, white, 9))
 
 
 # ---- evaluate
@@ -287,6 +288,16 @@ def test_progress_bar(pairs, capsys):
     assert '11/11' in capsys.readouterr().err
 
 
+def test_any_iterable_of_pairs(pairs):
+    from torch.utils.data import DataLoader, TensorDataset
+    loader = DataLoader(TensorDataset(pairs.past, pairs.future), batch_size=4)          # shorter in length than in clips
+    for n in (7, 11):
+        want = evaluate(LastFrame(), pairs, n_clips=n, batch_size=4).to_dict()
+        for clips in (loader, list(loader), iter(loader), tuple(map(tuple, loader))): assert evaluate(LastFrame(), clips, n_clips=n).to_dict() == want
+    with pytest.raises(ValueError, match='n_clips is 12 but clips holds only 11'): evaluate(LastFrame(), loader, n_clips=12)
+    assert torch.equal(MeanFrame.from_clips(loader, n=11).mean, MeanFrame.from_clips(pairs, n=11, batch_size=4).mean)
+
+
 # ---- trivial predictors
 
 def test_last_frame(pairs):
@@ -380,7 +391,9 @@ def test_evaluate_refuses_what_is_no_model_and_no_clips(pairs):
     says(lambda past, **_: VideoOutput(None, None), pairs, 'nothing to compare')
     says(lambda past, **_: VideoOutput(None, past), pairs, r'future of the model has shape \(11, 4, 1, 8, 8\); expected \(11, 3, 1, 8, 8\)')
     says(lambda past, **_: VideoOutput(None, past[:, :3] * torch.nan), pairs, 'future of the model holds NaN')
-    for clips in (pairs.past, None, 'embedded', [1, 2]): says(LastFrame(), clips, 'expected a source of clips')
+    for clips in (pairs.past, pairs.past.numpy(), None, 'embedded', {1: 2}): says(LastFrame(), clips, 'expected a source of clips')
+    says(LastFrame(), [1, 2], 'clips gives a int; expected pairs')
+    for clips in ([], [(pairs.past[:3], pairs.future[:3])]): says(LastFrame(), clips, f'n_clips is 11 but clips holds only {3*len(clips)}')
     says(LastFrame(), Pairs(pairs.past * 255, pairs.future), r'expected \[0, 1\]')
     says(LastFrame(), Pairs(pairs.past, pairs.future * 255), r'clips has values from .*expected \[0, 1\]')
     says(LastFrame(), Pairs(pairs.past, pairs.future * torch.nan), 'future holds NaN')

@@ -1,5 +1,6 @@
 "Pictures: pixel-exact strips, time turned back, animations that a browser can play, and errors that name the argument."
 import io
+import os
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from lstm_video_repr import pictures as P
+from lstm_video_repr import training
 
 
 def clip(*shape, seed=0):
@@ -134,3 +136,30 @@ def test_files_that_cannot_be_written(prediction, tmp_path):
     with pytest.raises(OSError): P.save_strip(tmp_path / 'file' / 'strip.png', prediction[0])
     with pytest.raises(OSError): P.save_animation(tmp_path / 'file' / 'movie.gif', prediction[0])
     with pytest.raises(ValueError, match='ends in .gif or .webp'): P.save_animation(tmp_path / 'movie.mp4', prediction[0])
+
+
+@pytest.mark.parametrize('save, name', [(P.save_strip, 'strip.png'), (P.save_strip, 'strip.pdf'), (P.save_strip, 'strip.SVG'), (P.save_animation, 'movie.gif'), (P.save_animation, 'movie.webp')])
+def test_a_full_disk_leaves_the_old_file(prediction, tmp_path, monkeypatch, save, name):
+    path, other = save(tmp_path / name, prediction[0]), 1 - prediction[0]
+    old = path.read_bytes()
+    def full(*args): raise OSError(28, 'No space left on device')
+    for step in ('fsync', 'replace'):
+        with monkeypatch.context() as m:
+            m.setattr(training.os, step, full)
+            with pytest.raises(OSError, match=f'{name}.*No space'): save(path, other)
+        assert path.read_bytes() == old and os.listdir(tmp_path) == [name]
+    assert save(path, other).read_bytes() != old and os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize('bad', [0, -1, 1.5, True, '2', None])
+def test_numbers_of_pixels_and_frames_are_whole(bad):
+    for call, name in ((lambda: P.animate(clip(2, 1, 8, 8), scale=bad), 'scale'), (lambda: P.show_strip(clip(2, 1, 8, 8), every=bad), 'every'), (lambda: P.show_grid(clip(2, 2, 1, 8, 8), n=bad), 'n')):
+        with pytest.raises(ValueError, match=f'^{name}: expected a whole number'): call()
+    assert P.animate(clip(2, 1, 8, 8), scale=np.int64(2)).size == P.animate(clip(2, 1, 8, 8), scale=2).size
+
+
+def test_past_and_future_of_different_batches_are_named(prediction):
+    past, future, out = prediction
+    for a, b in ((past, future[:2]), (past, future[0]), (past, future[..., :8])):
+        with pytest.raises(ValueError, match='^clip: expected as many clips.*input.*truth'): P.timeline_rows(a, b)
+    with pytest.raises(ValueError, match='^model: expected as many clips'): P.animate(past, None, SimpleNamespace(reconstruction=past, future=future[:1]))

@@ -2,13 +2,16 @@
 import base64
 import io
 import json
+import os
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from lstm_video_repr import training
 from lstm_video_repr.pictures import Row, animate, show_strip
 from lstm_video_repr.widgets import FrameStepper, save_page, stepper_assets, stepper_html
 
@@ -314,3 +317,22 @@ def test_pages_that_cannot_be_written(stepper, tmp_path):
     with pytest.raises(OSError): stepper.to_html(tmp_path / 'file' / 'a.html')
     with pytest.raises(ValueError, match='ends in .html'): stepper.to_html(tmp_path / 'a.pdf')
     with pytest.raises(OSError): save_page(tmp_path / 'a.html', [tmp_path / 'missing.png'])
+
+
+def test_a_full_disk_leaves_the_old_page(stepper, tmp_path, monkeypatch):
+    path = stepper.to_html(tmp_path / 'a.html')
+    old = path.read_bytes()
+    def full(*args): raise OSError(28, 'No space left on device')
+    for step in ('fsync', 'replace'):
+        with monkeypatch.context() as m:
+            m.setattr(training.os, step, full)
+            with pytest.raises(OSError, match='a.html.*No space'): stepper.to_html(path, title='new')
+        assert path.read_bytes() == old and os.listdir(tmp_path) == ['a.html']
+    assert stepper.to_html(path, title='new').read_bytes() != old and os.listdir(tmp_path) == ['a.html']
+
+
+def test_numbers_of_numpy_and_torch_will_do():
+    plain = FrameStepper({'a': Row(clip(5), first=-3)}, past=1, index=2, fps=5.)
+    other = FrameStepper({'a': Row(clip(5), first=np.int64(-3))}, past=np.int32(1), index=torch.tensor(2), fps=np.float32(5))
+    assert FrameStepper(clip(5), index=np.int64(2), fps=np.float32(5)).index == 2
+    assert stepper_html(other) == stepper_html(plain)

@@ -85,7 +85,7 @@ def test_every_preset(name, tmp_path):
 def test_unknown_preset_says_which_exist():
     with pytest.raises(ValueError, match="'compsite'.*did you mean 'composite'") as e: preset('compsite')
     assert all(name in str(e.value) for name in PRESETS)
-    for bad in ('', None, 3): pytest.raises(ValueError, preset, bad)
+    for bad in ('', None, 3, [], {}): pytest.raises(ValueError, preset, bad)
     for seed in (-1, 1.5, True): pytest.raises(ValueError, preset('quick').build, seed)
 
 
@@ -246,6 +246,8 @@ def test_content_that_does_not_fit(tmp_path):
         ('newer version.*attention', dict(config=changed(attention=True))), ('newer version', dict(version='2')), ("version 'x'", dict(version='x')),
         ("format 'pt'", dict(format='pt')), ('configuration is not valid: hidden_size', dict(config=changed(hidden_size=-1))), ('not valid', dict(config=changed(frame_shape=None))),
         (r'has shape .*; and \d+ more', dict(config=changed(hidden_size=10**6))),      # nothing of that size is ever made
+        *(('no model is as large', dict(config=changed(**{name: value}))) for name, value in [('hidden_size', 10**15), ('hidden_size', 10**30), ('frame_shape', [10**10]*3)]),
+        (r'1000000000 layers, but only \d+ arrays', dict(config=changed(num_layers=10**9))),
         ('future_decoder.lstm.weight_ih_l0 is missing', dict(config=changed(conditional_future=True))),
     ]:
         bad = damaged(path, **kw)
@@ -489,7 +491,7 @@ def test_authors_files_with_faults(tmp_path):
         if words.startswith('layers in'): change = lambda f: f.create_dataset('lstm_2_dec:b', data=np.zeros((1, 20)))
         with pytest.raises(ValueError, match=f'f.h5.*{words}'): load_authors_checkpoint(fault(change, **kw), SHAPE)
     with h5py.File(tmp_path/'foreign.h5', 'w') as f: f['images'] = np.zeros((3, 3))
-    with pytest.raises(OSError, match='foreign.h5.*lstm_1_enc:w_dense'): load_authors_checkpoint(tmp_path/'foreign.h5')
+    with pytest.raises(OSError, match="foreign.h5: no lstm_1_enc:w_dense in it; expected a checkpoint of the authors' programs$"): load_authors_checkpoint(tmp_path/'foreign.h5')
     with h5py.File(tmp_path/'foreign.h5', 'w') as f: f['lstm_1_enc:w_dense'] = np.zeros(3)
     with pytest.raises(OSError, match='foreign.h5'): load_authors_checkpoint(tmp_path/'foreign.h5')
 
