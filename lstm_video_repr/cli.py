@@ -204,6 +204,7 @@ def run_predict(
     "Draw what a model remembers and predicts."
     from lstm_video_repr.pictures import save_animation, save_strip
     from lstm_video_repr.widgets import FrameStepper
+    if not 0 <= clip < 2**60: raise ValueError(f'clip is {clip}; expected a number of at least 0 and below 2**60')
     network = _model(model, device)
     clips = MovingDigits(digits, n_digits, _image_size(network), future=future_steps, split='test', seed=seed, folder=data, device=_device(device))
     clips.index = clip
