@@ -170,7 +170,7 @@ class VideoLSTM(nn.Module):
         conditional: bool = False, # does the decoder see the frame before?
         seed: int = 0, # of the first weights
         **config, # fields of `VideoLSTMConfig`: hidden_size, num_layers, frame_shape, ...
-    ) -> 'VideoLSTM':
+    ) -> 'VideoLSTM': # a model with fresh weights
         "Plays the input backwards (paper, section 2.2)."
         return _build(cls, seed, config, predict=False, conditional_reconstruction=conditional)
 
@@ -180,7 +180,7 @@ class VideoLSTM(nn.Module):
         conditional: bool = False, # does the decoder see the frame before?
         seed: int = 0, # of the first weights
         **config, # fields of `VideoLSTMConfig`: hidden_size, num_layers, frame_shape, ...
-    ) -> 'VideoLSTM':
+    ) -> 'VideoLSTM': # a model with fresh weights
         "Goes on into the future (paper, section 2.3)."
         return _build(cls, seed, config, reconstruct=False, conditional_future=conditional)
 
@@ -189,7 +189,7 @@ class VideoLSTM(nn.Module):
         cls,
         seed: int = 0, # of the first weights
         **config, # fields of `VideoLSTMConfig`: hidden_size, conditional_future, frame_shape, ...
-    ) -> 'VideoLSTM':
+    ) -> 'VideoLSTM': # a model with fresh weights
         "Does both from one representation (paper, section 2.4)."
         return _build(cls, seed, config)
 
