@@ -465,6 +465,7 @@ def train(
         evaluate(model, validate, n_clips=1, ssim=False) # better an error now than after hours
     gaussian = model.config.output == 'gaussian'
     history = History(here.rows, 'half squared error per frame' if gaussian else 'nats per frame')
+    if log: history.save(log) # of a resumed run the rows so far; from here on it grows
     watchers, was_training = [*callbacks, *_watchers(progress, here.step, steps)], model.training
     clock, whole, start = time.monotonic() - (here.rows[-1]['seconds'] if here.rows else 0), True, here.step # whole: not in the middle of a step
 
@@ -488,7 +489,7 @@ def train(
             if here.recent and (here.step % log_every == 0 or here.step == steps or validate is not None and here.step % validate_every == 0):
                 row = finish_row()
                 here.rows.append(row); here.recent = []
-                if log: history.save(log)
+                if log: _append(log, row)
             if here.step > start:
                 if here.step % checkpoint_every == 0 and here.step < steps: save()
                 seen = Progress(here.step, steps, model, history, row)
@@ -511,7 +512,7 @@ def train(
         save()
         if here.recent: # stopped between two rows: show the last steps too, but leave them out of the checkpoint
             history = replace(history, rows=[*here.rows, _row(here, time.monotonic() - clock, group['lr'])])
-            if log: history.save(log)
+            if log: _append(log, history.rows[-1])
     except KeyboardInterrupt:
         if whole: save()
         raise
@@ -520,6 +521,9 @@ def train(
     return history
 
 # %% ../nbs/06_training.ipynb #289b1948
+def _append(log, row):
+    with open(log, 'a', encoding='utf8') as f: f.write(json.dumps(row) + '\n')
+
 def _at_most(clips, n):
     "So many clips, or as many as there are."
     if not hasattr(clips, 'batches'): clips = getattr(clips, 'dataset', None)
