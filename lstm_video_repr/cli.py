@@ -237,6 +237,12 @@ def run_download(
     return path
 
 # %% ../nbs/12_cli.ipynb #15de999c
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    "Names a default where there is one to name."
+    def _get_help_string(self, action):
+        return action.help if action.default is None or isinstance(action.default, bool) else super()._get_help_string(action)
+
+# %% ../nbs/12_cli.ipynb #57df6340
 def _parser():
     p = argparse.ArgumentParser('lvr', description='LSTMs that learn video: train, measure and look at them.', epilog='lvr COMMAND --help says more about each.')
     p.add_argument('--version', action='version', version=f'lstm-video-repr {__version__}')
@@ -244,13 +250,13 @@ def _parser():
     sub = p.add_subparsers(dest='command', required=True, metavar='COMMAND')
 
     def command(name, function, help):
-        c = sub.add_parser(name, help=help, description=(function.__doc__ or help), formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        c = sub.add_parser(name, help=help, description=(function.__doc__ or help), formatter_class=_Help)
         c.set_defaults(run=function)
         if name != 'download': c.add_argument('--device', default='auto', help='auto, cpu, cuda, ...')
         return c
 
     def where(c, digits):
-        c.add_argument('--digits', default=digits, help="'embedded' (needs no files), 'mnist', 'mnist+embedded' or 'auto'")
+        c.add_argument('--digits', default=digits, help="'embedded' (needs no files), 'mnist', 'mnist+embedded' or 'auto'" + ('' if digits else " (default: the preset's)"))
         c.add_argument('--data', metavar='FOLDER', help='folder with the MNIST files (or name it in LVR_DATA)')
 
     c = command('demo', run_demo, 'train for a minute, then see what the bundled model can do')
