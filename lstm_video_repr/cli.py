@@ -73,10 +73,20 @@ def _paced_steps(model, clips, batch_size, seconds):
     train(trial, source, steps=4, batch_size=batch_size, progress=None)
     return min(5000, max(20, int(4 * seconds / (time.monotonic() - start))))
 
-# %% ../nbs/12_cli.ipynb #3dada471
+# %% ../nbs/12_cli.ipynb #d3a0d3a0
 _PAGE_NOTE = """<p>Left: a clip of digits that the network never saw in training. Right: the network. It is shown the ten frames marked blue and nothing after;
 in blue it gives back from memory what it saw, in orange it goes on by itself. Step with the arrow keys, play with the space bar.</p>"""
 
+def _draw_demo(out, past, future, best, own, scores, history):
+    "The demo's pictures and its page: name -> path."
+    from lstm_video_repr.pictures import save_animation, save_strip
+    from lstm_video_repr.widgets import FrameStepper, save_page
+    items = [_PAGE_NOTE, FrameStepper(past, future, best, title='The bundled model'), FrameStepper(past, future, best, i=1, title='Another clip'),
+             FrameStepper(past, future, own, title='Your model, a minute old'), scores._repr_html_(), history.plot()]
+    return {'strip': save_strip(out/'strip.png', past, future, best), 'animation': save_animation(out/'animation.gif', past, future, best),
+            'page': save_page(out/'index.html', items, title='LSTMs that learn video')}
+
+# %% ../nbs/12_cli.ipynb #3dada471
 def run_demo(
     out: str = 'demo', # folder to write to
     seconds: float = 60., # about how long to train
@@ -85,8 +95,6 @@ def run_demo(
     device: str = 'auto', # where to compute
 ) -> dict: # name -> path of what was written
     "Train a little, predict, measure, and leave pictures to look at. Needs no network."
-    from lstm_video_repr.pictures import save_animation, save_strip
-    from lstm_video_repr.widgets import FrameStepper, save_page
     if not 0 < seconds < math.inf: raise ValueError(f'seconds is {seconds}; expected more than 0')
     _at_least(1, n_clips=n_clips)
     out, device = _writable(out), _device(device)
@@ -104,12 +112,8 @@ def run_demo(
     print(scores)
     test.index = 0
     past, future = (x.cpu() for x in test.batch(4))
-    with torch.no_grad(): outs = {'The bundled model': model.cpu()(past), 'Your model, a minute old': small.cpu()(past)}
-    best = outs['The bundled model']
-    wrote = {'strip': save_strip(out/'strip.png', past, future, best), 'animation': save_animation(out/'animation.gif', past, future, best)}
-    items = [_PAGE_NOTE, FrameStepper(past, future, best, title='The bundled model'), FrameStepper(past, future, best, i=1, title='Another clip'),
-             FrameStepper(past, future, outs['Your model, a minute old'], title='Your model, a minute old'), scores._repr_html_(), history.plot()]
-    wrote['page'] = save_page(out/'index.html', items, title='LSTMs that learn video')
+    with torch.no_grad(): best, own = model.cpu()(past), small.cpu()(past)
+    wrote = _draw_demo(out, past, future, best, own, scores, history)
     wrote['model'], wrote['log'] = save_model(small, out/'your-model.safetensors', {'about': 'trained by lvr demo', 'clips seen': history.rows[-1]['clips']}), out/'log.jsonl'
     history.save(wrote['log'])
     print('\n3. Written:')
@@ -242,6 +246,21 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
         return action.help if action.default is None or isinstance(action.default, bool) else super()._get_help_string(action)
 
+# %% ../nbs/12_cli.ipynb #d3a0d3a1
+def _train_options(c, where):
+    c.add_argument('--preset', dest='preset_name', default='quick', metavar='NAME', help=', '.join(PRESETS))
+    c.add_argument('--out', metavar='FOLDER', help='folder of the run (default: runs/NAME)')
+    c.add_argument('--steps', type=int, help="training steps (default: the preset's)")
+    where(c, None)
+    c.add_argument('--lr', type=float, help="learning rate (default: the recipe's)")
+    c.add_argument('--batch-size', type=int, help="clips in a step (default: the recipe's)")
+    c.add_argument('--seed', type=int, default=0, help='of clips and first weights')
+    c.add_argument('--precision', default='auto', choices=['auto', 'fp32', 'bf16'], help='of matrix products')
+    c.add_argument('--validate-every', type=int, default=500, metavar='STEPS', help='steps between validations')
+    c.add_argument('--n-clips', type=int, default=1000, help='clips of each test set in the final measurement')
+    c.add_argument('--no-resume', dest='resume', action='store_false', help='start anew although there is a checkpoint')
+    c.add_argument('--bundle', action='store_true', help="replace the package's bundled model, and its log, by this one")
+
 # %% ../nbs/12_cli.ipynb #57df6340
 def _parser():
     p = argparse.ArgumentParser('lvr', description='LSTMs that learn video: train, measure and look at them.', epilog='lvr COMMAND --help says more about each.')
@@ -265,19 +284,7 @@ def _parser():
     c.add_argument('--n-clips', type=int, default=200, help='held-out clips to measure on')
     c.add_argument('--seed', type=int, default=0, help='of clips and first weights')
 
-    c = command('train', run_train, 'train a model of the zoo; the same command again resumes')
-    c.add_argument('--preset', dest='preset_name', default='quick', metavar='NAME', help=', '.join(PRESETS))
-    c.add_argument('--out', metavar='FOLDER', help='folder of the run (default: runs/NAME)')
-    c.add_argument('--steps', type=int, help="training steps (default: the preset's)")
-    where(c, None)
-    c.add_argument('--lr', type=float, help="learning rate (default: the recipe's)")
-    c.add_argument('--batch-size', type=int, help="clips in a step (default: the recipe's)")
-    c.add_argument('--seed', type=int, default=0, help='of clips and first weights')
-    c.add_argument('--precision', default='auto', choices=['auto', 'fp32', 'bf16'], help='of matrix products')
-    c.add_argument('--validate-every', type=int, default=500, metavar='STEPS', help='steps between validations')
-    c.add_argument('--n-clips', type=int, default=1000, help='clips of each test set in the final measurement')
-    c.add_argument('--no-resume', dest='resume', action='store_false', help='start anew although there is a checkpoint')
-    c.add_argument('--bundle', action='store_true', help="replace the package's bundled model, and its log, by this one")
+    _train_options(command('train', run_train, 'train a model of the zoo; the same command again resumes'), where)
 
     c = command('evaluate', run_evaluate, 'measure a model on held-out clips')
     c.add_argument('model', nargs='?', help='file of a model (default: the bundled one)')

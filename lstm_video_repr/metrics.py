@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import torch.nn.functional as F
 
 # %% ../nbs/05_metrics.ipynb #4dda3086
-from .models import VideoOutput
+from .models import VideoOutput, _whole
 
 # %% ../nbs/05_metrics.ipynb #01d53ec7
 def _check(x, name, unit=False):
@@ -162,10 +162,6 @@ def _check_batch(pair):
     return past, future
 
 # %% ../nbs/05_metrics.ipynb #0bc92d19
-def _whole(n, name):
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f'{name} is {n!r}; expected a whole number of at least 1')
-    return int(n)
-
 class _Predictor:
     "What the two trivial predictors share: clamping, and the shape of an answer."
     def __init__(self, clamp, output):

@@ -35,7 +35,7 @@ class VideoLSTMConfig:
         _check_config(self)
 
 # %% ../nbs/04_models.ipynb #89aa0209
-def _whole(n, name, least):
+def _whole(n, name, least=1):
     "`n` as a Python integer of at least `least`, or a `ValueError` that names it."
     try: k = None if isinstance(n, bool) else operator.index(n)
     except TypeError: k = None

@@ -283,9 +283,10 @@ def _index(clips): # the number of the next clip, if clips are numbered
     return index if isinstance(index, int) else None
 
 def _about_clips(clips):
-    known = {k: getattr(clips, k, None) for k in ('seed', 'n_digits', 'image_size', 'past', 'future', 'step', 'n_clips')}
+    source = getattr(clips, 'source', clips) # what a fixed set is made from
+    known = {k: getattr(clips, k, getattr(source, k, None)) for k in ('seed', 'n_digits', 'image_size', 'past', 'future', 'step', 'n_clips')}
     known = {k: list(v) if isinstance(v, tuple) else v for k, v in known.items() if isinstance(v, (int, float, tuple))}
-    digits = getattr(clips, 'digits', None)
+    digits = getattr(source, 'digits', None)
     return known | ({'digits': zlib.crc32(digits.cpu().contiguous().numpy().tobytes())} if isinstance(digits, Tensor) else {})
 
 def _identity(model, recipe, steps, clips, bf16, seed):
@@ -429,7 +430,7 @@ def _watchers(progress, start, steps):
 # %% ../nbs/06_training.ipynb #7985429a
 def train(
     model: VideoLSTM, # trained in place, on the device it is on
-    clips, # `MovingDigits`, anything with .batch(n), or an iterable of (past, future)
+    clips, # `MovingDigits`, a fixed set of clips, or an iterable of (past, future), each (B, T, *frame)
     steps: int = 1000, # in the whole run, those before a resumption included
     recipe: str | Recipe = 'adam', # a name in `RECIPES`, or your own
     validate=None, # held-out clips, evaluated free-running
@@ -446,7 +447,7 @@ def train(
     seed: int = 0, # of dropout
     **changes, # fields of the recipe to be changed: lr, batch_size, ...
 ) -> History: # the log
-    "Minimise the sum of the decoders' losses. Raises `FloatingPointError` as soon as a loss is not finite."
+    "Minimise the sum of the decoders' losses (paper, section 2.4). `FloatingPointError` as soon as a loss or a weight is not finite, `ValueError` for clips that do not fit and for another run's checkpoint."
     recipe = get_recipe(recipe, **changes)
     steps, validate_every, n_validate, checkpoint_every, log_every, seed = (_whole(v, k, k != 'seed') for k, v in dict(steps=steps, validate_every=validate_every,
         n_validate=n_validate, checkpoint_every=checkpoint_every, log_every=log_every, seed=seed).items())
@@ -501,7 +502,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             look = device.type == 'cpu' or here.step == start or (here.step + 1) % log_every == 0 # elsewhere looking means waiting
             with _dropout_seed(model, seed, here.step), autocast: loss = model.loss(past, future, check=look)
-            losses = [l if l is None else l.detach() for l in (loss.reconstruction, loss.future)]
+            losses = [None if l is None else l.detach() for l in (loss.reconstruction, loss.future)]
             if device.type == 'cpu': _check_finite([losses], here.step, checkpoint)
             _objective(loss, recipe.objective, past, future).backward()
             whole = False

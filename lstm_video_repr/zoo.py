@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 # %% ../nbs/07_zoo.ipynb #32cb472a
-from .models import VideoLSTM, VideoLSTMConfig
+from .models import VideoLSTM, VideoLSTMConfig, _whole
 from .training import Recipe, get_recipe, paper_start, read_safetensors, replacing, write_safetensors
 
 # %% ../nbs/07_zoo.ipynb #906aa4a9
@@ -51,7 +51,7 @@ class Preset:
         seed: int = 0, # of the first weights
     ) -> VideoLSTM: # untrained, in training mode
         "The model with fresh weights. The paper's sizes need about a gigabyte and half a minute."
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0: raise ValueError(f'seed is {seed!r}; expected a whole number of at least 0')
+        seed = _whole(seed, 'seed', 0)
         model = VideoLSTM(replace(self.config), torch.Generator().manual_seed(seed))
         if self.start is not None: paper_start(model, seed=seed, **self.start)
         return model

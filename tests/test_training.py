@@ -148,6 +148,13 @@ def test_another_run_is_refused(tmp_path, change, word):
     run(resume=False, **change)
 
 
+def test_another_fixed_set_is_refused(tmp_path):
+    path = tmp_path/'run.safetensors'
+    train(tiny(), FixedClips(dots(), 7), 4, batch_size=3, checkpoint=path, progress=None)
+    for other in (FixedClips(dots(5), 7), FixedClips(dots(), 8)):
+        with pytest.raises(ValueError, match='another run: clips'): train(tiny(), other, 4, batch_size=3, checkpoint=path, progress=None)
+
+
 def pair(**kw): return [torch.rand(2, 3, 1, 8, 8, **kw), torch.rand(2, 3, 1, 8, 8, **kw)]
 
 @pytest.mark.parametrize('clips, word', [
