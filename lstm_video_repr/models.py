@@ -57,6 +57,22 @@ def _check_config(cfg):
     if cfg.output not in ('bernoulli', 'gaussian'): raise ValueError(f"output is {cfg.output!r}; expected 'bernoulli' or 'gaussian'")
     if not isinstance(cfg.dropout, (int, float)) or not 0 <= cfg.dropout < 1: raise ValueError(f'dropout is {cfg.dropout!r}; expected a number in [0, 1)')
 
+# %% ../nbs/04_models.ipynb #33a4e12f
+class _CrossEntropy(torch.autograd.Function):
+    "Cross-entropy of logits, summed."
+    @staticmethod
+    def forward(ctx, raw, target):
+        ctx.save_for_backward(raw, target)
+        raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
+        return F.softplus(raw).sum() - (raw * target).sum()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raw, target = ctx.saved_tensors
+        p = raw.sigmoid()
+        draw = (p - target) * grad if torch.is_grad_enabled() else p.sub_(target).mul_(grad)     # in place unless someone wants to differentiate again
+        return draw, -raw * grad if ctx.needs_input_grad[1] else None
+
 # %% ../nbs/04_models.ipynb #39f51a97
 def frame_loss(
     raw: Tensor, # (B, T, ...) what the decoder emits: logits if 'bernoulli', values if 'gaussian'
@@ -64,7 +80,7 @@ def frame_loss(
     output: str = 'bernoulli', # which loss
 ) -> Tensor: # a single number: summed over a frame's values, averaged over frames and clips
     "Cross-entropy in nats per frame, or half the squared error per frame (paper, section 3)."
-    if output == 'bernoulli': total = F.binary_cross_entropy_with_logits(raw, target, reduction='sum')
+    if output == 'bernoulli': total = _CrossEntropy.apply(raw, target)
     else: total = F.mse_loss(raw, target, reduction='sum') / 2
     return total / (target.shape[0] * target.shape[1])
 
@@ -105,14 +121,19 @@ class Decoder(nn.Module):
         steps: int, # frames to emit
         activation=torch.sigmoid, # makes a frame out of raw outputs
     ) -> Tensor: # (B, steps, D) raw outputs (logits, or values)
-        "Test: a conditional decoder sees its own output."
-        if not self.conditional: return self.readout(self.lstm(state=state, steps=steps)[0])
-        h, state = self.lstm(state=state, steps=1)
-        raw = [self.readout(h)]
-        for _ in range(steps - 1):
-            h, state = self.lstm(activation(raw[-1]), state)
-            raw.append(self.readout(h))
-        return torch.cat(raw, 1)
+        "Test: a conditional decoder sees its own output. Without gradients the memory needed grows with nothing but the frames."
+        learning = torch.is_grad_enabled()
+        block = 1 if self.conditional else steps if learning else min(steps, 32)   # steps between two readouts
+        frames, seen = [], None
+        for t in range(0, steps, block):
+            h, state = self.lstm(seen, state, min(block, steps - t))
+            raw = self.readout(h)
+            if self.conditional: seen = activation(raw)
+            if learning: frames.append(raw)
+            else:
+                if t == 0: frames = raw.new_empty(len(raw), steps, raw.shape[2])
+                frames[:, t:t + block] = raw
+        return frames if not learning else frames[0] if len(frames) == 1 else torch.cat(frames, 1)
 
 # %% ../nbs/04_models.ipynb #300ca781
 @dataclass
