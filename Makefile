@@ -10,7 +10,7 @@ TORCH  := $(shell sed -n 's/^\(torch==[^; ]*\).*/\1/p' constraints.txt)
 PIP    := $(PY) -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab export notebooks readme setup setup-dev clean clean-all
+.PHONY: help demo test bench lab export notebooks readme setup setup-dev clean clean-all
 
 help:  ## Show this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -20,6 +20,7 @@ help:  ## Show this list
 	@echo '  PIP_FLAGS  more options for pip, as --extra-index-url with torch'"'"'s smaller builds for CPUs'
 	@echo '  NB         for make notebooks: only these, for example NB=nbs/00_lstm.ipynb'
 	@echo '  ARGS       for make test: more options for pytest, for example ARGS="-k widgets -x"'
+	@echo '             for make bench: its options, for example ARGS="--groups layer,clips"'
 	@echo '  LVR_DATA   a folder with mnist/ in it: real MNIST for the tests that want it'
 
 demo: $(VENV)/.runtime  ## Set up, then watch a small model learn and the bundled one predict
@@ -27,6 +28,9 @@ demo: $(VENV)/.runtime  ## Set up, then watch a small model learn and the bundle
 
 test: $(VENV)/.dev  ## Set up for development, then run all tests and all notebooks
 	@$(PY) -m pytest tests -ra --durations=5 $(ARGS)
+
+bench: $(VENV)/.runtime  ## Measure speed and memory beside others' code, into benchmarks/results (20 minutes)
+	@$(PY) benchmarks/bench.py $(ARGS)
 
 lab: $(VENV)/.dev  ## Open the tutorials in JupyterLab
 	@$(PY) -m jupyterlab nbs/tutorials
