@@ -197,7 +197,8 @@ def gemm(
 ):
     "The machine's matrix-product rate, from which comes the limit: the largest median rate of any shape."
     s, D = bench.sizes, bench.frame_values
-    shapes = [(4*H, D, s.batch*s.steps) for H in s.units] + [(4*H, H, s.batch) for H in s.units] + [(n, n, n) for n in s.squares + ((8192,) if bench.device.type == 'cuda' and s is FULL else ())]
+    squares = s.squares + (8192,)*(bench.device.type == 'cuda' and s is FULL)
+    shapes = [(4*H, D, s.batch*s.steps) for H in s.units] + [(4*H, H, s.batch) for H in s.units] + [(n, n, n) for n in squares]
     bench.start('gemm')
     for dtype in bench.dtypes:
         for m, k, n in dict.fromkeys(shapes):
@@ -265,7 +266,8 @@ def layer(
         for frames in (True, False):
             lstm, peer, x, state = _layers(bench, H, frames)
             for backward in (False, True):
-                case = dict(input='frames' if frames else 'none', work='forward+backward' if backward else 'forward', units=H, batch=B, steps=T, values=lstm.input_size)
+                case = dict(input='frames' if frames else 'none', work='forward+backward' if backward else 'forward',
+                            units=H, batch=B, steps=T, values=lstm.input_size)
                 calls = _layer_calls(bench, lstm, peer, x, state, T, backward)
                 bench.compare(case, {k: c for k, c in calls.items() if k[0] != 'rows by hand'}, lstm_flops(B, T, lstm.input_size, H, training=backward))
 
@@ -336,7 +338,8 @@ def composite(
         if at_best > LONGEST_STEP:
             bench.leave_out(case, None, None, f'a step would take {at_best:.0f} s at the limit of this machine; at most {LONGEST_STEP:g} s are spent')
             continue
-        model = VideoLSTM.composite(hidden_size=H, num_layers=L, frame_shape=(1, s.image_size, s.image_size), conditional_reconstruction=conditional, conditional_future=conditional).to(bench.device)
+        model = VideoLSTM.composite(hidden_size=H, num_layers=L, frame_shape=(1, s.image_size, s.image_size),
+                                    conditional_reconstruction=conditional, conditional_future=conditional).to(bench.device)
         loops, peer = as_loops(model), NNVideoLSTM(D, H, L, conditional).to(bench.device)
         optimizer, peers_optimizer = make_optimizer(model, recipe), make_optimizer(peer, recipe)
         steps = {'loop of cells': _training_step(bench, loops, ours, optimizer, past, future)}
@@ -371,7 +374,8 @@ def scaling(
             def call(b):
                 out = set_backend(lstm, b)(x)[0]
                 with torch.autocast(bench.device.type, enabled=False): torch.autograd.grad(out, list(lstm.parameters()), grad.to(out.dtype))
-            variants = {(b, d): lambda b=b: call(b) for d in bench.dtypes for b in bench.backends if b != 'compiled' or b == choose_backend(bench.device, DTYPES[d])[0]}
+            variants = {(b, d): lambda b=b: call(b) for d in bench.dtypes for b in bench.backends
+                        if b != 'compiled' or b == choose_backend(bench.device, DTYPES[d])[0]} # compiling for each size takes long: only where it is the choice
             bench.compare(dict(along=along, steps=T, batch=B, units=H, values=D), variants, lstm_flops(B, T, D, H, training=True), dict(steps_per_s=T))
 
 
@@ -468,7 +472,8 @@ def machine(
     "The machine, as far as it matters."
     info = Path('/proc/cpuinfo')
     model = re.search(r'^model name\s*:\s*(.+)$', info.read_text(), re.M) if info.is_file() else None
-    found = dict(device=device.type, capability=capability(device), cpu=model[1].strip() if model else platform.processor() or platform.machine(), cores_used=torch.get_num_threads())
+    cpu = model[1].strip() if model else platform.processor() or platform.machine()
+    found = dict(device=device.type, capability=capability(device), cpu=cpu, cores_used=torch.get_num_threads())
     if hasattr(os, 'sysconf') and 'SC_PHYS_PAGES' in os.sysconf_names: found['memory_gib'] = round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30)
     if device.type == 'cuda':
         properties = torch.cuda.get_device_properties(device)
@@ -618,6 +623,7 @@ def aligned(
 
 
 def _times(x): return '-' if x is None else f'{x:.2f}x'
+def _count(x): return '-' if x is None else f'{x:.0f}'
 def _share(x): return '-' if x is None else f'{x:.0%}'
 def _mib(x): return '-' if x is None else f'{x / 2**20:.1f} MiB'
 
@@ -667,7 +673,8 @@ def reach(
     for r in rows(results, 'memory', work='rollout'):
         if r['variant'] == 'reference': continue
         c, b = r['case'], r['bytes']
-        lines.append((f'rollout of {c["steps"]} frames, {"conditional" if c["conditional"] else "unconditional"}, {r["variant"]}', f'peak {_mib(b["peak"])}, of which output {_mib(b["output"])}'))
+        lines.append((f'rollout of {c["steps"]} frames, {"conditional" if c["conditional"] else "unconditional"}, {r["variant"]}',
+                      f'peak {_mib(b["peak"])}, of which output {_mib(b["output"])}'))
     if not rows(results, 'memory', work='rollout'): lines.append(('memory of a rollout', missing))
     return lines
 
@@ -677,13 +684,15 @@ def table(
 ) -> str: # plain text
     "Everything that was measured, for reading."
     m, out = results['machine'], []
-    out.append(f'{m.get("gpu") or m["cpu"]}, {m["cores_used"]} CPU cores, {m["capability"]}; torch {results["versions"]["torch"]}; {results["date"]}' + ('; quick sizes' if results['settings']['quick'] else ''))
+    out.append(f'{m.get("gpu") or m["cpu"]}, {m["cores_used"]} CPU cores, {m["capability"]}; torch {results["versions"]["torch"]}; {results["date"]}'
+               + '; quick sizes'*results['settings']['quick'])
     out.append('limit: ' + ', '.join(f'{v:.0f} GFLOP/s in {k}' for k, v in results['limit'].items()) + ' (the fastest matrix product measured)')
     if not results['bf16']['measured']: out.append('bf16 not measured: ' + results['bf16']['reason'])
     for group, g in results['groups'].items():
         out.append(f'\n{group} ({g["date"]})')
         if group == 'memory':
-            lines = [['case', 'variant', 'peak', 'output']] + [[label(r['case']), r['variant'], _mib(r['bytes']['peak']), _mib(r['bytes']['output'])] for r in g['rows']]
+            lines = [['case', 'variant', 'peak', 'output']]
+            lines += [[label(r['case']), r['variant'], _mib(r['bytes']['peak']), _mib(r['bytes']['output'])] for r in g['rows']]
         else:
             peers = [(p, d) for p, d in (('nn.LSTM', 'fp32'), ('nn.LSTM', 'bf16'), ('python loop', 'fp32')) if rows(results, group, p, d)]
             lines = [['case', 'variant', 'dtype', 'median ms', 'quartiles', 'n', *(f'to {p} {d}' for p, d in peers), 'GFLOP/s', 'of limit', 'clips/s']]
@@ -691,10 +700,11 @@ def table(
                 s = r['seconds']
                 lines.append([label(r['case']), r['variant'], r['dtype'], f'{s["median"]*1e3:.4g}', f'{s["q1"]*1e3:.4g}-{s["q3"]*1e3:.4g}', str(s['n']),
                               *(_times(ratio(results, group, r['case'], r['variant'], p, r['dtype'], d)) for p, d in peers),
-                              f'{r["gflops_per_s"]:.0f}' if 'gflops_per_s' in r else '-', _share(r.get('share_of_limit')), f'{r["clips_per_s"]:.0f}' if 'clips_per_s' in r else '-'])
+                              _count(r.get('gflops_per_s')), _share(r.get('share_of_limit')), _count(r.get('clips_per_s'))])
         out.append(aligned(lines))
         out += [f'not measured: {label(l["case"])} {l["variant"] or "all variants"} {l["dtype"] or ""}: {l["reason"]}' for l in g['left_out']]
-        if group == 'clips': out += [f'a batch of clips takes {r["share"]:.1%} of a composite step of {r["units"]} units ({r["variant"]}, {r["dtype"]})' for r in clip_shares(results)]
+        if group != 'clips': continue
+        out += [f'a batch of clips takes {r["share"]:.1%} of a composite step of {r["units"]} units ({r["variant"]}, {r["dtype"]})' for r in clip_shares(results)]
     out.append('\nreach')
     out.append(aligned([['what', 'measured'], *map(list, reach(results))]))
     return '\n'.join(out)

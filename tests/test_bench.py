@@ -59,7 +59,8 @@ def test_quick_measures_every_group(quick):
     check_results(results)
     assert list(results['groups']) == list(bench.GROUPS)
     ours = {b for b in bench.OURS if b != 'compiled'}
-    for group, want in dict(layer={'loop of cells', 'nn.LSTM'}, ladder={'loop of cells', 'rows by hand', 'nn.LSTM'}, composite={'loop of cells', 'nn.LSTM'}, scaling=set(), memory=set()).items():
+    peers = {'loop of cells', 'nn.LSTM'}
+    for group, want in dict(layer=peers, ladder=peers | {'rows by hand'}, composite=peers, scaling=set(), memory=set()).items():
         assert {r['variant'] for r in bench.rows(results, group, dtype='fp32')} >= want | ours, group
     assert {r['variant'] for r in bench.rows(results, 'clips')} == {'MovingDigits', 'python loop'}
     assert {r['case']['when'] for r in bench.rows(results, 'gemm')} == {'start', 'end'}
@@ -106,7 +107,8 @@ def test_a_run_of_one_group_keeps_the_others(quick, tmp_path):
 
 def test_table_of_one_group():
     "Whatever is missing is named, not invented."
-    results = dict.fromkeys(bench.REQUIRED, {}) | dict(machine=dict(cpu='any', cores_used=1, capability='none'), versions=dict(torch='0'), date='today', settings=dict(quick=True), bf16=dict(measured=True))
+    results = dict.fromkeys(bench.REQUIRED, {}) | dict(machine=dict(cpu='any', cores_used=1, capability='none'), versions=dict(torch='0'), date='today',
+                                                       settings=dict(quick=True), bf16=dict(measured=True))
     assert bench.table(results).count('not measured') >= 2
 
 
@@ -160,7 +162,8 @@ def test_peers_agree_with_the_layer(bf16):
 @pytest.mark.parametrize('conditional', [False, True])
 def test_peer_model_agrees_with_ours(conditional):
     "Without peepholes, the model of `nn.LSTM` and ours are one function."
-    model = bench.VideoLSTM.composite(hidden_size=4, num_layers=2, frame_shape=(1, 2, 2), peephole=False, conditional_reconstruction=conditional, conditional_future=conditional)
+    both = dict(conditional_reconstruction=conditional, conditional_future=conditional)
+    model = bench.VideoLSTM.composite(hidden_size=4, num_layers=2, frame_shape=(1, 2, 2), peephole=False, **both)
     peer, decoders = peers.NNVideoLSTM(4, 4, 2, conditional), (model.reconstruction_decoder, model.future_decoder)
     pairs = [(peer.encoder, model.encoder), *zip(peer.decoders, (d.lstm for d in decoders))]
     with torch.no_grad():
@@ -179,7 +182,8 @@ def test_operations_are_counted():
     from torch.utils.flop_counter import FlopCounterMode
     B, T, D, H, L = 2, 3, 16, 4, 2
     for conditional in (False, True):
-        model = peers.as_loops(bench.VideoLSTM.composite(hidden_size=H, num_layers=L, frame_shape=(1, 4, 4), conditional_reconstruction=conditional, conditional_future=conditional))
+        both = dict(conditional_reconstruction=conditional, conditional_future=conditional)
+        model = peers.as_loops(bench.VideoLSTM.composite(hidden_size=H, num_layers=L, frame_shape=(1, 4, 4), **both))
         past, future = torch.rand(2, B, T, 1, 4, 4)
         with FlopCounterMode(display=False) as counter: model.loss(past, future).total.backward()
         first = 2*B*4*H*H*L # the encoder starts from zeros, whose gradient nobody asks for
