@@ -30,6 +30,10 @@ def _describe(x):
     "What came, for an error message."
     return f'{str(x.dtype).replace("torch.", "")} of shape {tuple(x.shape)}' if isinstance(x, (Tensor, np.ndarray)) else f'{type(x).__name__} {str(x)[:60]!r}'
 
+def _send(x, device):
+    "A CPU tensor's copy on `device`, without waiting for a GPU to finish what it is doing."
+    return x.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' and not x.is_cuda else x.to(device)
+
 def _check_pixels(x, name):
     "uint8 is 0..255 by nature; floats have to lie in [0, 1]."
     if x.dtype == torch.uint8: return
@@ -216,7 +220,7 @@ def render(
     canvas = digits.new_zeros(B, T, S, S)
     windows = canvas.unfold(2, h, 1).unfold(3, w, 1)                          # a view: (B, T, corner row, corner column, h, w)
     b, t = torch.arange(B, device=digits.device)[:, None], torch.arange(T, device=digits.device)
-    rows, cols = corners.to(digits.device).long().unbind(-1)                  # (B, N, T) each
+    rows, cols = _send(corners, digits.device).long().unbind(-1)                  # (B, N, T) each
     for n in range(N):
         at, ink = (b, t, rows[:, n], cols[:, n]), digits[:, n, None].expand(B, T, h, w)
         windows[at] = torch.maximum(windows[at], ink) if n else ink
@@ -321,7 +325,7 @@ class MovingDigits:
     )->Tensor: # (n, past + future, 1, S, S) float32 in [0, 1]
         "Clips first, first + 1, ..., first + n - 1."
         which, corners = self.plan(first, n)
-        frames = render(self.digits[which.to(self.device)], corners, self.image_size)
+        frames = render(self.digits[_send(which, self.device)], corners, self.image_size)
         return frames.float().div_(255) if frames.dtype == torch.uint8 else frames
 
     def sample(self,

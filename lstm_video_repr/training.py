@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 import zlib
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Real
@@ -128,7 +129,7 @@ class ClampedSGD(torch.optim.Optimizer):
                 if group['rms_decay'] is not None:
                     square = state.setdefault('mean_square', torch.zeros_like(w)).lerp_(g * g, 1 - group['rms_decay'])
                     g = g / (square + group['eps']).sqrt()
-                v = state['velocity'].mul_(group['momentum']).add_(g, alpha=-group['lr'])
+                v = state['velocity'].mul_(group['momentum']).sub_(g * group['lr'])
                 if group['step_clamp']: v.clamp_(-group['step_clamp'], group['step_clamp'])
                 w.add_(v)
 
@@ -140,9 +141,10 @@ def make_optimizer(
     "The recipe's optimiser for a model."
     bias = [p for n, p in model.named_parameters() if 'bias' in n]
     weight = [p for n, p in model.named_parameters() if 'bias' not in n]
-    groups = [dict(params=weight, weight_decay=recipe.weight_decay), dict(params=bias, weight_decay=0.)]
-    if recipe.optimizer == 'adam': return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
-    return ClampedSGD(groups, recipe.lr, recipe.momentum, rms_decay=recipe.rms_decay, step_clamp=recipe.step_clamp)
+    groups, cuda = [dict(params=weight, weight_decay=recipe.weight_decay), dict(params=bias, weight_decay=0.)], weight[0].is_cuda
+    lr = torch.tensor(recipe.lr, device=weight[0].device) if cuda else recipe.lr     # on CUDA in the device's memory, where a recorded step can read it
+    if recipe.optimizer == 'adam': return torch.optim.AdamW(groups, lr=lr, fused=True, capturable=cuda)
+    return ClampedSGD(groups, lr, recipe.momentum, rms_decay=recipe.rms_decay, step_clamp=recipe.step_clamp)
 
 # %% ../nbs/06_training.ipynb #8ce0742f
 @torch.no_grad()
@@ -338,6 +340,10 @@ def _put(pair, model):
         return x.to(weight.device, weight.dtype if x.is_floating_point() else x.dtype, non_blocking=True)
     return tuple(map(put, pair))
 
+def _check_pair(past, future, model):
+    for x, name in ((past, 'past'), (future, 'future')):
+        if x is not None: _check_clip(x, name, model)
+
 # %% ../nbs/06_training.ipynb #139e5b3d
 def _start_readout(model, clips, stream):
     "Set a fresh model's output bias from the mean frame; give back the stream, nothing lost."
@@ -347,9 +353,9 @@ def _start_readout(model, clips, stream):
     else:
         pair = next(stream)
         stream = itertools.chain([pair], stream)
-    frames = [x for x in _put(pair, model) if x is not None]
-    for x, name in zip(frames, ('past', 'future')): _check_clip(x, name, model)
-    model.set_output_bias(torch.cat([x.flatten(0, 1) for x in frames]).mean(0))
+    past, future = _put(pair, model)
+    _check_pair(past, future, model)
+    model.set_output_bias(torch.cat([x.flatten(0, 1) for x in (past, future) if x is not None]).mean(0))
     return stream
 
 # %% ../nbs/06_training.ipynb #c3e9fedd
@@ -418,6 +424,64 @@ def _watchers(progress, start, steps):
     if progress == 'auto': progress = 'plot' if _in_notebook() else 'bar'
     return {'bar': lambda: [_Bar(start, steps)], 'plot': lambda: [LivePlot()], None: list}[progress]()
 
+# %% ../nbs/06_training.ipynb #f5f63d41
+class _Recorder:
+    "A training step on fixed places in memory."
+    def __init__(self, model, optimizer, objective, autocast, after=3):
+        self.parts, self.left, self.past, self.replay = (model, optimizer, objective, autocast), after, None, None
+        self.stream = torch.cuda.Stream() if torch.cuda.is_available() else None
+
+    def ready(self, past, future):
+        "Can this pair's step be replayed? Records one when it is time to."
+        if self.left: # steps that run as usual first
+            self.left -= 1
+            return False
+        if self.past is None:
+            self.past, self.future = past.clone(), None if future is None else future.clone()
+            try: self.losses, self.replay = _record(self.work, self.stream)
+            except RuntimeError as e:
+                warnings.warn(f'the training step could not be recorded ({str(e).splitlines()[0]}); it runs command by command')
+        return self.replay is not None and past.shape == self.past.shape and getattr(future, 'shape', None) == getattr(self.future, 'shape', None)
+
+    def work(self):
+        model, optimizer, objective, autocast = self.parts
+        optimizer.zero_grad(set_to_none=True)
+        with autocast: loss = model.loss(self.past, self.future, check=False)
+        _objective(loss, objective, self.past, self.future).backward()
+        optimizer.step()
+        return _detached(loss)
+
+    def __call__(self, past, future):
+        self.past.copy_(past)
+        if future is not None: self.future.copy_(future)
+        self.replay()
+        return [None if l is None else l.clone() for l in self.losses]
+
+    @contextlib.contextmanager
+    def aside(self):
+        "Run on the stream that will record: what is left lying by one step must not belong to another stream."
+        if self.stream is None: yield; return
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream): yield
+        torch.cuda.current_stream().wait_stream(self.stream)
+
+# %% ../nbs/06_training.ipynb #d9cb1904
+def _record(work, stream):
+    "A function's results in fixed places, and what computes them anew."
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream): results = work()
+    return results, graph.replay
+
+def _recordable(model):
+    return next(model.parameters()).is_cuda and not getattr(getattr(model, 'config', None), 'dropout', 0)
+
+def _detached(loss): return [None if l is None else l.detach() for l in (loss.reconstruction, loss.future)]
+
+def _set_rate(optimizer, rate):
+    for group in optimizer.param_groups:
+        if isinstance(group['lr'], Tensor): group['lr'].fill_(rate)
+        else: group['lr'] = rate
+
 # %% ../nbs/06_training.ipynb #7985429a
 def train(
     model: VideoLSTM, # trained in place, on the device it is on
@@ -435,6 +499,7 @@ def train(
     log: str | Path | None = None, # .jsonl file that follows the history
     log_every: int = 10, # steps between rows
     precision: str = 'auto', # 'fp32', 'bf16', or 'auto' (see `fast_bf16`)
+    record: bool = True, # on CUDA, record a step once and replay it; changes nothing elsewhere
     seed: int = 0, # of dropout
     **changes, # fields of the recipe to be changed: lr, batch_size, ...
 ) -> History: # the log
@@ -458,6 +523,7 @@ def train(
     gaussian = model.config.output == 'gaussian'
     history = History(here.rows, 'half squared error per frame' if gaussian else 'nats per frame')
     if log: history.save(log) # of a resumed run the rows so far; from here on it grows
+    recorder = _Recorder(model, optimizer, recipe.objective, autocast) if record and _recordable(model) else None
     watchers, was_training = [*callbacks, *_watchers(progress, here.step, steps)], model.training
     clock, whole, start = time.monotonic() - (here.rows[-1]['seconds'] if here.rows else 0), True, here.step # whole: not in the middle of a step
 
@@ -489,21 +555,27 @@ def train(
                 if seen.stop: break
             if here.step == steps: break
             past, future = _put(next(stream), model)
-            for group in optimizer.param_groups: group['lr'] = learning_rate(recipe, here.step, steps)
-            optimizer.zero_grad(set_to_none=True)
+            _set_rate(optimizer, rate := learning_rate(recipe, here.step, steps))
             look = device.type == 'cpu' or here.step == start or (here.step + 1) % log_every == 0 # elsewhere looking means waiting
-            with _dropout_seed(model, seed, here.step), autocast: loss = model.loss(past, future, check=look)
-            losses = [None if l is None else l.detach() for l in (loss.reconstruction, loss.future)]
-            if device.type == 'cpu': _check_finite([losses], here.step, checkpoint)
-            _objective(loss, recipe.objective, past, future).backward()
-            whole = False
-            optimizer.step()
+            if recorder and recorder.ready(past, future):
+                if look: _check_pair(past, future, model)
+                whole = False
+                losses = recorder(past, future)
+            else:
+                with recorder.aside() if recorder else contextlib.nullcontext():
+                    optimizer.zero_grad(set_to_none=True)
+                    with _dropout_seed(model, seed, here.step), autocast: loss = model.loss(past, future, check=look)
+                    losses = _detached(loss)
+                    if device.type == 'cpu': _check_finite([losses], here.step, checkpoint)
+                    _objective(loss, recipe.objective, past, future).backward()
+                    whole = False
+                    optimizer.step()
             here = _Position(here.step + 1, here.seen + len(past), _index(clips), here.recent + [losses], here.rows)
             whole = True
         _check_finite(here.recent, here.step, checkpoint, model)
         save()
         if here.recent: # stopped between two rows: show the last steps too, but leave them out of the checkpoint
-            history = replace(history, rows=[*here.rows, _row(here, time.monotonic() - clock, group['lr'])])
+            history = replace(history, rows=[*here.rows, _row(here, time.monotonic() - clock, rate)])
             if log: _append(log, history.rows[-1])
     except KeyboardInterrupt:
         if whole: save()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lstm_video_repr import training
 from lstm_video_repr.clips import FixedClips, MovingDigits
 from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.training import ClampedSGD, Recipe, read_safetensors, train, write_safetensors
@@ -209,3 +210,58 @@ def test_it_learns(recipe):
     "Dots are easy: in 300 steps both decoders halve the distance between the mean frame and the floor (zero for black and white dots)."
     history = train(tiny(hidden_size=32), dots(), 300, recipe, batch_size=32, progress=None, log_every=5)
     for part in ('reconstruction', 'future'): assert history.rows[-1][part] < history.rows[0][part] / 2
+
+
+# ---- a recorded step
+
+def test_a_recorded_step_trains_the_same(monkeypatch):
+    "With a recorder that keeps what a CUDA graph keeps (fixed inputs, fixed outputs): same losses and weights, and only steps of the recorded shape are replayed."
+    replayed = []
+    def record(work, stream):
+        places = [torch.zeros(()), torch.zeros(())]             # a recording computes nothing yet
+        def replay():
+            for place, value in zip(places, work()): place.copy_(value)
+            replayed.append(1)
+        return places, replay
+    runs = []
+    for recorded in (False, True):
+        if recorded:
+            monkeypatch.setattr(training, '_recordable', lambda model: True)
+            monkeypatch.setattr(training, '_record', record)
+        model = VideoLSTM.composite(hidden_size=8, frame_shape=(1, 16, 16))
+        clips = MovingDigits(torch.rand(5, 6, 6, generator=torch.Generator().manual_seed(0)), image_size=16, past=3, future=2, seed=1)
+        uneven = [clips.batch(4) for _ in range(6)] + [clips.batch(3)] + [clips.batch(4)]
+        log = train(model, uneven, steps=8, lr=1e-2, batch_size=4, warmup=3, log_every=1, progress=None)
+        runs.append(([row['total'] for row in log.rows], [row['lr'] for row in log.rows], [p.detach() for p in model.parameters()]))
+    assert len(replayed) == 4                               # of eight steps the first three and the uneven one ran as usual
+    assert runs[0][:2] == runs[1][:2]
+    for a, b in zip(runs[0][2], runs[1][2]): torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_what_cannot_be_recorded_runs_as_usual(monkeypatch):
+    def record(work, stream): raise RuntimeError('operation not permitted when stream is capturing\nand more')
+    monkeypatch.setattr(training, '_recordable', lambda model: True)
+    monkeypatch.setattr(training, '_record', record)
+    clips = MovingDigits(torch.rand(5, 6, 6), image_size=16, past=3, future=2, seed=1)
+    with pytest.warns(UserWarning, match='could not be recorded .operation not permitted') as warned:
+        log = train(VideoLSTM.composite(hidden_size=8, frame_shape=(1, 16, 16)), clips, steps=6, batch_size=4, progress=None, log_every=1)
+    assert len(log.rows) == 6 and len(warned) == 1
+
+
+def test_the_rate_may_be_a_tensor():
+    "On CUDA the rate lives on the device: both optimisers take a tensor and give the same weights."
+    for recipe in (Recipe(lr=1e-2), Recipe('sgd', lr=1e-2, step_clamp=1e-3)):
+        ends = []
+        for rate in (float, torch.tensor):
+            p = torch.nn.Linear(3, 2)
+            with torch.no_grad():
+                for w in p.parameters(): w.fill_(.5)
+            optimizer = training.make_optimizer(p, recipe)
+            for group in optimizer.param_groups: group['lr'] = rate(1e-2)
+            for k in range(3):
+                optimizer.zero_grad()
+                p(torch.ones(1, 3)).square().sum().backward()
+                training._set_rate(optimizer, 1e-2 / (k + 1))
+                optimizer.step()
+            ends.append(p.weight.detach().clone())
+        torch.testing.assert_close(*ends)
