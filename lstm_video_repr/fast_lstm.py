@@ -134,7 +134,7 @@ class _FusedLayer(torch.autograd.Function):
         ctx.save_for_backward(frames, w_ih, w_hh, w_peephole, hs, *cells, *opened)
         ctx.set_materialize_grads(False)
         ctx.steps, ctx.dtype, ctx.compiled, ctx.like = steps, dtype, compiled, (None if x is None else x.dtype, h.dtype, c.dtype, bias.dtype)
-        return _outputs(hs, h.dtype), hs[-1].t().to(h.dtype, memory_format=torch.contiguous_format, copy=True), cells[-1].t().to(c.dtype).contiguous()
+        return _rows(hs[1:], h.dtype), _rows(hs[-1], h.dtype), _rows(cells[-1], c.dtype)
 
     @staticmethod
     def backward(ctx, dout, dh, dc):
@@ -163,8 +163,10 @@ class _FusedLayer(torch.autograd.Function):
                 dz.sum(1, dtype=cell).to(w_dtype) if bias_needs else None,
                 dw[:, :, 0].to(w_dtype) if peephole_needs else None, None, None, None)
 
-def _outputs(hs, dtype): # (T+1, H, B), the first state in front, to (B, T, H)
-    return hs[1:].permute(2, 0, 1).to(dtype, memory_format=torch.contiguous_format)
+def _rows(v, dtype):
+    "A copy with clips in front: (T, H, B) to (B, T, H), or (H, B) to (B, H)."
+    v = v.movedim(-1, 0)
+    return torch.empty(v.shape, dtype=dtype, device=v.device).copy_(v)
 
 _TWICE = "the fused LSTM layer has no second derivative; where one is needed (create_graph=True), use backend='reference'"
 
@@ -188,7 +190,7 @@ def fused_layer(
         return _FusedLayer.apply(x, h, c, w_ih, w_hh, bias, w_peephole, steps, dtype, compiled)
     gates = _compiled_forward if compiled and kind != 'cpu' else gates_forward  # on a CPU not worth the wait where nothing is trained
     hs, cells, *_ = _run(x, h, c, w_ih, w_hh, bias, w_peephole, steps, dtype, gates, False)
-    return _outputs(hs, h.dtype), hs[-1].t().to(h.dtype).contiguous(), cells[-1].t().to(c.dtype).contiguous()
+    return _rows(hs[1:], h.dtype), _rows(hs[-1], h.dtype), _rows(cells[-1], c.dtype)
 
 # %% ../nbs/01_fast_lstm.ipynb #d226bac7
 @lru_cache
