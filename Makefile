@@ -10,17 +10,18 @@ TORCH  := $(shell sed -n 's/^\(torch==[^; ]*\).*/\1/p' constraints.txt)
 PIP    := $(PY) -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lab export notebooks readme setup setup-dev clean clean-all
+.PHONY: help demo test bench experiments lab export notebooks readme setup setup-dev clean clean-all
 
 help:  ## Show this list
 	@echo 'make TARGET, where TARGET is one of'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
 	@echo 'Settings, as in `make demo PYTHON=python3.12`:'
 	@echo '  PYTHON     the Python that makes $(VENV) (default: the first of 3.10 or newer that is found)'
 	@echo '  PIP_FLAGS  more options for pip, as --extra-index-url with torch'"'"'s smaller builds for CPUs'
 	@echo '  NB         for make notebooks: only these, for example NB=nbs/00_lstm.ipynb'
 	@echo '  ARGS       for make test: more options for pytest, for example ARGS="-k widgets -x"'
 	@echo '             for make bench: its options, for example ARGS="--groups layer,clips"'
+	@echo '             for make experiments: names and settings, for example ARGS="design --steps 300"'
 	@echo '  LVR_DATA   a folder with mnist/ in it: real MNIST for the tests that want it'
 
 demo: $(VENV)/.runtime  ## Set up, then watch a small model learn and the bundled one predict
@@ -31,6 +32,9 @@ test: $(VENV)/.dev  ## Set up for development, then run all tests and all notebo
 
 bench: $(VENV)/.runtime  ## Measure speed and memory beside others' code, into benchmarks/results (20 minutes)
 	@$(PY) benchmarks/bench.py $(ARGS)
+
+experiments: $(VENV)/.runtime  ## Run the paper's experiments, into experiments/results (hours on a CPU; goes on where it stopped)
+	@$(PY) experiments/run.py $(ARGS)
 
 lab: $(VENV)/.dev  ## Open the tutorials in JupyterLab
 	@$(PY) -m jupyterlab nbs/tutorials

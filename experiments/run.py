@@ -1,0 +1,390 @@
+"""The paper's experiments on moving digits, by one command.
+
+    python experiments/run.py                       all of them, in alphabetical order
+    python experiments/run.py design                one
+    python experiments/run.py design --steps 300    with another setting (--help lists them)
+    python experiments/run.py --quick               everything, tiny, within seconds, into another folder
+    python experiments/run.py --list                what there is, and what is done
+
+An experiment consists of parts, and each part becomes a row of `experiments/results/NAME.json` as soon as it is done.
+Stop whenever you like: the same command goes on where it stopped, in the middle of a training, too (checkpoints lie in
+`runs/experiments`; delete that folder when the results are complete). `load` and `rows` read what was written.
+
+Real MNIST is used where the environment variable LVR_DATA names a folder that has it, the embedded digits elsewhere; the results say which.
+"""
+# How to add an experiment: put one file into this folder, say `mine.py`, with
+#
+#     "One line that says what is asked."
+#     NAME = 'mine'                                       # that of the file: on the command line, and of the results
+#     SETTINGS = dict(units=128, seeds=(0, 1, 2))         # become options (--units 64 --seeds 0,1), typed as their defaults are
+#     QUICK = dict(units=8, seeds=(0,))                   # what --quick changes; a second or two has to be enough
+#     def run(context):                                   # see `Context`: .settings, .device, .part, .train, .train_clips, .test_clips
+#         for seed in context.settings.seeds:
+#             def measure(seed=seed):
+#                 model = VideoLSTM.composite(hidden_size=context.settings.units, seed=seed)
+#                 context.train(model, context.train_clips(seed=seed), steps=100)
+#                 return dict(seed=seed, scores=evaluate(model, context.test_clips(100)).to_dict())
+#             context.part(f'composite, seed {seed}', measure)
+#
+# Nothing has to be registered, and tests/test_experiments.py runs it with --quick from then on.
+import argparse
+import ast
+import datetime
+import importlib
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Callable
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
+
+import lstm_video_repr
+from lstm_video_repr.clips import FixedClips, MovingDigits, _find_mnist, fixed_test_set
+from lstm_video_repr.fast_lstm import fast_bf16
+from lstm_video_repr.training import History, replacing, train
+
+RESULTS, RUNS = HERE/'results', ROOT/'runs'/'experiments'
+REQUIRED = 'name', 'about', 'quick', 'finished', 'settings', 'digits', 'seeds', 'clips_seen', 'seconds', 'date', 'machine', 'versions', 'rows'
+MADE = 'seconds', 'clips_seen', 'date', 'machine', 'versions'
+
+
+# ---- what there is
+
+def names(
+    folder: Path = HERE, # where the experiments are
+) -> list[str]: # in alphabetical order
+    "Every experiment is a file."
+    return sorted(p.stem for p in folder.glob('*.py') if p.stem != 'run' and p.stem[0] not in '_.')
+
+
+def about(
+    name: str, # of an experiment
+) -> str: # the first line of its docstring
+    "What an experiment asks, read without running its file."
+    return (ast.get_docstring(ast.parse((HERE/f'{name}.py').read_text(encoding='utf8'))) or '').split('\n')[0]
+
+
+def experiment(
+    name: str, # one of `names()`
+) -> ModuleType: # with NAME, SETTINGS, QUICK and run
+    "Import an experiment. `ValueError` if it lacks something."
+    if name not in names(): raise ValueError(f'name is {name!r}; expected one of {", ".join(names())}')
+    module = importlib.import_module(f'experiments.{name}')
+    missing = [k for k in ('NAME', 'SETTINGS', 'QUICK', 'run', '__doc__') if not hasattr(module, k) or getattr(module, k) is None]
+    if missing: raise ValueError(f'experiments/{name}.py lacks {", ".join(missing)}; see the top of experiments/run.py')
+    if module.NAME != name: raise ValueError(f'NAME of experiments/{name}.py is {module.NAME!r}; expected that of the file')
+    unknown = sorted(set(module.QUICK) - set(module.SETTINGS))
+    if unknown: raise ValueError(f'QUICK of experiments/{name}.py has {unknown[0]!r}, which SETTINGS has not')
+    return module
+
+
+# ---- the file
+
+def load(
+    path: str | Path, # a file that this program wrote
+) -> dict: # name, settings, ..., rows
+    "Results. `OSError` or `ValueError` name the file."
+    path = Path(path)
+    if not path.is_file(): raise FileNotFoundError(f'{str(path)!r} is no file; `python experiments/run.py {path.stem}` makes it')
+    try: results = json.loads(path.read_text(encoding='utf8'))
+    except ValueError as error: raise ValueError(f'{str(path)!r} is no whole JSON file ({error})') from error
+    missing = [k for k in REQUIRED if k not in results] if isinstance(results, dict) else REQUIRED
+    if missing: raise ValueError(f'{str(path)!r} lacks {", ".join(missing)}; expected results that experiments/run.py wrote')
+    return results
+
+
+def rows(
+    results: dict, # as `load` gives them
+    **like, # entries that have to agree: model='composite', seed=0, ...
+) -> list[dict]: # the rows that fit
+    "Some of the rows."
+    return [r for r in results['rows'] if all(r.get(k) == v for k, v in like.items())]
+
+
+def plain(
+    x, # numbers, arrays, tensors, and lists and dicts of these
+): # the same, of what JSON knows; fractions with 6 digits
+    "What goes into the file. `ValueError` for numbers that are not finite."
+    if isinstance(x, dict): return {str(k): plain(v) for k, v in x.items()}
+    if isinstance(x, (torch.Tensor, np.ndarray, np.generic)): x = x.tolist()
+    if isinstance(x, (list, tuple)): return [plain(v) for v in x]
+    if not isinstance(x, float): return x
+    if not math.isfinite(x): raise ValueError(f'a result is {x}; expected finite numbers')
+    return float(f'{x:.6g}')
+
+
+def text_of(
+    results: dict, # plain
+) -> str: # JSON
+    "The file: one line a row, so that a new row is a new line for git."
+    head = json.dumps({k: v for k, v in results.items() if k != 'rows'}, indent=1)
+    return head[:-2] + ',\n "rows": [\n' + ',\n'.join('  ' + json.dumps(r) for r in results['rows']) + '\n ]\n}\n'
+
+
+def machine(
+    device: torch.device, # where the models are
+) -> dict: # no names of hosts or people
+    "The machine, as far as it matters."
+    info = Path('/proc/cpuinfo')
+    model = re.search(r'^model name\s*:\s*(.+)$', info.read_text(), re.M) if info.is_file() else None
+    found = dict(device=device.type, cpu=model[1].strip() if model else platform.processor() or platform.machine(), threads=torch.get_num_threads())
+    if device.type == 'cuda': found['gpu'] = torch.cuda.get_device_name(device)
+    return found | dict(products='bf16' if fast_bf16(device) else 'fp32')
+
+
+def versions() -> dict: # name -> version
+    "What was computed with."
+    return dict(lstm_video_repr=lstm_video_repr.__version__, torch=torch.__version__, numpy=np.__version__, python=platform.python_version())
+
+
+def find_digits() -> str: # 'mnist' or 'embedded'
+    "MNIST if LVR_DATA has all of it, else the embedded digits. Nothing is downloaded."
+    folder = os.environ.get('LVR_DATA')
+    return 'mnist' if folder and all(_find_mnist(folder, split) for split in ('train', 'test')) else 'embedded'
+
+
+class Context:
+    "What an experiment is given: its settings, and what keeps its parts."
+    def __init__(
+        self,
+        name: str, # of the experiment
+        settings: dict, # its settings
+        device: torch.device | str = 'cpu', # where models are trained
+        out: Path = RESULTS, # folder of the results
+        quick: bool = False, # tiny sizes?
+        digits: str = 'auto', # 'mnist', 'embedded', or 'auto' (see `find_digits`)
+        fresh: bool = False, # forget what is there
+        progress: str | None = 'bar', # of trainings: as for `train`
+        about: str = '', # what the experiment asks
+    ):
+        out = Path(out)
+        self.settings, self.device, self.quick, self.progress = SimpleNamespace(**settings), torch.device(device), quick, progress
+        self.digits = find_digits() if digits == 'auto' else digits
+        self.path, self.pictures = out/f'{name}.json', out/f'{name}.npz'
+        self.runs = (RUNS if out.resolve() == RESULTS else out/'runs')/name # for checkpoints and logs
+        self.results = dict(name=name, about=about, quick=quick, finished=False, settings=plain(settings), digits=self._describe_digits(), seeds=[], clips_seen=0,
+                            seconds=0., date=None, machine=None, versions=None, notes={}, rows=[])
+        if fresh:
+            for path in (self.path, self.pictures): path.unlink(missing_ok=True)
+            shutil.rmtree(self.runs, ignore_errors=True)
+        if self.path.exists(): self._go_on(load(self.path))
+        for folder in (out, self.runs): folder.mkdir(parents=True, exist_ok=True)
+        self._part, self._arrays = None, {}
+
+    def _describe_digits(self):
+        return dict(name=self.digits) | {split: len(MovingDigits(self.digits, split=split).digits) for split in ('train', 'test')}
+
+    def _go_on(self, old):
+        for what in ('settings', 'digits'):
+            a, b = old[what], self.results[what]
+            other = [k for k in {**a, **b} if a.get(k) != b.get(k) and k != 'seeds'] # more seeds are welcome
+            if other:
+                raise ValueError(f'{self.path.name} has results for {what} {", ".join(f"{k} {a.get(k)!r} (now {b.get(k)!r})" for k in other)}; '
+                                 'expected the same, another folder (--out), or --fresh to start anew')
+        self.results |= {k: v for k, v in old.items() if k not in ('about', 'settings')}
+
+    @property
+    def rows(self) -> list[dict]:
+        "The rows so far."
+        return self.results['rows']
+
+    def say(
+        self,
+        text: str, # what happens
+    ):
+        "A line of progress."
+        print(f'[{datetime.datetime.now():%H:%M:%S}] {self.results["name"]}: {text}', flush=True)
+
+    def note(
+        self,
+        **notes, # name -> whatever a reader of the file should know: conventions, ...
+    ):
+        "Keep something that holds for all rows; written with the next row."
+        self.results['notes'] |= plain(notes)
+
+    def train_clips(
+        self,
+        seed: int = 0, # which clips
+        **options, # of `MovingDigits`: n_digits, past, future, ...
+    ) -> MovingDigits: # endless, on the device
+        "Clips to train on, of training digits."
+        return MovingDigits(self.digits, split='train', seed=seed, device=self.device, **options)
+
+    def test_clips(
+        self,
+        n_clips: int, # how many
+        **options, # of `fixed_test_set`: n_digits, seed, past, future, ...
+    ) -> FixedClips: # on the device
+        "Clips to test on, of test digits."
+        return fixed_test_set(self.digits, n_clips, device=self.device, **options)
+
+    def train(
+        self,
+        model, # a `VideoLSTM` with fresh weights; trained in place, on the device
+        clips, # as for `train`
+        name: str | None = None, # of the checkpoint, where a part trains several models
+        **options, # of `train`: steps, recipe, batch_size, ...
+    ) -> History: # the log
+        "`train`, with a checkpoint: interrupted, it goes on where it stopped. To be called inside of a part."
+        if self._part is None: raise ValueError('train was called outside of a part; expected a call from the function that was given to `part`')
+        path = self.runs/re.sub(r'\W+', '-', f'{self._part}-{name or ""}').strip('-')
+        start = time.monotonic()
+        history = train(model.to(self.device), clips, checkpoint=path.with_suffix('.safetensors'), log=path.with_suffix('.jsonl'),
+                        **dict(progress=self.progress, checkpoint_every=100) | options)
+        last = history.rows[-1]
+        self._clips += last['clips']
+        self._earlier += max(0., last['seconds'] - (time.monotonic() - start))
+        return history
+
+    def keep_pictures(
+        self,
+        **arrays, # name -> array; float pixels in [0, 1] are kept as bytes
+    ):
+        "Small arrays to look at later, in NAME.npz beside the JSON as 'part: name'. To be called inside of a part."
+        for name, x in arrays.items():
+            x = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+            self._arrays[f'{self._part}: {name}'] = np.rint(x.clip(0, 1) * 255).astype(np.uint8) if x.dtype.kind == 'f' else x
+
+    def part(
+        self,
+        name: str, # of the part, unique in the experiment
+        compute: Callable[[], dict], # gives the row; called only if the file has none of that name
+    ) -> dict: # the row, with 'part', 'clips_seen' and 'made' (seconds, date, machine, versions)
+        "Do a part, unless it is done, and keep its row at once."
+        done = [r for r in self.rows if r['part'] == name]
+        if done:
+            self.say(f'{name}: kept from {done[0]["made"]["date"]}')
+            return done[0]
+        self.say(name)
+        self._part, self._arrays, self._earlier, self._clips, start = name, {}, 0., 0, time.monotonic()
+        try: found = compute()
+        finally: self._part = None
+        made = dict(seconds=round(time.monotonic() - start + self._earlier, 2), clips_seen=self._clips, date=today(), machine=machine(self.device), versions=versions())
+        self.rows.append(row := plain(dict(part=name) | found | dict(made=made)))
+        if self._arrays: self._write_pictures()
+        self._write(finished=False)
+        self.say(f'{name}: done in {made["seconds"]:.1f} s')
+        return row
+
+    def finish(self):
+        "Mark the results as complete."
+        if not self.rows: raise ValueError(f'experiment {self.results["name"]!r} has no parts; expected calls of context.part')
+        if not self.results['finished']: self._write(finished=True)
+
+    def _write_pictures(self):
+        old = dict(np.load(self.pictures)) if self.pictures.exists() else {}
+        with replacing(self.pictures) as temp: np.savez_compressed(temp, **old | self._arrays)
+
+    def _write(self, finished):
+        made, last = [r['made'] for r in self.rows], self.rows[-1]['made']
+        self.results |= dict(finished=finished, seeds=sorted({r['seed'] for r in self.rows if r.get('seed') is not None}), seconds=round(sum(m['seconds'] for m in made), 2),
+                             clips_seen=sum(m['clips_seen'] for m in made), date=last['date'], machine=last['machine'], versions=last['versions'])
+        with replacing(self.path) as temp: temp.write_text(text_of(self.results), encoding='utf8')
+
+
+def today() -> str: # as 2026-01-31T12:00:00+00:00
+    "Date and time, in UTC."
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
+
+
+# ---- the command
+
+def typed(
+    name: str, # of a setting
+    word: str, # what came from the command line
+    like, # its default
+): # the value, of the type of the default
+    "A setting from its text. `ValueError` if it is none."
+    def one(w, x):
+        if isinstance(x, bool):
+            if w not in ('true', 'false'): raise ValueError
+            return w == 'true'
+        return w if x is None else type(x)(w)
+    try: return tuple(one(w, like[0]) for w in word.split(',')) if isinstance(like, tuple) else one(word, like)
+    except ValueError: raise ValueError(f'--{name} is {word!r}; expected something like {",".join(map(str, like)) if isinstance(like, tuple) else like}') from None
+
+
+def parse(
+    words: list[str], # of the command line
+) -> tuple[argparse.Namespace, dict]: # the options, and name -> module of the experiments that were chosen
+    "Options; those of the experiments are known once one knows which."
+    chosen = [w for w in words if w in names()] or names()
+    modules = {n: experiment(n) for n in dict.fromkeys(chosen)}
+    parser = argparse.ArgumentParser(prog='experiments/run.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('names', nargs='*', metavar='NAME', help=f'experiments, of {", ".join(names())} (default: all)')
+    parser.add_argument('--list', action='store_true', help='say what there is and what is done, and do nothing')
+    parser.add_argument('--quick', action='store_true', help='tiny sizes on embedded digits, into another folder: does everything work?')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu', help='where (default: %(default)s)')
+    parser.add_argument('--digits', choices=('auto', 'mnist', 'embedded'), help='auto: MNIST if LVR_DATA has it, else embedded (default: auto; with --quick embedded)')
+    parser.add_argument('--out', type=Path, help='folder for results (default: experiments/results; with --quick runs/experiments/quick)')
+    parser.add_argument('--fresh', action='store_true', help='forget earlier results and checkpoints of the chosen experiments, and start anew')
+    group = parser.add_argument_group('settings of the experiments')
+    for key in dict.fromkeys(k for m in modules.values() for k in m.SETTINGS):
+        said = '; '.join(f'{n}: {",".join(map(str, v)) if isinstance(v := m.SETTINGS[key], tuple) else v}' for n, m in modules.items() if key in m.SETTINGS)
+        group.add_argument(f'--{key.replace("_", "-")}', dest=f'set_{key}', metavar='X', help=f'({said})')
+    args = parser.parse_args(words)
+    wrong = [n for n in args.names if n not in modules]
+    if wrong: parser.error(f'there is no experiment {wrong[0]!r}; expected some of {", ".join(names())}')
+    if args.device == 'cuda' and not torch.cuda.is_available(): parser.error('--device cuda: torch finds no GPU')
+    args.out = args.out or (RUNS/'quick' if args.quick else RESULTS)
+    args.digits = args.digits or ('embedded' if args.quick else 'auto')
+    args.settings = {}
+    for n, m in modules.items():
+        given = {k: w for k in m.SETTINGS if (w := getattr(args, f'set_{k}')) is not None}
+        try: args.settings[n] = m.SETTINGS | (m.QUICK if args.quick else {}) | {k: typed(k.replace('_', '-'), w, m.SETTINGS[k]) for k, w in given.items()}
+        except ValueError as error: parser.error(str(error))
+    return args, modules
+
+
+def show(
+    out: Path, # folder of the results
+):
+    "What there is and what is done."
+    for name in names():
+        path = out/f'{name}.json'
+        state = 'not run yet'
+        if path.exists():
+            found = load(path)
+            state = f'{len(found["rows"])} parts, {"complete" if found["finished"] else "not complete"}, {found["digits"]["name"]} digits, {found["seconds"]/60:.1f} minutes, {found["date"][:10]}'
+        print(f'{name:10} {about(name)}\n{"":10} {state}')
+
+
+def main(
+    words: list[str] | None = None, # the command line; None: that of the process
+) -> int: # exit status: 0, 1 for an error that was named, 130 for an interruption
+    "Run experiments."
+    args, modules = parse(sys.argv[1:] if words is None else words)
+    if args.list:
+        show(args.out)
+        return 0
+    try:
+        for name, module in modules.items():
+            context = Context(name, args.settings[name], args.device, args.out, args.quick, args.digits, args.fresh, None if args.quick else 'bar', about(name))
+            d = context.results['digits']
+            context.say(f'{d["name"]} digits ({d["train"]} to train, {d["test"]} to test), {json.dumps(context.results["settings"])}, on {args.device}')
+            module.run(context)
+            context.finish()
+            context.say(f'complete: {context.path}')
+    except KeyboardInterrupt:
+        print('\nstopped; what is done is kept, and the same command goes on from here', flush=True)
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
