@@ -321,7 +321,7 @@ def parse(
 ) -> tuple[argparse.Namespace, dict]: # the options, and name -> module of the experiments that were chosen
     "Options; those of the experiments are known once one knows which."
     chosen = [w for w in words if w in names()] or names()
-    modules = {n: experiment(n) for n in dict.fromkeys(chosen)}
+    modules = {n: experiment(n) for n in dict.fromkeys(chosen) if '--list' not in words}
     parser = argparse.ArgumentParser(prog='experiments/run.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('names', nargs='*', metavar='NAME', help=f'experiments, of {", ".join(names())} (default: all)')
     parser.add_argument('--list', action='store_true', help='say what there is and what is done, and do nothing')
@@ -335,7 +335,7 @@ def parse(
         said = '; '.join(f'{n}: {",".join(map(str, v)) if isinstance(v := m.SETTINGS[key], tuple) else v}' for n, m in modules.items() if key in m.SETTINGS)
         group.add_argument(f'--{key.replace("_", "-")}', dest=f'set_{key}', metavar='X', help=f'({said})')
     args = parser.parse_args(words)
-    wrong = [n for n in args.names if n not in modules]
+    wrong = [n for n in args.names if n not in names()]
     if wrong: parser.error(f'there is no experiment {wrong[0]!r}; expected some of {", ".join(names())}')
     if args.device == 'cuda' and not torch.cuda.is_available(): parser.error('--device cuda: torch finds no GPU')
     args.out = args.out or (RUNS/'quick' if args.quick else RESULTS)
@@ -365,11 +365,9 @@ def main(
     words: list[str] | None = None, # the command line; None: that of the process
 ) -> int: # exit status: 0, 1 for an error that was named, 130 for an interruption
     "Run experiments."
-    args, modules = parse(sys.argv[1:] if words is None else words)
-    if args.list:
-        show(args.out)
-        return 0
     try:
+        args, modules = parse(sys.argv[1:] if words is None else words)
+        if args.list: show(args.out)
         for name, module in modules.items():
             context = Context(name, args.settings[name], args.device, args.out, args.quick, args.digits, args.fresh, None if args.quick else 'bar', about(name))
             d = context.results['digits']

@@ -1,9 +1,11 @@
 "The experiments: a quick run of all of them, what they write, how they go on after an interruption, and the results that are kept."
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -63,37 +65,47 @@ def check_design(results, steps):
 
 @pytest.fixture(scope='module')
 def quick(tmp_path_factory):
-    "A folder with results of every experiment, and what was printed."
-    out = tmp_path_factory.mktemp('experiments')
-    done = subprocess.run([sys.executable, str(ROOT/'experiments/run.py'), '--quick', '--out', str(out)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out, done.stdout
+    "Runs an experiment, tiny, once: a folder with its results, and what was printed."
+    done = {}
+    def of(name):
+        if name not in done:
+            out, said = tmp_path_factory.mktemp(name), io.StringIO()
+            with redirect_stdout(said): status = run.main([name, '--quick', '--out', str(out)])
+            assert status == 0, said.getvalue()
+            done[name] = out, said.getvalue()
+        return done[name]
+    return of
 
 
-def test_quick_runs_everything(quick):
-    out, said = quick
-    assert [p.stem for p in sorted(out.glob('*.json'))] == run.names()
-    for name in run.names():
-        results = run.load(out/f'{name}.json')
-        check_results(results)
-        assert results['quick'] and results['digits'] == dict(name='embedded', train=1437, test=360)
-        assert re.search(rf'{name}: complete', said) and said.count(f'{name}: ') >= 2 * len(results['rows'])
+@pytest.mark.parametrize('name', run.names())
+def test_quick(name, quick):
+    out, said = quick(name)
+    results = run.load(out/f'{name}.json')
+    check_results(results)
+    assert results['name'] == name and results['quick'] and results['digits'] == dict(name='embedded', train=1437, test=360)
+    assert f'{name}: complete' in said and [r['part'] for r in results['rows'] if f'{name}: {r["part"]}: done' not in said] == []
+
+
+def test_the_command_runs_what_is_named(tmp_path):
+    done = subprocess.run([sys.executable, str(ROOT/'experiments/run.py'), *SMALL, '--out', str(tmp_path)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and 'design: complete' in done.stdout, done.stdout + done.stderr
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ['design.json', 'design.npz', 'runs']
 
 
 def test_design(quick):
-    results = run.load(quick[0]/'design.json')
+    results = run.load(quick('design')[0]/'design.json')
     check_design(results, design.QUICK['steps'])
     parts = [r['part'] for r in results['rows']]
     assert parts[2:] == [f'{m}, seed {s}' for s in design.QUICK['seeds'] for m in design.MODELS], 'all models of a seed come before the next seed'
     one, other = (run.rows(results, model='composite', seed=s)[0] for s in design.QUICK['seeds'])
     assert one['scores'] != other['scores'] and one['training']['losses'] != other['training']['losses']
-    pictures = np.load(quick[0]/'design.npz')
+    pictures = np.load(quick('design')[0]/'design.npz')
     assert pictures['last frame: past'].shape == pictures['composite, seed 0: reconstruction'].shape == (3, 10, 1, 64, 64)
     assert {k for k in pictures.files if k.endswith('forced')} == {f'{m}, seed 0: forced' for m in design.MODELS if 'conditional future' in m}
 
 
 def test_a_second_run_changes_nothing(quick, tmp_path, capsys):
-    shutil.copytree(quick[0], tmp_path/'again')
+    shutil.copytree(quick('design')[0], tmp_path/'again')
     before = (tmp_path/'again/design.json').read_bytes()
     assert run.main(['design', '--quick', '--out', str(tmp_path/'again')]) == 0
     assert (tmp_path/'again/design.json').read_bytes() == before and capsys.readouterr().out.count('kept from') == 14
@@ -101,7 +113,7 @@ def test_a_second_run_changes_nothing(quick, tmp_path, capsys):
 
 def test_a_missing_part_is_made_again(quick, tmp_path):
     "The others are kept as they were; the new one is equal to the old one but for its date, with its checkpoint or without."
-    shutil.copytree(quick[0], tmp_path/'again')
+    shutil.copytree(quick('design')[0], tmp_path/'again')
     path, lost = tmp_path/'again/design.json', ['composite, seed 0', 'conditional autoencoder, seed 1']
     old = run.load(path)
     path.write_text(json.dumps(old | dict(rows=[r for r in old['rows'] if r['part'] not in lost])))
@@ -135,13 +147,14 @@ def test_an_interrupted_training_goes_on(quick, tmp_path, monkeypatch, capsys):
         patch.setattr(run.MovingDigits, 'sample', lambda self, n: calls.append(n) or sample(self, n))
         assert run.main(words + ['--seeds', '0']) == 0
     assert 0 < len(calls) < 3 + 4 * 4, 'the steps that were taken are not taken again'
-    whole, done = run.load(quick[0]/'design.json'), run.load(tmp_path/'design.json')
+    whole, done = run.load(quick('design')[0]/'design.json'), run.load(tmp_path/'design.json')
     check_results(done)
     assert done['rows'][:3] == cut['rows']
     for r in done['rows']: assert r['scores'] == run.rows(whole, part=r['part'])[0]['scores'], r['part']
 
 
-def test_more_seeds_are_added_and_other_settings_refused(tmp_path, capsys):
+def test_more_seeds_are_added_and_other_settings_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(design, 'MODELS', {'composite': VideoLSTM.composite})
     words = SMALL + ['--out', str(tmp_path)]
     assert run.main(words) == 0
     first = run.load(tmp_path/'design.json')
@@ -155,7 +168,7 @@ def test_more_seeds_are_added_and_other_settings_refused(tmp_path, capsys):
     assert run.load(tmp_path/'design.json')['settings']['steps'] == 4
 
 
-@pytest.mark.parametrize('words, said', [(['nothing'], "no experiment 'nothing'"), (['design', '--units', 'many'], "--units is 'many'"), (['design', '--units', '0'], 'hidden_size'),
+@pytest.mark.parametrize('words, said', [(['nothing', 'design'], "no experiment 'nothing'"), (['design', '--units', 'many'], "--units is 'many'"), (['design', '--units', '0'], 'hidden_size'),
                                          (['design', '--wrong', '1'], 'unrecognized'), (['design', '--recipe', 'sgdd'], "recipe is 'sgdd'")])
 def test_mistakes_are_named(words, said, tmp_path, capsys):
     try: status = run.main([*words, '--quick', '--out', str(tmp_path)])
@@ -164,10 +177,10 @@ def test_mistakes_are_named(words, said, tmp_path, capsys):
 
 
 def test_list(quick, tmp_path, capsys):
-    assert run.main(['--list', '--out', str(quick[0])]) == 0
+    assert run.main(['--list', '--out', str(quick('design')[0])]) == 0
     said = capsys.readouterr().out
     for name in run.names(): assert run.about(name) in said
-    assert said.count(' complete, embedded digits') == len(run.names())
+    assert said.count('14 parts, complete, embedded digits') == 1 and said.count('not run yet') == len(run.names()) - 1
     assert run.main(['--list', '--out', str(tmp_path)]) == 0 and 'not run yet' in capsys.readouterr().out
 
 
