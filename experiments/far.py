@@ -1,0 +1,443 @@
+"""Further than it was taught: how do place, identity and sharpness of digits hold in the far future, in the distant past, in crowds, at other speeds?
+
+Section 3.1 of the paper shows a model that was trained to predict ten frames running on for a hundred, and clips of one and three digits given to a model that
+has seen two. Here the same pictures are measured. `track` finds the digits of a clip in a predicted frame, a small classifier reads what stands there, and both
+are compared with the truth, beside a model with random weights, the truth itself, and the truth of another clip.
+"""
+from itertools import permutations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lstm_video_repr.clips import MovingDigits, load_digits, render
+from lstm_video_repr.metrics import MeanFrame
+from lstm_video_repr.models import VideoLSTM
+from lstm_video_repr.zoo import load_pretrained
+
+NAME = 'far'
+SETTINGS = dict(model='bundled', clips=150, control_clips=50, other_clips=100, ahead=100, behind=20, crowds=(1, 2, 3, 4), speeds=(.05, .075, .1, .15, .2),
+                units=200, activity_clips=64, reader_steps=1500, held_out=4, held_out_units=128, held_out_steps=1000, test_seed=2016, seed=0)
+QUICK = dict(clips=2, control_clips=2, other_clips=2, ahead=12, behind=3, crowds=(1, 3), speeds=(.2,), units=8, activity_clips=2, reader_steps=3,
+             held_out_units=8, held_out_steps=2)
+PAST, NEAR = 10, 10 # frames that a model is shown, and that it was trained to predict
+
+
+# ---- where are the digits?
+
+def correlation(
+    frames: Tensor, # (..., S, S)
+    pictures: Tensor, # (..., h, w), shapes that broadcast with those of the frames
+) -> Tensor: # (..., S-h+1, S-w+1): sum of frame times picture, with the picture's corner there
+    "Every place of a picture in a frame at once, by the Fourier transform. Nothing wraps around: the picture stays inside."
+    (S, W), (h, w) = frames.shape[-2:], pictures.shape[-2:]
+    product = torch.fft.rfft2(frames) * torch.fft.rfft2(pictures, s=(S, W)).conj()
+    return torch.fft.irfft2(product, s=(S, W))[..., :S - h + 1, :W - w + 1]
+
+
+def best_place(
+    frames: Tensor, # (B, T, S, S)
+    free: Tensor, # (B, T, S, S): 1 where no other digit is painted, else 0
+    digit: Tensor, # (B, h, w): for each clip the digit that is looked for
+) -> tuple[Tensor, Tensor]: # corners (B, T, 2), and brightness (B, T), 1 for the digit as it is
+    """Where one digit, in whatever brightness, explains most of the free pixels.
+
+    With frame x, digit d at corner p and free pixels f, brightness a minimises sum f (x - a d_p)^2; what is explained is then (sum f x d_p)^2 / sum f d_p^2."""
+    digit = digit[:, None]
+    match, energy = correlation(frames * free, digit).clamp(min=0), correlation(free, digit**2)
+    energy = torch.maximum(energy, .05 * (digit**2).sum((-2, -1), keepdim=True)) # a digit that is all but hidden explains nothing
+    place = (match**2 / energy).flatten(2).argmax(2)
+    brightness = (match / energy).flatten(2).gather(2, place[..., None])[..., 0]
+    return torch.stack([place // match.shape[3], place % match.shape[3]], -1), brightness
+
+
+@torch.no_grad()
+def track(
+    frames: Tensor, # (B, T, 1, S, S) in [0, 1], true or predicted
+    digits: Tensor, # (B, N, h, w) in [0, 1], the digits that the clip is made of
+    sweeps: int = 4, # at most so many rounds of placing each digit anew
+) -> tuple[Tensor, Tensor]: # corners (B, N, T, 2), int64, and brightness (B, N, T)
+    """Find a clip's digits in its frames, each frame by itself.
+
+    One digit after the other is put where it explains most, looking only at pixels that the others leave free; then each is placed anew until nothing moves.
+    This is done N times, beginning with another digit; the best picture wins. Exact on true frames of two digits, unless one is all but hidden by the other; in a crowd nearly always."""
+    x, (B, N), T = frames[:, :, 0], digits.shape[:2], frames.shape[1]
+    best = None
+    for start in range(N):
+        order = [*range(start, N), *range(start)]
+        corners, brightness = torch.zeros(B, N, T, 2, dtype=torch.long), x.new_zeros(B, N, T)
+        def put(n, others):
+            free = torch.ones_like(x) if not others else (render(digits[:, others], corners[:, others], x.shape[-1])[:, :, 0] == 0).to(x)
+            corners[:, n], brightness[:, n] = best_place(x, free, digits[:, n])
+        for k, n in enumerate(order): put(n, order[:k])
+        for _ in range(sweeps if N > 1 else 0):
+            before = corners.clone()
+            for n in order: put(n, [m for m in order if m != n])
+            if torch.equal(before, corners): break
+        painted = render(digits, corners, x.shape[-1])[:, :, 0]
+        fit = (x * painted).sum((2, 3))**2 / (painted**2).sum((2, 3)).clamp(min=1e-9)
+        if best is None: best = corners, brightness, fit
+        else:
+            better = fit > best[2] * (1 + 1e-6)
+            best = torch.where(better[:, None, :, None], corners, best[0]), torch.where(better[:, None], brightness, best[1]), torch.maximum(fit, best[2])
+    return best[:2]
+
+
+def path_errors(
+    found: Tensor, # (B, N, T, 2) corners, in pixels
+    true: Tensor, # (B, N, T, 2) corners, in pixels
+) -> tuple[Tensor, Tensor]: # (B, N, T) distances in pixels: each digit to itself, and in the assignment of least total distance
+    "How far off. The second kind asks whether something is there, the first whether it is the right digit: where they differ, digits were confused."
+    gaps = (found[:, :, None] - true[:, None]).float().norm(dim=-1) # (B, found, true, T)
+    N = found.shape[1]
+    ways = torch.stack([torch.stack([gaps[:, p[n], n] for n in range(N)], 1) for p in permutations(range(N))]) # (ways, B, N, T)
+    choice = ways.sum(2).argmin(0) # the first, which changes nothing, where several are as good
+    return ways[0], ways.gather(0, choice[None, :, None].expand(1, *ways.shape[1:]))[0]
+
+
+def frames_until(
+    values, # one number for each frame, from frame 1
+    limit: float, # what they are to stay under
+) -> int | None: # number of a frame; None: never
+    "When it drifts: the first frame at which the running mean over 3 frames is above the limit."
+    v = torch.as_tensor(values, dtype=torch.float64)
+    smooth = F.avg_pool1d(F.pad(v[None, None], (1, 1), mode='replicate'), 3, 1)[0, 0]
+    above = (smooth > limit).nonzero()
+    return int(above[0]) + 1 if len(above) else None
+
+
+# ---- which digits are they?
+
+def cut(
+    frames: Tensor, # (B, T, 1, S, S)
+    corners: Tensor, # (B, N, T, 2)
+    size: int = 28, # side of the window
+) -> Tensor: # (B, N, T, size, size)
+    "The windows of frames at these corners."
+    windows = frames[:, :, 0].unfold(2, size, 1).unfold(3, size, 1)
+    b, t = torch.arange(len(frames))[:, None, None], torch.arange(frames.shape[1])
+    return windows[b, t, corners[..., 0], corners[..., 1]]
+
+
+class Reader(nn.Module):
+    "A small convolutional network that names a digit. It looks at shape only: the brightest pixel of what it reads is made 1."
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 12, 5, 2, 2), nn.ReLU(), nn.Conv2d(12, 24, 5, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(24 * 49, 10))
+
+    def forward(
+        self,
+        windows: Tensor, # (..., 28, 28)
+    ) -> Tensor: # (..., 10) logits
+        "One logit for each class."
+        x = windows.reshape(-1, 1, 28, 28)
+        return self.layers(x / x.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)).view(*windows.shape[:-2], 10)
+
+    @torch.no_grad()
+    def name(
+        self,
+        windows: Tensor, # (..., 28, 28)
+    ) -> Tensor: # (...) int64, 0 to 9
+        "What it reads."
+        return torch.cat([self(w).argmax(-1) for w in windows.reshape(-1, 28, 28).split(4096)]).view(windows.shape[:-2])
+
+
+def train_reader(
+    images: Tensor, # (n, 28, 28) uint8, single training digits
+    labels: Tensor, # (n,)
+    steps: int = 1500, # of Adam, 64 digits each
+    seed: int = 0, # of first weights, choice and shifts
+) -> Reader: # ready to read
+    "Learn to read from single digits, each moved by up to 2 pixels, as a found place may be off by that."
+    g = torch.Generator().manual_seed(seed)
+    reader = Reader()
+    for p in reader.parameters():
+        if p.dim() > 1: nn.init.kaiming_uniform_(p, generator=g)
+        else: nn.init.zeros_(p)
+    optimizer = torch.optim.Adam(reader.parameters(), lr=2e-3)
+    padded = F.pad(images, (2, 2, 2, 2)).unfold(1, 28, 1).unfold(2, 28, 1)
+    for step in range(steps):
+        for group in optimizer.param_groups: group['lr'] = 2e-3 * (1 - step / steps)
+        k, down, right = (torch.randint(high, (64,), generator=g) for high in (len(images), 5, 5))
+        loss = F.cross_entropy(reader(padded[k, down, right].float() / 255), labels[k])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return reader.eval().requires_grad_(False)
+
+
+# ---- how sharp are they?
+
+def sharpness(
+    frames: Tensor, # (B, T, 1, S, S) in [0, 1]
+) -> dict: # each (B, T): 'ink', 'entropy' and 'crisp'
+    "Ink: sum of the pixels. Entropy: nats of a frame whose pixels are lit with these chances: how unsure the picture says it is. Crisp: ink-weighted mean pixel, 1 for pure white on black."
+    x = frames.flatten(2)
+    ink = x.sum(2)
+    return dict(ink=ink, entropy=-(torch.xlogy(x, x) + torch.xlogy(1 - x, 1 - x)).sum(2), crisp=(x * x).sum(2) / ink.clamp(min=1e-6))
+
+
+# ---- what do the units do?
+
+def straightened(x):
+    "Series along the last dimension without their best straight line."
+    t = torch.linspace(-1, 1, x.shape[-1], dtype=x.dtype)
+    x = x - x.mean(-1, keepdim=True)
+    return x - t * (x * t).sum(-1, keepdim=True) / (t * t).sum()
+
+
+def autocorrelation(
+    x: Tensor, # (..., T) series
+    lags: int, # L, at most T
+) -> Tensor: # (..., L): lag 0, where it is 1, to L-1
+    "Correlation of a series, its straight line removed, with itself later: mean over the pairs there are, over the variance."
+    x, T = straightened(x.double()), x.shape[-1]
+    sums = torch.stack([(x[..., :T - k] * x[..., k:]).sum(-1) / (T - k) for k in range(lags)], -1)
+    return sums / sums[..., :1].clamp(min=1e-30)
+
+
+def rhythm(
+    x: Tensor, # (..., T) series
+) -> dict: # each (...): 'share', 'period' and 'return'
+    """Is there an order in time?
+
+    Share: of the variance (straight line removed), in the strongest of the periods T, T/2, T/3, ... Period: that one, in frames.
+    Return: the highest autocorrelation after it has first fallen below zero: near 1 if the series repeats itself, near 0 if it only fades."""
+    power = torch.fft.rfft(straightened(x.double()))[..., 1:].abs()**2
+    if x.shape[-1] % 2 == 0: power[..., -1] /= 2 # every other frequency stands for two coefficients
+    top, k = power.max(-1)
+    r = autocorrelation(x, x.shape[-1] * 3 // 4)
+    later = (r < 0).cumsum(-1) > 0
+    back = torch.where(later, r, 0.).amax(-1)
+    return dict(share=top / power.sum(-1).clamp(min=1e-30), period=x.shape[-1] / (k + 1).double(), **{'return': back})
+
+
+# ---- the experiment
+
+CONVENTIONS = dict(
+    frames='`ahead`: frame 1 follows the input. `back`: backwards, frame 1 is the last of the input, frame 11 the one before the input. '
+           '`again`: the frames before the input (the first is frame 11), from the future predictor, which was shown the input backwards.',
+    error='Pixels between the corner that `track` finds and the true one, digits assigned so that the total is least; median and quartiles over clips and digits. '
+          '`own_error`: each digit to itself. `confused`: share of frames in which the two differ. `chance`: `error` against the path of the clip before. `still`: of digits that stay where they were last seen.',
+    names='Share of digits that the reader names rightly, at the place found (`names_found`) and at the true place (`names_true`).',
+    brightness='Of the found digits, brightest first, 1 for a digit as it is; median over clips.', pace='Pixels that a found digit moves from frame to frame, median.',
+    nats='Cross-entropy, summed over a frame, averaged over clips; `floor` that of the truth itself, `mean_frame` that of always saying the mean training frame.',
+    sharpness='Averages over clips: `ink`: sum of pixels; `entropy`: nats that the picture itself claims to be unsure of; `crisp`: mean pixel, weighted by ink; '
+              '`variety`: variance of a pixel over clips, summed over pixels.',
+    rhythm='Of h, c and the opened gates of units drawn at random, see `rhythm` in experiments/far.py; frames 21 and later. `life`: standard deviation over the last 20 frames, divided by that over the first 20.')
+
+
+def quartiles(x):
+    "Of all but the last dimension: median, q1 and q3 for each frame."
+    q = torch.quantile(x.flatten(0, -2).double(), torch.tensor([.5, .25, .75], dtype=torch.float64), dim=0)
+    return dict(median=q[0], q1=q[1], q3=q[2])
+
+
+class Tally:
+    "Measures batch after batch, and sums up."
+    def __init__(
+        self,
+        reader: Reader | None, # None: what is shown has no names
+        places: bool = True, # look for the digits?
+    ): self.reader, self.places, self.kept, self.pixels = reader, places, {}, []
+
+    def keep(self, **values):
+        "Values of a batch, each (B, ..., T)."
+        for k, v in values.items(): self.kept.setdefault(k, []).append(v)
+
+    @torch.no_grad()
+    def add(
+        self,
+        frames: Tensor, # (B, T, 1, S, S) in [0, 1], what is measured
+        digits: Tensor, # (B, N, h, w) in [0, 1]
+        corners: Tensor, # (B, N, T, 2), the true ones
+        labels: Tensor | None, # (B, N); None: no names
+        logits: Tensor | None = None, # of the frames: for nats
+        truth: Tensor | None = None, # (B, T, 1, S, S): for nats
+    ):
+        "Look at a batch."
+        self.keep(**sharpness(frames))
+        self.pixels.append((len(frames), frames.flatten(2).sum(0), (frames.flatten(2)**2).sum(0)))
+        if logits is not None: self.keep(nats=F.binary_cross_entropy_with_logits(logits, truth, reduction='none').flatten(2).sum(2), floor=sharpness(truth)['entropy'])
+        reads = self.reader is not None and labels is not None
+        if reads: self.keep(names_true=(self.reader.name(cut(frames, corners)) == labels[..., None]).double())
+        if not self.places: return
+        found, brightness = track(frames, digits)
+        own, error = path_errors(found, corners)
+        self.keep(error=error, own_error=own, confused=(own.sum(1) > error.sum(1) + 1e-4).double(), brightness=brightness.sort(1, descending=True).values,
+                  pace=(found[:, :, 1:] - found[:, :, :-1]).float().norm(dim=-1))
+        if len(corners) > 1: self.keep(chance=path_errors(found, corners.roll(1, 0))[1])
+        if reads: self.keep(names_found=(self.reader.name(cut(frames, found)) == labels[..., None]).double())
+
+    def summary(self) -> dict: # name -> per frame
+        "See `CONVENTIONS`."
+        found = {}
+        for k, v in self.kept.items():
+            v = torch.cat(v)
+            if k in ('error', 'own_error', 'chance', 'still'): found[k] = quartiles(v)
+            elif k == 'brightness': found[k] = v.double().median(0).values
+            elif k == 'pace': found[k] = v.double().flatten(0, 1).median(0).values
+            else: found[k] = v.double().flatten(0, -2).mean(0)
+        n, total, squares = (sum(p[i] for p in self.pixels) for i in range(3))
+        return found | dict(variety=(squares / n - (total / n)**2).clamp(min=0).sum(-1))
+
+
+@torch.no_grad()
+def look(
+    model: VideoLSTM, # composite, on the CPU
+    source: MovingDigits, # its `past` may be longer than `PAST`: the model is shown the last frames of it
+    labels: Tensor | None, # (digits of the source,): their names; None: they have none
+    n_clips: int, # how many
+    reader: Reader | None = None, # see `train_reader`
+    mean: Tensor | None = None, # (1, S, S) the mean frame of training, for its nats
+    back: bool = True, # measure the reconstruction and what lies before it, too?
+    truth: bool = False, # and the true frames?
+    batch: int = 10, # clips at a time
+) -> dict: # 'ahead', 'back', 'again', 'truth', each as `Tally.summary` gives it, those that were asked for
+    "Run a model beyond its clips, in both directions of time, and measure."
+    tallies = dict(ahead=Tally(reader), **dict(back=Tally(reader)) if back else {}, **dict(again=Tally(reader)) if back and source.past > PAST else {}, **dict(truth=Tally(reader, False)) if truth else {})
+    for first in range(0, n_clips, batch):
+        n = min(batch, n_clips - first)
+        which, corners = source.plan(first, n)
+        clips, digits = source.clips(first, n), source.digits[which].float() / (255 if source.digits.dtype == torch.uint8 else 1)
+        names, now = None if labels is None else labels[which], source.past
+        past, future = clips[:, now - PAST:now], clips[:, now:]
+        out = model(past, source.future, now)
+        ahead = dict(digits=digits, corners=corners[:, :, now:], labels=names)
+        tallies['ahead'].add(out.future, logits=out.future_logits, truth=future, **ahead)
+        tallies['ahead'].keep(still=path_errors(corners[:, :, now - 1:now].expand(-1, -1, source.future, -1), corners[:, :, now:])[1])
+        if mean is not None: tallies['ahead'].keep(mean_frame=F.binary_cross_entropy_with_logits(mean.clamp(.002, .998).logit().expand_as(future), future, reduction='none').flatten(2).sum(2))
+        if truth: tallies['truth'].add(future, **ahead)
+        if back:
+            before = dict(digits=digits, corners=corners[:, :, :now].flip(2), labels=names)
+            tallies['back'].add(out.reconstruction, logits=out.reconstruction_logits, truth=clips[:, :now].flip(1), **before)
+        if 'again' in tallies:
+            mirrored = model(past.flip(1), now - PAST, 1)
+            before['corners'] = before['corners'][:, :, PAST:]
+            tallies['again'].add(mirrored.future, logits=mirrored.future_logits, truth=clips[:, :now - PAST].flip(1), **before)
+    return {k: t.summary() for k, t in tallies.items()}
+
+
+def boxes(
+    n: int, # how many
+    seed: int = 0, # which
+) -> Tensor: # (n, 28, 28) uint8
+    "Hollow rectangles, 12 to 20 pixels wide and high, with strokes of 3 pixels: what no digit looks like."
+    g, x = torch.Generator().manual_seed(seed), torch.zeros(n, 28, 28, dtype=torch.uint8)
+    for picture in x:
+        h, w = torch.randint(12, 21, (2,), generator=g).tolist()
+        top, left = 14 - h // 2, 14 - w // 2
+        picture[top:top + h, left:left + w] = 255
+        picture[top + 3:top + h - 3, left + 3:left + w - 3] = 0
+    return x
+
+
+def control_of(
+    model: VideoLSTM, # whose shape it gets
+    mean: Tensor, # (1, S, S) the mean frame of training
+    seed: int = 0, # of the weights
+) -> VideoLSTM: # as a training begins
+    "The same network with random weights."
+    control = VideoLSTM(model.config, torch.Generator().manual_seed(seed)).eval()
+    control.set_output_bias(mean)
+    return control
+
+
+@torch.no_grad()
+def rhythms(
+    series: Tensor, # (..., T)
+    start: int = 20, # frames that are left out at the beginning
+) -> dict: # 'share', 'return': median, q1, q3; 'life'; 'periods': share of series whose strongest period is the (T - start)/1, /2, ... 10
+    "What `rhythm` finds in many series."
+    T = series.shape[-1]
+    start = min(start, T // 4)
+    found, late = rhythm(series[..., start:]), min(20, T // 2)
+    flat = lambda x: {k: v[0] for k, v in quartiles(x.flatten()[:, None]).items()}
+    k = ((T - start) / found['period']).round().long().flatten()
+    return dict(share=flat(found['share']), **{'return': flat(found['return'])}, life=series[..., -late:].std(-1).mean() / series[..., :late].std(-1).mean().clamp(min=1e-12),
+                periods=torch.bincount(k.clamp(max=11), minlength=12)[1:11] / len(k), frames=T - start)
+
+
+def run(context):
+    "Reader, far future and past, crowds, speeds, kinds, activity; at the end, with trainings of its own, the class that was left out."
+    s = context.settings
+    model = load_pretrained(None if s.model == 'bundled' else s.model)
+    if model.config.output != 'bernoulli' or model.reconstruction_decoder is None or model.future_decoder is None:
+        raise ValueError(f'model is {s.model!r}; expected a composite model of pixels')
+    test_labels = load_digits(context.digits, 'test')[1]
+    mean = MeanFrame.from_clips(context.train_clips(seed=s.seed), 20 if context.quick else 1000).mean.cpu()
+    control, made = control_of(model, mean, s.seed), []
+    context.note(conventions=CONVENTIONS, model=dict(name=s.model, units=model.config.hidden_size, layers=model.config.num_layers, card=getattr(model, 'card', {})),
+                 control='the same network with random weights and the mean training frame as output bias, as a training begins')
+
+    def source(digits=None, past=PAST, future=2 * NEAR, **options):
+        return MovingDigits(context.digits if digits is None else digits, split='test', seed=s.test_seed, past=past, future=future, **options)
+
+    def reader():
+        if not made:
+            known = context.digits if context.digits == 'embedded' else f'{context.digits}+embedded'
+            made.append(train_reader(*load_digits(known, 'train'), s.reader_steps, s.seed))
+        return made[0]
+
+    def read():
+        found = {}
+        for name in dict.fromkeys((context.digits, 'embedded')):
+            images, labels = load_digits(name, 'test')
+            found[name] = (reader().name(images.float() / 255) == labels).double().mean()
+        return dict(kind='reader', seed=s.seed, steps=s.reader_steps, parameters=sum(p.numel() for p in reader().parameters()), accuracy=found)
+
+    def far(who, n, **options):
+        found = look(who, source(past=PAST + s.behind, future=s.ahead), test_labels, n, reader(), mean, **options)
+        ahead = found['ahead']
+        drift = {f'{limit} pixels': frames_until(ahead['error']['median'], limit) for limit in (2, 5, 10)}
+        drift |= {'half of the names wrong': frames_until(-ahead['names_found'], -.5), 'worse than the mean frame': frames_until(ahead['nats'] - ahead['mean_frame'], 0)}
+        return dict(clips=n, drift=drift, **found)
+
+    def other(**options):
+        digits = options.get('digits')
+        labels = test_labels if digits is None else load_digits(digits, 'test')[1] if isinstance(digits, str) else None
+        return dict(clips=s.other_clips, **look(model, source(**options), labels, s.other_clips, reader(), mean))
+
+    def units_of(who, n):
+        from lstm_video_repr.pictures import unit_activity
+        clips = source(past=PAST + s.behind, future=s.ahead)
+        g = torch.Generator().manual_seed(s.seed)
+        chosen = torch.randperm(who.config.hidden_size, generator=g)[:s.units]
+        past = clips.clips(0, n)[:, s.behind:s.behind + PAST]
+        with torch.no_grad(): acts = unit_activity(who, past, 'future', s.ahead)
+        found = {k: getattr(acts, k)[..., chosen].transpose(1, 2) for k in 'hcifgo'}
+        return dict(clips=n, units=len(chosen), autocorrelation=autocorrelation(found['h'][..., min(20, s.ahead // 4):], s.ahead // 2).mean((0, 1)), **{k: rhythms(v) for k, v in found.items()})
+
+    def paths():
+        clips = source(past=PAST + s.behind, future=s.ahead)
+        series = clips.plan(0, s.activity_clips)[1][:, :, PAST + s.behind:].transpose(2, 3).double()
+        return dict(kind='activity', model='true paths', autocorrelation=autocorrelation(series[..., min(20, s.ahead // 4):], s.ahead // 2).mean((0, 1, 2)), paths=rhythms(series))
+
+    context.part('reader', read)
+    context.part('far, model', lambda: dict(kind='far', model='model', seed=s.test_seed, **far(model, s.clips, truth=True)))
+    context.part('far, random weights', lambda: dict(kind='far', model='random weights', seed=s.test_seed, **far(control, s.control_clips, back=False)))
+    for n in s.crowds: context.part(f'{n} digits', lambda n=n: dict(kind='crowd', digits=n, **other(n_digits=n)))
+    for v in s.speeds: context.part(f'speed {v}', lambda v=v: dict(kind='speed', step=v, **other(step=v)))
+    images = load_digits(context.digits, 'test')[0]
+    for name, digits in {context.digits: None, 'embedded': 'embedded', 'mirrored': images.flip(2), 'boxes': boxes(200, s.seed)}.items():
+        context.part(f'kind {name}', lambda name=name, digits=digits: dict(kind='kind', digits=name, **other(digits=digits)))
+    context.part('activity, model', lambda: dict(kind='activity', model='model', **units_of(model, s.activity_clips)))
+    context.part('activity, random weights', lambda: dict(kind='activity', model='random weights', **units_of(control, s.activity_clips)))
+    context.part('activity, true paths', paths)
+    for without in (False, True): context.part(f'class {s.held_out} {"left out" if without else "seen"}', lambda without=without: held_out(context, without, reader()))
+
+
+def held_out(context, without, reader):
+    "Train with or without a class; measure on clips of nothing but that class, and on clips without it."
+    s = context.settings
+    images, labels = load_digits(context.digits, 'train')
+    model = VideoLSTM.composite(hidden_size=s.held_out_units, seed=s.seed)
+    clips = MovingDigits(images[labels != s.held_out] if without else images, seed=s.seed, device=context.device)
+    history = context.train(model, clips, steps=s.held_out_steps, batch_size=64)
+    model = model.cpu().eval()
+    images, labels = load_digits(context.digits, 'test')
+    found = {}
+    for name, keep in {'this class': labels == s.held_out, 'other classes': labels != s.held_out}.items():
+        source = MovingDigits(images[keep], seed=s.test_seed, past=PAST, future=NEAR)
+        found[name] = look(model, source, labels[keep], s.other_clips, reader)
+    return dict(kind='class', digit=s.held_out, left_out=without, seed=s.seed, units=s.held_out_units, steps=history.rows[-1]['step'], clips=s.other_clips, **found)
