@@ -93,7 +93,7 @@ class StepSoftmax(nn.Module):
         super().__init__()
         if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1: raise ValueError(f'dropout is {dropout!r}; expected a chance in [0, 1)')
         self.dropout = dropout
-        self.linear = nn.Linear(_whole(input_size, 'input_size'), _whole(n_classes, 'n_classes', 2))
+        self.linear = nn.utils.skip_init(nn.Linear, _whole(input_size, 'input_size'), _whole(n_classes, 'n_classes', 2))    # filled below
         nn.init.xavier_uniform_(self.linear.weight, generator=generator or torch.Generator().manual_seed(0))
         nn.init.zeros_(self.linear.bias)
 
