@@ -8,6 +8,7 @@ __all__ = ['DIRECTIONS', 'heading', 'LabelledDigits', 'StepSoftmax', 'LSTMClassi
 
 # %% ../nbs/11_actions.ipynb #f2cb3215
 import copy, math
+from pathlib import Path
 import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ class LabelledDigits:
         step: float | tuple[float, float] = .1, # speed, as a share of the way across per frame; or a range (low, high)
         split: str = 'train', # digits to take where `digits` is a name: 'train' or 'test'
         seed: int = 0, # another seed, other clips
-        folder=None, # folder that has MNIST, see `mnist_digits`
+        folder: str | Path | None = None, # folder that has MNIST, see `mnist_digits`
     ):
         images, names = _digits_and_labels(digits, split, folder)
         n_clips, frames = _whole(n_clips, 'n_clips'), _whole(frames, 'frames', 3)
