@@ -30,6 +30,10 @@ def _describe(x):
     "What came, for an error message."
     return f'{str(x.dtype).replace("torch.", "")} of shape {tuple(x.shape)}' if isinstance(x, (Tensor, np.ndarray)) else f'{type(x).__name__} {str(x)[:60]!r}'
 
+def _floats(frames):
+    "Pixels in [0, 1]."
+    return frames.float().div_(255) if frames.dtype == torch.uint8 else frames
+
 def _send(x, device):
     "A CPU tensor's copy on `device`, without waiting for a GPU to finish what it is doing."
     return x.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' and not x.is_cuda else x.to(device)
@@ -324,9 +328,11 @@ class MovingDigits:
         n:int # number of clips
     )->Tensor: # (n, past + future, 1, S, S) float32 in [0, 1]
         "Clips first, first + 1, ..., first + n - 1."
+        return _floats(self._paint(first, n))
+
+    def _paint(self, first, n): # as `clips`, in the dtype of the digits
         which, corners = self.plan(first, n)
-        frames = render(self.digits[_send(which, self.device)], corners, self.image_size)
-        return frames.float().div_(255) if frames.dtype == torch.uint8 else frames
+        return render(self.digits[_send(which, self.device)], corners, self.image_size)
 
     def sample(self,
         n:int # number of clips
@@ -340,8 +346,9 @@ class MovingDigits:
         n:int # number of clips
     )->Tuple[Tensor, Tensor]: # (n, past, 1, S, S) and (n, future, 1, S, S)
         "The next `n` clips, cut into what a model is shown and what comes after."
-        x = self.sample(n)
-        return x[:, :self.past], x[:, self.past:]
+        x = self._paint(self.index, n)
+        self.index += n
+        return _floats(x[:, :self.past]), _floats(x[:, self.past:]) # two smaller pieces of memory are had sooner than one large one
 
     def batches(self,
         batch_size:Optional[int]=None, # clips in a batch; None: `self.batch_size`
