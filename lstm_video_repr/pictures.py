@@ -390,15 +390,15 @@ def strongest(
 # %% ../nbs/08_pictures.ipynb #d8d45b55
 _DIVERGING = matplotlib.colormaps['RdBu_r']
 
-def _tiles(weights, scale: str = 'each') -> np.ndarray:
-    "Weights `(N, 1 or 3, H, W)` or `(N, H, W)` as pictures `(N, H, W, 1 or 3)`, uint8: 128 is zero, 1 and 255 are minus and plus the largest."
+def _tiles(weights, scale: str = 'each', shades: int = 127) -> np.ndarray:
+    "Weights `(N, 1 or 3, H, W)` or `(N, H, W)` as pictures `(N, H, W, 1 or 3)`, uint8: 128 is zero, 1 and 255 are minus and plus the largest; so many shades up and down."
     x = _array(weights).astype(np.float32)
     x = x[:, None] if x.ndim == 3 else x
     if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape: raise ValueError(f'weights: expected (N, C, H, W) with C = 1 or 3, or (N, H, W), got shape {tuple(np.shape(weights))}')
     if not np.isfinite(x).all(): raise ValueError('weights: expected finite values, got NaN or infinite ones')
     if scale not in ('each', 'all'): raise ValueError(f"scale: expected 'each' or 'all', got {scale!r}")
     top = np.abs(x).max((1, 2, 3) if scale == 'each' else None, keepdims=True)
-    return np.rint(x / np.where(top > 0, top, 1) * 127 + 128).astype(np.uint8).transpose(0, 2, 3, 1)
+    return np.rint(np.rint(x / np.where(top > 0, top, 1) * shades) * (127 / shades) + 128).astype(np.uint8).transpose(0, 2, 3, 1)
 
 def _tinted(tile: np.ndarray) -> np.ndarray:
     "A tile as colours: one channel diverges from white; three stay as they are, around grey."
@@ -417,7 +417,7 @@ def show_features(
 ) -> Figure:                       # a closed matplotlib figure
     "A mosaic of weights, zero in white, positive in red, negative in blue (three channels: around grey). `ValueError` for other shapes and unknown units."
     units = strongest(weights, n) if units is None else _units(units, len(weights))
-    tiles = _tiles(weights[units], scale)
+    tiles = _tiles(weights[units], scale, shades=25)                         # few shades: small files
     columns = min(len(units), 20) if columns is None else _whole(columns, 'columns')
     side = min(width / columns, 1.3)
     gap, foot, top = side * .06, (.11 if numbers else 0), .34 if title else .04
@@ -427,7 +427,7 @@ def show_features(
     ax = fig.add_axes((0, 0, 1, 1))
     for k, (unit, tile) in enumerate(zip(units, tiles)):
         x, y = k % columns * side + gap/2, top + k // columns * (high + gap + foot)
-        ax.imshow(_tinted(tile), extent=(x, x + side - gap, y + high, y), interpolation='antialiased')
+        ax.imshow(_tinted(tile), extent=(x, x + side - gap, y + high, y), interpolation='nearest' if side * 130 > tiles.shape[2] else 'antialiased')
         if numbers: ax.text(x + (side - gap)/2, y + high + .015, str(unit), ha='center', va='top', size=5.5, color=INK_COLOR)
     if title: ax.text(gap/2, .05, title, va='top', size=11, weight='bold', color=INK_COLOR)
     range_ = 'each tile by its own largest weight' if scale == 'each' else f'deepest colour: {np.abs(_array(weights[units])).max():.2g}'
@@ -615,7 +615,7 @@ _LINES = dict(h='#1b1f24', c='#0072b2', g='#009e73', i='#d55e00', f='#8e4fa8', o
 def _draw_unit(story, unit, width, title) -> Figure:
     "Features, lines and frames of one unit, on one figure measured in inches."
     tiles = {} if story['inputs'] is None else dict(zip(GATES, _tiles(story['inputs'][unit])))
-    if story['outputs'] is not None: tiles['output feature'] = _tiles(story['outputs'][unit:unit + 1])[0]
+    if story['outputs'] is not None: tiles['output feature'] = _tiles(story['outputs'][unit][None])[0]
     steps, T, left = len(story['numbers']), story['past'], 1.15
     cell, side = (width - left - .1) / steps, min(1.45, (width - left) / 5 - .15)
     shape = next(iter(story['rows'].values()))[2].shape

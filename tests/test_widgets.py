@@ -1,4 +1,4 @@
-"The frame stepper in a real browser, opened from the disk, and its Python half."
+"The frame stepper and the feature browser in a real browser, opened from the disk, and their Python halves."
 import base64
 import io
 import json
@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from lstm_video_repr import training
-from lstm_video_repr.pictures import Row, animate, show_strip
-from lstm_video_repr.widgets import FrameStepper, save_page, stepper_assets, stepper_html
+from lstm_video_repr.models import VideoLSTM
+from lstm_video_repr.pictures import Row, animate, feature_images, show_strip, strongest, unit_activity
+from lstm_video_repr.widgets import FeatureBrowser, FrameStepper, save_page, widget_assets, widget_html
 
 
 def clip(frames, side=24, channels=1, seed=0):
@@ -47,7 +48,7 @@ def visit(browser):
         page.on('console', lambda m: troubles.append(f'console: {m.text}') if m.type == 'error' else None)
         page.on('pageerror', lambda e: troubles.append(f'error: {e}'))
         page.goto(path.resolve().as_uri())
-        page.wait_for_selector('.lvr-film')
+        page.wait_for_selector('.lvr-film', state='attached')
         return page
 
     yield visit
@@ -175,9 +176,9 @@ def test_text_is_readable_in_light_and_dark(visit, stepper, tmp_path, scheme):
 
 @pytest.mark.browser
 def test_a_site_theme_wins(visit, stepper, tmp_path):
-    html = stepper_html(stepper)
+    html = widget_html(stepper)
     path = tmp_path / 'site.html'
-    path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body style="--color-foreground-primary: rgb(1, 2, 3); --jp-ui-font-color1: rgb(9, 9, 9)">{html}{stepper_assets()}')
+    path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body style="--color-foreground-primary: rgb(1, 2, 3); --jp-ui-font-color1: rgb(9, 9, 9)">{html}{widget_assets()}')
     page = visit(path, color_scheme='dark')
     assert page.evaluate('getComputedStyle(document.querySelector(".lvr")).color') == 'rgb(1, 2, 3)'
 
@@ -234,7 +235,7 @@ def test_any_number_of_frames(visit, tmp_path, frames):
 def test_saved_state_brings_a_stepper_back(visit, stepper, tmp_path):
     saved = json.loads(json.dumps({k: v for k, v in stepper.get_state().items() if k != 'layout'}))
     path = tmp_path / 'saved.html'
-    path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body>{stepper_html(saved)}{stepper_assets()}')
+    path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body>{widget_html(saved)}{widget_assets()}')
     page = visit(path)
     page.get_by_role('slider').focus()
     page.keyboard.press('ArrowRight')
@@ -246,7 +247,7 @@ def test_saved_state_brings_a_stepper_back(visit, stepper, tmp_path):
 def test_index_reaches_the_other_half(stepper):
     assert stepper.get_state('index') == {'index': 3}
     stepper.index = 7
-    assert stepper.get_state('index') == {'index': 7} and '"index": 7' in stepper_html(stepper)
+    assert stepper.get_state('index') == {'index': 7} and '"index": 7' in widget_html(stepper)
     heard = []
     stepper.observe(lambda change: heard.append(change['new']), 'index')
     stepper.set_state({'index': 9})
@@ -275,7 +276,6 @@ def test_a_notebook_gets_a_picture_too(stepper):
 
 @pytest.mark.browser
 def test_output_of_a_real_model(visit, tmp_path):
-    from lstm_video_repr.models import VideoLSTM
     past, future = clip(10)[None], clip(10, seed=1)[None]
     out = VideoLSTM.composite(frame_shape=(1, 24, 24), hidden_size=8)(past, future_steps=15)
     stepper = FrameStepper(past, future, out)
@@ -294,7 +294,7 @@ def test_rows_may_begin_before_the_first_frame_and_end_late():
 
 def test_a_title_cannot_break_out_of_the_page(stepper):
     stepper.title = '</script><b>'
-    assert '</script><b>' not in stepper_html(stepper) and '\\u003c/script>\\u003cb>' in stepper_html(stepper)
+    assert '</script><b>' not in widget_html(stepper) and '\\u003c/script>\\u003cb>' in widget_html(stepper)
 
 
 @pytest.mark.parametrize('bad, message', [
@@ -335,4 +335,221 @@ def test_numbers_of_numpy_and_torch_will_do():
     plain = FrameStepper({'a': Row(clip(5), first=-3)}, past=1, index=2, fps=5.)
     other = FrameStepper({'a': Row(clip(5), first=np.int64(-3))}, past=np.int32(1), index=torch.tensor(2), fps=np.float32(5))
     assert FrameStepper(clip(5), index=np.int64(2), fps=np.float32(5)).index == 2
-    assert stepper_html(other) == stepper_html(plain)
+    assert widget_html(other) == widget_html(plain)
+
+
+# The feature browser
+
+def awake(**kw):
+    "A small composite whose weights are all far from zero."
+    model, g = VideoLSTM.composite(**dict(hidden_size=12, frame_shape=(1, 24, 24)) | kw), torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in model.parameters(): p.copy_(torch.randn(p.shape, generator=g) * .3)
+    return model
+
+
+@pytest.fixture
+def units():
+    "A feature browser on step 3 of the second clip, and what it was made from."
+    model, past, future = awake(), torch.stack([clip(10), clip(10, seed=2)]), torch.stack([clip(10, seed=1), clip(10, seed=3)])
+    return FeatureBrowser(model, past, future, i=1, index=3, title='Twelve units'), model, past, future
+
+
+def chosen(page): return page.evaluate('document.querySelector(".lvr-host").model.get("unit")')
+
+
+def values(widget, unit):
+    "The six values of a unit over time, out of the widget's bytes."
+    k = widget.units.index(unit)
+    data = np.frombuffer(base64.b64decode(widget.activity), np.uint8).reshape(len(widget.units), 6, widget.count)[k].astype(float)
+    return {n: row / 255 if n in 'ifo' else (row - 128) / 127 * (widget.tops[k] if n == 'c' else 1) for n, row in zip('hcifgo', data)}
+
+
+@pytest.mark.browser
+def test_keys_choose_units_and_steps(visit, units, tmp_path):
+    widget = units[0]
+    page = visit(widget.to_html(tmp_path / 'a.html'))
+    pick, time = page.get_by_role('slider', name='Unit'), page.get_by_role('slider', name='Frame')
+    assert (chosen(page), index(page)) == (widget.units[0], 3)
+    time.focus()
+    page.keyboard.press('ArrowRight')
+    assert (chosen(page), index(page)) == (widget.units[0], 4) and time.input_value() == '4'
+    page.keyboard.press('ArrowDown')
+    assert (chosen(page), index(page)) == (widget.units[1], 4) and pick.input_value() == '1'
+    pick.focus()
+    for key, k in (('ArrowRight', 2), ('End', 11), ('ArrowRight', 11), ('ArrowLeft', 10), ('Home', 0), ('ArrowLeft', 0), ('PageDown', 10), ('PageDown', 11)):
+        page.keyboard.press(key)
+        assert (chosen(page), index(page)) == (widget.units[k], 4), key
+    assert pick.get_attribute('aria-valuetext') == f'unit {widget.units[11]}, number 12 of 12'
+    time.focus()
+    page.keyboard.press('End')
+    assert index(page) == 19 and page.get_by_text('the decoder predicts').is_visible()
+    assert page.get_by_role('img', name='model, frame 20').count() == 1
+
+
+@pytest.mark.browser
+def test_what_is_shown_is_the_model(visit, units, tmp_path):
+    "Numbers beside the lines, words for screen readers, and the pixels of frames and weights."
+    widget, model, past, future = units
+    page = visit(widget.to_html(tmp_path / 'a.html'))
+    page.get_by_role('slider', name='Frame').focus()
+    both = [unit_activity(model, past), unit_activity(model, past, 'future', 10)]
+    names = dict(h='output', c='cell', g='candidate', i='input gate', f='forget gate', o='output gate')
+    for _ in range(3):
+        page.keyboard.press('ArrowDown')
+        for _ in range(5): page.keyboard.press('ArrowRight')
+        unit, t = chosen(page), index(page)
+        said = page.get_by_role('slider', name='Frame').get_attribute('aria-valuetext')
+        for k, name in names.items():
+            truth = torch.cat([getattr(x, k) for x in both], 1)[1, t, unit].item()
+            shown = float(page.locator(f'.lvr-{k} b').inner_text().replace('−', '-'))
+            told = float(re.search(rf'{name} (-?[0-9.]+)', said)[1])
+            assert shown == told and shown == pytest.approx(truth, abs=.011 * max(1, abs(widget.tops[widget.units.index(unit)]))), (unit, t, k)
+    assert t == 18 and pixels(page)[::4] == expected(future[1, 8])
+    assert pixels(page, 1)[::4] == pytest.approx(expected(both[1].frames[1, 8]), abs=1)
+
+
+@pytest.mark.browser
+def test_colours_of_weights_have_their_sign(visit, units, tmp_path):
+    widget, model, *_ = units
+    weights = dict(zip(['input gate i', 'forget gate f', 'candidate g', 'output gate o'], feature_images(model).transpose(0, 1)), **{'output feature': feature_images(model, 'future')})
+    for scheme in ('light', 'dark'):
+        page = visit(widget.to_html(tmp_path / 'a.html'), color_scheme=scheme)
+        page.get_by_role('slider', name='Unit').focus()
+        page.keyboard.press('ArrowRight')
+        for name, w in weights.items():
+            canvas = page.get_by_role('img', name=f'{name} of unit {widget.units[1]}')
+            rgb = np.array(canvas.evaluate('c => Array.from(c.getContext("2d").getImageData(0, 0, c.width, c.height).data)')).reshape(24, 24, 4)
+            w = w[widget.units[1], 0].numpy()
+            clear = np.abs(w) > .3 * np.abs(w).max()
+            assert clear.sum() > 50 and (np.sign(rgb[..., 0] - rgb[..., 2])[clear] == np.sign(w)[clear]).all(), (scheme, name)
+            faint = rgb[np.abs(w) < .02 * np.abs(w).max()]
+            assert (faint[:, :3].mean() > 200) == (scheme == 'light') and len(faint), 'zero has the colour of the paper'
+
+
+@pytest.mark.browser
+def test_clicking_and_dragging(visit, units, tmp_path):
+    widget = units[0]
+    page = visit(widget.to_html(tmp_path / 'a.html'))
+    board = page.locator('.lvr-board').bounding_box()
+    for k in (7, 0, 11):
+        page.mouse.click(board['x'] + (k + .5) * board['width'] / 20, board['y'] + 5)
+        assert chosen(page) == widget.units[k]
+        mark = page.locator('.lvr-chosen').bounding_box()
+        assert mark['x'] == pytest.approx(board['x'] + k * board['width'] / 20, abs=1)
+    page.mouse.click(board['x'] + 15 * board['width'] / 20, board['y'] + 5)
+    assert chosen(page) == widget.units[11], 'nothing lies there'
+    page.keyboard.press('ArrowLeft')
+    assert chosen(page) == widget.units[10], 'a click leaves the keys with the units'
+    plot = page.locator('.lvr-plot').first.bounding_box()
+    x = lambda t: plot['x'] + 34 + (t + .5) * (plot['width'] - 34) / 20
+    page.mouse.move(x(2), plot['y'] + 40)
+    page.mouse.down()
+    assert index(page) == 2
+    page.mouse.move(x(15), plot['y'] + 40, steps=3)
+    page.mouse.up()
+    assert index(page) == 15
+    page.get_by_label('Weights in the overview').select_option('input gate i')
+    page.get_by_role('button', name='Play').click()
+    page.wait_for_function('document.querySelector(".lvr-host").model.get("index") != 15')
+    page.keyboard.press('Space')
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_the_browser_is_readable(visit, units, tmp_path, scheme):
+    page = visit(units[0].to_html(tmp_path / 'a.html', title='A page'), color_scheme=scheme)
+    for selector in ('.lvr-title', '.lvr-head .lvr-note', '.lvr-unit', '.lvr-unit b', '.lvr-tiles .lvr-note', '.lvr-screens .lvr-name', '.lvr-key', '.lvr-key b', '.lvr-status', '.lvr-speed'):
+        assert contrast(page, selector) >= 4.5, selector
+
+
+@pytest.mark.browser
+def test_a_phone_is_wide_enough_for_units(visit, units, tmp_path):
+    page = visit(units[0].to_html(tmp_path / 'a.html'), viewport=dict(width=375, height=900), has_touch=True, is_mobile=True)
+    assert page.evaluate('document.documentElement.scrollWidth') <= 375
+    board = page.locator('.lvr-board').bounding_box()
+    page.locator('.lvr-board').tap(position=dict(x=1.5 * board['width'] / 10, y=board['height'] * .75))
+    assert chosen(page) == units[0].units[11], 'ten in a row'
+    assert page.locator('.lvr-frame').first.bounding_box()['width'] > 100
+
+
+@pytest.mark.browser
+def test_steppers_and_browsers_on_one_page(visit, units, stepper, tmp_path):
+    saved = json.loads(json.dumps({k: v for k, v in units[0].get_state().items() if k != 'layout'}))
+    path = tmp_path / 'all.html'
+    path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body>{widget_html(stepper)}{widget_html(saved)}{widget_assets()}')
+    page = visit(path)
+    assert page.locator('.lvr').count() == 2 and page.locator('.lvr-features').count() == 1
+    page.get_by_role('slider', name='Unit').focus()
+    page.keyboard.press('ArrowRight')
+    assert page.evaluate('document.querySelectorAll(".lvr-host")[1].model.get("unit")') == units[0].units[1] and (index(page, 0), index(page, 1)) == (3, 3)
+
+
+@pytest.mark.browser
+def test_without_scripts_there_is_a_unit(browser, units, tmp_path):
+    path = units[0].to_html(tmp_path / 'a.html')
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path.resolve().as_uri())
+    image = page.get_by_role('img', name='Features and activity of a unit: Twelve units')
+    assert image.is_visible() and image.bounding_box()['height'] > 200
+    context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('kw, more, sheets', [
+    (dict(num_layers=2, conditional_future=True), {}, 1), (dict(num_layers=2), dict(layer=0), 4), (dict(frame_shape=(3, 24, 24), output='gaussian'), dict(decoder='reconstruction', steps=4), 5),
+    (dict(hidden_size=1), dict(steps=1), 5)], ids=['top of two', 'first of two', 'colour, backwards', 'one unit'])
+def test_other_models(visit, tmp_path, kw, more, sheets):
+    model, channels = awake(**kw), kw.get('frame_shape', (1,))[0]
+    widget = FeatureBrowser(model, torch.stack([clip(5, channels=channels)] * 2), **more)
+    assert len(widget.features) == sheets and widget.count == 5 + more.get('steps', 5)
+    if more.get('decoder'): assert widget.numbers == [1, 2, 3, 4, 5, 5, 4, 3, 2]
+    page = visit(widget.to_html(tmp_path / 'a.html'))
+    page.get_by_role('slider', name='Unit').focus()
+    page.keyboard.press('End')
+    page.get_by_role('slider', name='Frame').focus()
+    page.keyboard.press('End')
+    assert (chosen(page), index(page)) == (widget.units[-1], widget.count - 1) and page.locator('.lvr-weights').count() == sheets
+
+
+def test_bytes_are_close_to_the_truth(units):
+    widget, model, past, future = units
+    both = [unit_activity(model, past), unit_activity(model, past, 'future', 10)]
+    for unit in widget.units:
+        for k, got in values(widget, unit).items():
+            truth = torch.cat([getattr(x, k) for x in both], 1)[1, :, unit].numpy()
+            np.testing.assert_allclose(got, truth, atol=.5 / (255 if k in 'ifo' else 127) * max(1, np.abs(truth).max()) + 1e-3)
+
+
+def test_units_of_the_browser(units):
+    widget, model, past, future = units
+    assert widget.units == strongest(feature_images(model, 'future')) and widget.unit == widget.units[0]
+    assert FeatureBrowser(model, past, units=[3, 1], unit=1).units == [3, 1]
+    assert FeatureBrowser(model, past, n=4).units == widget.units[:4]
+    heard = []
+    widget.observe(lambda change: heard.append(change['new']), 'unit')
+    widget.set_state({'unit': widget.units[5]})
+    widget.unit = widget.units[2]
+    assert heard == [widget.units[5], widget.units[2]]
+    with pytest.raises(ValueError, match='unit: expected one of the 12 units shown'): widget.unit = 12
+    assert widget.unit == widget.units[2]
+
+
+def test_a_browser_leaves_a_picture_and_an_id(units):
+    widget, model, past, future = units
+    data, _ = widget._repr_mimebundle_()
+    image = Image.open(io.BytesIO(base64.b64decode(data['image/png'])))
+    assert image.format == 'PNG' and image.width > 800 and data['text/plain'] == 'FeatureBrowser(12 units, 20 steps)'
+    assert FeatureBrowser(model, past, future, i=1, index=3, title='Twelve units').model_id[:24] == widget.model_id[:24] != FeatureBrowser(model, past, future).model_id[:24]
+    before, widget.unit = widget._still_png(), widget.units[1]
+    assert widget._still_png() != before
+
+
+@pytest.mark.parametrize('bad, message', [
+    (dict(units=[12]), 'units: expected numbers from 0 to 11, got [12]'), (dict(units=[]), 'units: expected'), (dict(unit=99), 'unit: expected one of'), (dict(index=20), 'index: expected 0 to 19'),
+    (dict(decoder='encoder'), 'decoder: expected one of'), (dict(layer=1), 'layer: expected'), (dict(i=2), 'i: expected a clip number from 0 to 1'), (dict(steps=0), 'steps: expected'),
+    (dict(past=torch.zeros(1, 2, 1, 8, 8)), 'past has shape'), (dict(future=torch.zeros(1, 2, 1, 24, 24)), 'future: expected 2 clips'), (dict(n=0), 'n: expected'), (dict(fps=0), 'fps: expected')])
+def test_a_bad_browser_is_named(units, bad, message):
+    _, model, past, _ = units
+    with pytest.raises(ValueError, match=re.escape(message)): FeatureBrowser(**dict(model=model, past=past) | bad)

@@ -1,21 +1,6 @@
 // The frame stepper. It draws frames out of sprite sheets; `index` is all that it tells the kernel, and it never waits for an answer.
 // It runs in JupyterLab (through anywidget) and in any page that gives it an object with get, set, on, off and save_changes.
 
-const make = (tag, className, attributes = {}, ...children) => {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
-};
-
-const load = src => new Promise((done, failed) => {
-  const image = new Image();
-  image.onload = () => done(image);
-  image.onerror = () => failed(new Error('a sprite sheet could not be read'));
-  image.src = src;
-});
-
 async function render({ model, el }) {
   const rows = model.get('rows'), count = model.get('count'), first = model.get('first'), past = model.get('past');
   const sheets = await Promise.all(rows.map(row => load(row.sheet)));
@@ -24,14 +9,7 @@ async function render({ model, el }) {
   const kind = number => past === null ? '' : isPast(number) ? 'past' : 'future';
   const called = (row, number) => row.notes.length && past !== null ? row.notes[isPast(number) ? 0 : 1] : row.name;
 
-  // Copy frame `number` of a row into a canvas rectangle; false where the row has no such frame.
-  const paint = (context, r, number, x, y, w, h) => {
-    const row = rows[r], k = number - row.first;
-    if (k < 0 || k >= row.count) return false;
-    const sx = (k % row.columns) * row.width, sy = Math.floor(k / row.columns) * row.height;
-    context.drawImage(sheets[r], sx, sy, row.width, row.height, x, y, w, h);
-    return true;
-  };
+  const paint = (context, r, ...place) => paintFrame(context, rows[r], sheets[r], ...place);
 
   // Large frames, side by side
   const panels = rows.map(row => {
@@ -41,12 +19,7 @@ async function render({ model, el }) {
     return { note, gap, canvas, node: make('div', 'lvr-panel', {}, make('div', 'lvr-caption', {}, name, note), screen) };
   });
 
-  // Controls
-  const play = make('button', 'lvr-button', { type: 'button' });
-  const slider = make('input', 'lvr-slider', { type: 'range', min: 0, max: count - 1, step: 1, 'aria-label': 'Frame' });
-  const speed = make('select', 'lvr-speed', { 'aria-label': 'Speed' });
-  for (const [value, text] of [[.25, '¼×'], [.5, '½×'], [1, '1×'], [2, '2×'], [4, '4×']]) speed.append(make('option', '', { value }, text));
-  speed.value = '1';
+  const player = makePlayer(model, count, 'Frame'), { play, slider, speed, index, go, stop, toggle } = player;
   const status = make('div', 'lvr-status');
 
   // Film strip: one canvas per row, with a marker and a bar in the colours of past and future
@@ -66,14 +39,6 @@ async function render({ model, el }) {
   root.style.setProperty('--lvr-seen', past === null ? '0%' : `${100 * Math.max(0, seen - .5) / Math.max(1, count - 1)}%`);
   root.classList.toggle('lvr-plain', past === null);
   el.replaceChildren(root);
-
-  const index = () => model.get('index');
-  const go = k => {
-    k = Math.max(0, Math.min(count - 1, Math.round(k)));
-    if (k === index()) return;
-    model.set('index', k);
-    model.save_changes();
-  };
 
   const show = () => {
     const k = index(), number = first + k, when = kind(number);
@@ -111,36 +76,7 @@ async function render({ model, el }) {
     });
   };
 
-  // Playing
-  let timer = null;
-  const drawButton = () => {
-    play.classList.toggle('lvr-playing', timer !== null);
-    play.setAttribute('aria-label', timer === null ? 'Play' : 'Pause');
-    play.title = timer === null ? 'Play (space)' : 'Pause (space)';
-  };
-  const stop = () => { clearInterval(timer); timer = null; drawButton(); };
-  const start = () => {
-    clearInterval(timer);
-    timer = setInterval(() => go((index() + 1) % count), 1000 / (model.get('fps') * Number(speed.value)));
-    drawButton();
-  };
-  const toggle = () => { if (timer === null) start(); else stop(); };
-
-  play.addEventListener('click', toggle);
-  speed.addEventListener('change', () => { if (timer !== null) start(); });
-  slider.addEventListener('input', () => { stop(); go(Number(slider.value)); });
-  const scrub = event => {
-    const box = track.getBoundingClientRect();
-    go(Math.floor((event.clientX - box.left) / box.width * count));
-  };
-  track.addEventListener('pointerdown', event => {
-    stop();
-    track.setPointerCapture(event.pointerId);
-    scrub(event);
-    slider.focus({ preventScroll: true });
-    event.preventDefault();
-  });
-  track.addEventListener('pointermove', event => { if (track.hasPointerCapture(event.pointerId)) scrub(event); });
+  makeScrubbing(track, player, count);
   root.addEventListener('keydown', event => {
     if (event.target === speed || event.altKey || event.ctrlKey || event.metaKey) return;
     const jump = { ArrowRight: index() + 1, ArrowUp: index() + 1, ArrowLeft: index() - 1, ArrowDown: index() - 1, PageUp: index() + 10, PageDown: index() - 10, Home: 0, End: count - 1 }[event.key];
@@ -154,7 +90,6 @@ async function render({ model, el }) {
   model.on('change:index', show);
   const resize = new ResizeObserver(drawFilm);
   resize.observe(track);
-  drawButton();
   show();
   drawFilm();
   return () => { stop(); resize.disconnect(); model.off('change:index', show); };
