@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from html import escape
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 import torch.nn.functional as F
 
@@ -261,19 +262,24 @@ def evaluate(
     future_steps: int | None = None, # frames to predict; None: as many as the clips have
     ssim: bool = True, # also compute SSIM (the slowest of the measures)
     progress: bool = False, # show a bar
+    shared: bool = False, # share the batches out among the processes of `torch.distributed`, all of which have to call this
 ) -> 'Scores': # prints as a table
     "Measure a model on clips: free-running (a conditional decoder sees its own output), in constant memory, repeatable."
     n_clips, batch_size = _whole(n_clips, 'n_clips'), _whole(batch_size, 'batch_size')
     if future_steps is not None: future_steps = _whole(future_steps, 'future_steps')
     if isinstance(model, type): raise ValueError(f'model is the class {model.__name__}; expected a model made from it, such as {model.__name__}(...)')
     if not callable(model): raise ValueError(f'model is a {type(model).__name__}; expected a VideoLSTM or a callable such as LastFrame()')
-    modes, like, totals, bar = _modes(model), _parameter(model), {}, None
+    modes, like, totals, bar, rank, ranks = _modes(model), _parameter(model), {}, None, 0, 1
+    if shared:
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+        batch_size = min(batch_size, -(-n_clips // ranks))
     if progress:
         from tqdm.auto import tqdm
         bar = tqdm(total=n_clips, desc='evaluate', unit='clip')
     try:
         if modes: model.eval()
-        for past, future in _batches(clips, n_clips, batch_size, 'n_clips'):
+        for k, (past, future) in enumerate(_batches(clips, n_clips, batch_size, 'n_clips')):
+            if k % ranks != rank: continue
             output, scores = _evaluate_batch(model, past, future, future_steps, ssim, like)
             for part, found in scores.items():
                 old = totals.get(part, dict.fromkeys(found, 0))
@@ -282,6 +288,7 @@ def evaluate(
     finally:
         for m, training in modes.items(): m.training = training
         if bar: bar.close()
+    if shared: totals, output = _gathered(totals, None if not totals else output, ranks)
     parts = {part: FrameScores(**{k: (v / n_clips).numpy() for k, v in found.items()}) for part, found in totals.items()}
     return Scores(parts.get('reconstruction'), parts.get('future'), n_clips, tuple(past.shape[2:]), output)
 
@@ -300,6 +307,16 @@ def _evaluate_batch(model, past, future, future_steps, with_ssim, like):
         scores['future'] = _measure(out.future_logits, out.future, future[:, :steps], out.output, with_ssim, 'future')
     if not scores: raise ValueError('model emitted nothing to compare: no reconstruction, and no future (or the clips have none)')
     return out.output, scores
+
+def _gathered(totals, output, ranks):
+    "The sums of all processes, in the order of their ranks, and what kind of output there is."
+    found = [None]*ranks
+    dist.all_gather_object(found, ({part: {k: v.cpu() for k, v in sums.items()} for part, sums in totals.items()}, output))
+    all_totals = {}
+    for part, sums in ((part, sums) for totals, _ in found for part, sums in totals.items()):
+        old = all_totals.get(part, dict.fromkeys(sums, 0))
+        all_totals[part] = {k: old[k] + sums[k] for k in sums}
+    return all_totals, next(o for _, o in found if o)
 
 # %% ../nbs/05_metrics.ipynb #a613cf1b
 _NAMES = 'nats', 'floor', 'squared_error', 'mse', 'mae', 'ssim', 'psnr'

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'Recipe', 'get_recipe', 'learning_rate', 'ClampedSGD', 'make_optimizer', 'paper_start', 'replacing',
-           'write_safetensors', 'read_safetensors', 'History', 'Progress', 'StopAfter', 'LivePlot', 'train']
+           'write_safetensors', 'read_safetensors', 'History', 'Progress', 'StopAfter', 'LivePlot', 'processes',
+           'train']
 
 # %% ../nbs/06_training.ipynb #ba0f2edc
 import contextlib
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Real
 from pathlib import Path
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -317,9 +319,15 @@ def _load_checkpoint(path, model, optimizer, identity):
     return here
 
 # %% ../nbs/06_training.ipynb #b6ac24cb
-def _stream(clips, batch_size, skip):
-    "Pairs without end, after the first `skip`."
-    if _index(clips) is not None or hasattr(clips, 'batch') and not hasattr(clips, 'batches'):
+def _stream(clips, batch_size, skip, team):
+    "Pairs without end, after the first `skip`. Numbered clips come as this process's part of the batch, all others as whole batches."
+    while _index(clips) is not None:
+        first, part = clips.index, team.part(batch_size)
+        clips.index = first + part.start
+        pair = clips.batch(part.stop - part.start)
+        clips.index = first + batch_size
+        yield pair
+    if hasattr(clips, 'batch') and not hasattr(clips, 'batches'):
         while True: yield clips.batch(batch_size)
     if not hasattr(clips, 'batches') and not hasattr(clips, '__iter__'): raise ValueError(f'clips is a {type(clips).__name__}; expected something with .batches(n), or an iterable of (past, future) pairs')
     drawn = 0
@@ -482,6 +490,70 @@ def _set_rate(optimizer, rate):
         if isinstance(group['lr'], Tensor): group['lr'].fill_(rate)
         else: group['lr'] = rate
 
+# %% ../nbs/06_training.ipynb #fe8cb8aa
+@contextlib.contextmanager
+def processes(): # gives the device of this process, or None where there is but one
+    "Join the other processes that `torchrun` started, if it did: NCCL on GPUs, one for each process, else gloo."
+    if int(os.environ.get('WORLD_SIZE', 1)) < 2 or dist.is_initialized(): yield None; return
+    cuda = torch.cuda.is_available()
+    device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0))) if cuda else torch.device('cpu')
+    if cuda: torch.cuda.set_device(device)
+    dist.init_process_group('nccl' if cuda else 'gloo')
+    try: yield device
+    finally: dist.destroy_process_group()
+
+# %% ../nbs/06_training.ipynb #d3dda861
+class _Team:
+    "The processes of a run. Alone it changes nothing."
+    def __init__(self):
+        self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+    def part(self, n):
+        "Which of a batch's `n` clips are this process's."
+        if n < self.size: raise ValueError(f'a batch has {n} clips; expected at least {self.size}, one for each process')
+        return slice(self.rank * n // self.size, (self.rank + 1) * n // self.size)
+
+    def mine(self, past, future, clips, batch_size):
+        "This process's part of a pair, and how many clips the whole batch has."
+        if self.size == 1 or _index(clips) is not None: return past, future, len(past) if self.size == 1 else batch_size
+        part = self.part(len(past))
+        return past[part], None if future is None else future[part], len(past)
+
+    def together(self, work):
+        "Do what takes all processes. `ConnectionError` if one of them is gone."
+        try: return work()
+        except RuntimeError as e:
+            raise ConnectionError(f'process {self.rank} of {self.size} has lost the others ({str(e).splitlines()[0]}); start again as before, with as many processes as you like, to go on from the checkpoint') from e
+
+    def add_up(self, tensors):
+        "Replace each tensor by its sum over processes."
+        if self.size > 1: self.together(lambda: [w.wait() for w in [dist.all_reduce(t, async_op=True) for t in tensors]])
+
+    def copy_first(self, tensors):
+        "Give all processes the tensors of the first."
+        if self.size > 1: self.together(lambda: [dist.broadcast(t.data, 0) for t in tensors])
+
+    def mean(self, losses, share):
+        "Losses of the whole batch from those of its parts."
+        if self.size == 1: return losses
+        there = torch.stack([l for l in losses if l is not None]) * share
+        self.add_up([there])
+        there = iter(there)
+        return [None if l is None else next(there) for l in losses]
+
+    def any(self, flag, device):
+        "Does any process say so?"
+        flags = torch.tensor([float(flag)], device=device)
+        self.add_up([flags])
+        return bool(flags.item())
+
+    def agree(self, name, value):
+        "`ValueError` unless all processes have the same value."
+        if self.size == 1: return
+        values = [None]*self.size
+        self.together(lambda: dist.all_gather_object(values, value))
+        if set(values) != {value}: raise ValueError(f'{name} is {value} in process {self.rank}, and {values} in all; expected the same in all: the checkpoint has to be in a folder that all of them see')
+
 # %% ../nbs/06_training.ipynb #7985429a
 def train(
     model: VideoLSTM, # trained in place, on the device it is on
@@ -494,7 +566,7 @@ def train(
     checkpoint: str | Path | None = None, # file to save to, and to resume from if it is there
     checkpoint_every: int = 500, # steps between savings
     resume: bool = True, # False: start anew and overwrite the checkpoint
-    callbacks=(), # functions of a `Progress`
+    callbacks=(), # functions of a `Progress`; of several processes the first calls them
     progress: str | None = 'auto', # 'bar', 'plot', None, or 'auto': a plot in a notebook, else a bar
     log: str | Path | None = None, # .jsonl file that follows the history
     log_every: int = 10, # steps between rows
@@ -509,21 +581,24 @@ def train(
         n_validate=n_validate, checkpoint_every=checkpoint_every, log_every=log_every, seed=seed).items())
     for name, path in (('checkpoint', checkpoint), ('log', log)):
         if path and not Path(path).parent.is_dir(): raise FileNotFoundError(f'{name} is {str(path)!r}; expected a file in an existing folder, and {str(Path(path).parent)!r} is none')
-    device = next(model.parameters()).device
+    team, device = _Team(), next(model.parameters()).device
     autocast, bf16 = _autocast(precision, device)
     optimizer, identity, here = make_optimizer(model, recipe), _identity(model, recipe, steps, clips, bf16, seed), _Position(index=_index(clips))
     if checkpoint and resume and Path(checkpoint).exists():
         here = _load_checkpoint(checkpoint, model, optimizer, identity)
         if here.index is not None: clips.index = here.index
-    stream = _stream(clips, recipe.batch_size, here.step)
+    team.agree('step', here.step)
+    stream = _stream(clips, recipe.batch_size, here.step, team)
     if not here.step and recipe.output_bias and _fresh(model): stream = _start_readout(model, clips, stream)
     if validate is not None:
         n_validate = _at_most(validate, n_validate)
         evaluate(model, validate, n_clips=1, ssim=False) # better an error now than after hours
     gaussian = model.config.output == 'gaussian'
     history = History(here.rows, 'half squared error per frame' if gaussian else 'nats per frame')
+    if team.rank: log, callbacks, progress = None, (), None # one process writes and talks, all compute
+    team.copy_first(model.parameters())
     if log: history.save(log) # of a resumed run the rows so far; from here on it grows
-    recorder = _Recorder(model, optimizer, recipe.objective, autocast) if record and _recordable(model) else None
+    recorder = _Recorder(model, optimizer, recipe.objective, autocast) if record and team.size == 1 and _recordable(model) else None
     watchers, was_training = [*callbacks, *_watchers(progress, here.step, steps)], model.training
     clock, whole, start = time.monotonic() - (here.rows[-1]['seconds'] if here.rows else 0), True, here.step # whole: not in the middle of a step
 
@@ -531,14 +606,14 @@ def train(
         _check_finite(here.recent, here.step, checkpoint)
         row = _row(here, time.monotonic() - clock, learning_rate(recipe, here.step - 1, steps))
         if validate is not None and (here.step % validate_every == 0 or here.step == steps):
-            scores = evaluate(model, validate, n_clips=n_validate, ssim=False)
+            scores = evaluate(model, validate, n_clips=n_validate, ssim=False, shared=team.size > 1)
             row |= {f'validation_{k}': float(v.overall['squared_error' if gaussian else 'nats']) for k in ('reconstruction', 'future') if (v := getattr(scores, k)) is not None}
         return row
 
     def save():
         if not checkpoint: return
         _check_finite(here.recent, here.step, checkpoint, model)
-        _save_checkpoint(checkpoint, model, optimizer, identity, here)
+        if not team.rank: _save_checkpoint(checkpoint, model, optimizer, identity, here)
 
     model.train()
     try:
@@ -552,9 +627,11 @@ def train(
                 if here.step % checkpoint_every == 0 and here.step < steps: save()
                 seen = Progress(here.step, steps, model, history, row)
                 for watch in watchers: watch(seen)
+                if team.size > 1: seen.stop = row is not None and team.any(seen.stop, device) # asked for with each row: asking takes time
                 if seen.stop: break
             if here.step == steps: break
             past, future = _put(next(stream), model)
+            past, future, total = team.mine(past, future, clips, recipe.batch_size)
             _set_rate(optimizer, rate := learning_rate(recipe, here.step, steps))
             look = device.type == 'cpu' or here.step == start or (here.step + 1) % log_every == 0 # elsewhere looking means waiting
             if recorder and recorder.ready(past, future):
@@ -564,13 +641,14 @@ def train(
             else:
                 with recorder.aside() if recorder else contextlib.nullcontext():
                     optimizer.zero_grad(set_to_none=True)
-                    with _dropout_seed(model, seed, here.step), autocast: loss = model.loss(past, future, check=look)
-                    losses = _detached(loss)
+                    with _dropout_seed(model, seed, here.step + 2**40 * team.rank), autocast: loss = model.loss(past, future, check=look)
+                    losses = team.mean(_detached(loss), len(past) / total)
                     if device.type == 'cpu': _check_finite([losses], here.step, checkpoint)
-                    _objective(loss, recipe.objective, past, future).backward()
+                    _objective(loss, recipe.objective, past, future, len(past) / total).backward()
+                    team.add_up([p.grad for p in model.parameters() if p.grad is not None])
                     whole = False
                     optimizer.step()
-            here = _Position(here.step + 1, here.seen + len(past), _index(clips), here.recent + [losses], here.rows)
+            here = _Position(here.step + 1, here.seen + total, _index(clips), here.recent + [losses], here.rows)
             whole = True
         _check_finite(here.recent, here.step, checkpoint, model)
         save()
@@ -596,8 +674,9 @@ def _at_most(clips, n):
 def _fresh(model):
     return hasattr(model, 'set_output_bias') and all(d.readout.bias.count_nonzero() == 0 for d in (model.reconstruction_decoder, model.future_decoder) if d is not None)
 
-def _objective(loss, kind, past, future):
-    scale = {'frame': lambda x: 1, 'clip': lambda x: x.shape[1], 'sum': lambda x: x.shape[0] * x.shape[1]}[kind]
+def _objective(loss, kind, past, future, share=1):
+    "What is minimised; `share`: these clips' share of the batch, where other processes have the rest."
+    scale = {'frame': lambda x: share, 'clip': lambda x: share * x.shape[1], 'sum': lambda x: x.shape[0] * x.shape[1]}[kind]
     return sum(l * scale(x) for l, x in ((loss.reconstruction, past), (loss.future, future)) if l is not None)
 
 def _check_finite(recent, step, checkpoint, model=None):
