@@ -16,7 +16,7 @@ from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.zoo import load_pretrained
 
 NAME = 'far'
-SETTINGS = dict(model='bundled', clips=150, control_clips=50, other_clips=100, ahead=100, behind=20, crowds=(1, 2, 3, 4), speeds=(.05, .075, .1, .15, .2),
+SETTINGS = dict(model='bundled', clips=200, control_clips=50, other_clips=100, ahead=100, behind=20, crowds=(1, 2, 3, 4), speeds=(.05, .075, .1, .15, .2),
                 units=200, activity_clips=64, reader_steps=1500, held_out=4, held_out_units=128, held_out_steps=1000, test_seed=2016, seed=0)
 QUICK = dict(clips=2, control_clips=2, other_clips=2, ahead=12, behind=3, crowds=(1, 3), speeds=(.2,), units=8, activity_clips=2, reader_steps=3,
              held_out_units=8, held_out_steps=2)
@@ -37,50 +37,86 @@ def correlation(
 
 def best_place(
     frames: Tensor, # (B, T, S, S)
-    free: Tensor, # (B, T, S, S): 1 where no other digit is painted, else 0
-    digit: Tensor, # (B, h, w): for each clip the digit that is looked for
-) -> tuple[Tensor, Tensor]: # corners (B, T, 2), and brightness (B, T), 1 for the digit as it is
-    """Where one digit, in whatever brightness, explains most of the free pixels.
+    painted: Tensor, # (B, T, S, S): the picture so far, without this digit
+    digit: Tensor, # (B, h, w): for each clip the digit that is to be added
+) -> Tensor: # corners (B, T, 2)
+    """Where one more digit makes the picture most like the frame, whatever the brightness of the whole.
 
-    With frame x, digit d at corner p and free pixels f, brightness a minimises sum f (x - a d_p)^2; what is explained is then (sum f x d_p)^2 / sum f d_p^2."""
-    digit = digit[:, None]
-    match, energy = correlation(frames * free, digit).clamp(min=0), correlation(free, digit**2)
-    energy = torch.maximum(energy, .05 * (digit**2).sum((-2, -1), keepdim=True)) # a digit that is all but hidden explains nothing
-    place = (match**2 / energy).flatten(2).argmax(2)
-    brightness = (match / energy).flatten(2).gather(2, place[..., None])[..., 0]
-    return torch.stack([place // match.shape[3], place % match.shape[3]], -1), brightness
+    Of a frame x, the best multiple of a picture m explains (sum x m)^2 / sum m^2. The digit is painted where the picture is still black."""
+    free, digit = (painted == 0).to(frames), digit[:, None]
+    match = correlation(frames * free, digit) + (frames * painted).sum((2, 3), keepdim=True)
+    energy = correlation(free, digit**2) + (painted**2).sum((2, 3), keepdim=True)
+    place = (match.clamp(min=0)**2 / energy.clamp(min=1e-3)).flatten(2).argmax(2)
+    return torch.stack([place // match.shape[3], place % match.shape[3]], -1)
+
+
+def blur(
+    x: Tensor, # (n, h, w)
+    sigma: float, # of the Gaussian, in pixels; 0: no blur
+) -> Tensor: # (n, h, w)
+    "A soft focus."
+    if not sigma: return x
+    t = torch.arange(-8, 9.)
+    k = torch.exp(-t**2 / (2 * sigma**2))
+    k = (k / k.sum())[None, None, None]
+    return F.conv2d(F.conv2d(x[:, None], k, padding=(0, 8)), k.transpose(2, 3), padding=(8, 0))[:, 0]
+
+
+def soften(
+    digits: Tensor, # (B, N, h, w)
+    sigma: float, # standard deviation of a Gaussian, in pixels; 0: as they are
+) -> Tensor: # (B, N, h, w)
+    "Digits out of focus, without the faintest fringe."
+    soft = blur(digits.flatten(0, 1), sigma).view_as(digits)
+    return torch.where(soft > (.05 if sigma else 0), soft, 0.)
+
+
+def presence(
+    frames: Tensor, # (B, T, 1, S, S)
+    digits: Tensor, # (B, N, h, w)
+    corners: Tensor, # (B, N, T, 2)
+) -> Tensor: # (B, N, T)
+    "How much of each digit is there: the multiple of it that is nearest to the frame, where no other is painted. 1: all of it, 0: nothing."
+    x, found, N = frames[:, :, 0], [], digits.shape[1]
+    for n in range(N):
+        others = [m for m in range(N) if m != n]
+        own = render(digits[:, [n]], corners[:, [n]], x.shape[-1])[:, :, 0]
+        if others: own = own * (render(digits[:, others], corners[:, others], x.shape[-1])[:, :, 0] == 0)
+        found.append((x * own).sum((2, 3)) / (own**2).sum((2, 3)).clamp(min=.05 * (digits[:, n]**2).sum((1, 2))[:, None]))
+    return torch.stack(found, 1)
 
 
 @torch.no_grad()
 def track(
     frames: Tensor, # (B, T, 1, S, S) in [0, 1], true or predicted
     digits: Tensor, # (B, N, h, w) in [0, 1], the digits that the clip is made of
-    sweeps: int = 4, # at most so many rounds of placing each digit anew
-) -> tuple[Tensor, Tensor]: # corners (B, N, T, 2), int64, and brightness (B, N, T)
+    blurs: tuple = (0., 2.5), # how blurred the frame may be: standard deviations of a Gaussian, in pixels
+    sweeps: int = 3, # at most so many rounds of placing each digit anew
+) -> tuple[Tensor, Tensor]: # corners (B, N, T, 2), int64, and `presence` (B, N, T)
     """Find a clip's digits in its frames, each frame by itself.
 
-    One digit after the other is put where it explains most, looking only at pixels that the others leave free; then each is placed anew until nothing moves.
-    This is done N times, beginning with another digit; the best picture wins. Exact on true frames of two digits, unless one is all but hidden by the other; in a crowd nearly always."""
-    x, (B, N), T = frames[:, :, 0], digits.shape[:2], frames.shape[1]
-    best = None
-    for start in range(N):
-        order = [*range(start, N), *range(start)]
-        corners, brightness = torch.zeros(B, N, T, 2, dtype=torch.long), x.new_zeros(B, N, T)
-        def put(n, others):
-            free = torch.ones_like(x) if not others else (render(digits[:, others], corners[:, others], x.shape[-1])[:, :, 0] == 0).to(x)
-            corners[:, n], brightness[:, n] = best_place(x, free, digits[:, n])
-        for k, n in enumerate(order): put(n, order[:k])
-        for _ in range(sweeps if N > 1 else 0):
-            before = corners.clone()
-            for n in order: put(n, [m for m in order if m != n])
-            if torch.equal(before, corners): break
-        painted = render(digits, corners, x.shape[-1])[:, :, 0]
-        fit = (x * painted).sum((2, 3))**2 / (painted**2).sum((2, 3)).clamp(min=1e-9)
-        if best is None: best = corners, brightness, fit
-        else:
-            better = fit > best[2] * (1 + 1e-6)
-            best = torch.where(better[:, None, :, None], corners, best[0]), torch.where(better[:, None], brightness, best[1]), torch.maximum(fit, best[2])
-    return best[:2]
+    One digit after the other is put where the picture becomes most like the frame; then each is placed anew until nothing moves. This is done N times,
+    beginning with another digit, with the digits as they are and blurred; the best picture wins. Exact on true frames of two digits, unless one is all but
+    hidden by the other; in a crowd nearly always."""
+    x, (B, N), (T, S) = frames[:, :, 0], digits.shape[:2], (frames.shape[1], frames.shape[-1])
+    best, sharpest, fits = torch.zeros(B, N, T, 2, dtype=torch.long), x.new_zeros(B, T), x.new_full((B, T), -1.)
+    for sigma in blurs:
+        soft = soften(digits, sigma)
+        for start in range(N):
+            order, corners = [*range(start, N), *range(start)], torch.zeros_like(best)
+            def picture(which): return render(soft[:, which], corners[:, which], S)[:, :, 0] if which else torch.zeros_like(x)
+            for k, n in enumerate(order): corners[:, n] = best_place(x, picture(order[:k]), soft[:, n])
+            for _ in range(sweeps if N > 1 else 0):
+                before = corners.clone()
+                for n in order: corners[:, n] = best_place(x, picture([m for m in order if m != n]), soft[:, n])
+                if torch.equal(before, corners): break
+            whole = picture(order)
+            fit = (x * whole).sum((2, 3))**2 / (whole**2).sum((2, 3)).clamp(min=1e-3)
+            better = fit > fits * (1 + 1e-5)
+            best, sharpest, fits = torch.where(better[:, None, :, None], corners, best), torch.where(better, sigma, sharpest), torch.where(better, fit, fits)
+    there = x.new_zeros(B, N, T)
+    for sigma in blurs: there = torch.where((sharpest == sigma)[:, None], presence(frames, soften(digits, sigma), best), there)
+    return best, there
 
 
 def path_errors(
@@ -142,13 +178,16 @@ class Reader(nn.Module):
         return torch.cat([self(w).argmax(-1) for w in windows.reshape(-1, 28, 28).split(4096)]).view(windows.shape[:-2])
 
 
+BLURS = 0., 1., 2., 3. # what the reader is trained on, in turns
+
+
 def train_reader(
     images: Tensor, # (n, 28, 28) uint8, single training digits
     labels: Tensor, # (n,)
     steps: int = 1500, # of Adam, 64 digits each
     seed: int = 0, # of first weights, choice and shifts
 ) -> Reader: # ready to read
-    "Learn to read from single digits, each moved by up to 2 pixels, as a found place may be off by that."
+    "Learn to read from single digits, each moved by up to 2 pixels, as a found place may be off by that, and more or less blurred, as predictions are."
     g = torch.Generator().manual_seed(seed)
     reader = Reader()
     for p in reader.parameters():
@@ -159,7 +198,7 @@ def train_reader(
     for step in range(steps):
         for group in optimizer.param_groups: group['lr'] = 2e-3 * (1 - step / steps)
         k, down, right = (torch.randint(high, (64,), generator=g) for high in (len(images), 5, 5))
-        loss = F.cross_entropy(reader(padded[k, down, right].float() / 255), labels[k])
+        loss = F.cross_entropy(reader(blur(padded[k, down, right].float() / 255, BLURS[step % len(BLURS)])), labels[k])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -219,8 +258,9 @@ CONVENTIONS = dict(
            '`again`: the frames before the input (the first is frame 11), from the future predictor, which was shown the input backwards.',
     error='Pixels between the corner that `track` finds and the true one, digits assigned so that the total is least; median and quartiles over clips and digits. '
           '`own_error`: each digit to itself. `confused`: share of frames in which the two differ. `chance`: `error` against the path of the clip before. `still`: of digits that stay where they were last seen.',
+    reader='`accuracy`: share of single test digits named rightly, by source and by blur (standard deviation in pixels).',
     names='Share of digits that the reader names rightly, at the place found (`names_found`) and at the true place (`names_true`).',
-    brightness='Of the found digits, brightest first, 1 for a digit as it is; median over clips.', pace='Pixels that a found digit moves from frame to frame, median.',
+    presence='How much of a digit is there, most first: 1 for a digit as it is; median over clips.', pace='Pixels from the digits found in a frame to those found in the next, whichever fit best, median; `true_pace`: the same of the true corners.',
     nats='Cross-entropy, summed over a frame, averaged over clips; `floor` that of the truth itself, `mean_frame` that of always saying the mean training frame.',
     sharpness='Averages over clips: `ink`: sum of pixels; `entropy`: nats that the picture itself claims to be unsure of; `crisp`: mean pixel, weighted by ink; '
               '`variety`: variance of a pixel over clips, summed over pixels.',
@@ -262,10 +302,10 @@ class Tally:
         reads = self.reader is not None and labels is not None
         if reads: self.keep(names_true=(self.reader.name(cut(frames, corners)) == labels[..., None]).double())
         if not self.places: return
-        found, brightness = track(frames, digits)
+        found, there = track(frames, digits)
         own, error = path_errors(found, corners)
-        self.keep(error=error, own_error=own, confused=(own.sum(1) > error.sum(1) + 1e-4).double(), brightness=brightness.sort(1, descending=True).values,
-                  pace=(found[:, :, 1:] - found[:, :, :-1]).float().norm(dim=-1))
+        self.keep(error=error, own_error=own, confused=(own.sum(1) > error.sum(1) + 1e-4).double(), presence=there.sort(1, descending=True).values,
+                  pace=path_errors(found[:, :, 1:], found[:, :, :-1])[1], true_pace=path_errors(corners[:, :, 1:], corners[:, :, :-1])[1])
         if len(corners) > 1: self.keep(chance=path_errors(found, corners.roll(1, 0))[1])
         if reads: self.keep(names_found=(self.reader.name(cut(frames, found)) == labels[..., None]).double())
 
@@ -275,8 +315,8 @@ class Tally:
         for k, v in self.kept.items():
             v = torch.cat(v)
             if k in ('error', 'own_error', 'chance', 'still'): found[k] = quartiles(v)
-            elif k == 'brightness': found[k] = v.double().median(0).values
-            elif k == 'pace': found[k] = v.double().flatten(0, 1).median(0).values
+            elif k == 'presence': found[k] = v.double().median(0).values
+            elif k in ('pace', 'true_pace'): found[k] = v.double().flatten(0, 1).median(0).values
             else: found[k] = v.double().flatten(0, -2).mean(0)
         n, total, squares = (sum(p[i] for p in self.pixels) for i in range(3))
         return found | dict(variety=(squares / n - (total / n)**2).clamp(min=0).sum(-1))
@@ -383,7 +423,7 @@ def run(context):
         found = {}
         for name in dict.fromkeys((context.digits, 'embedded')):
             images, labels = load_digits(name, 'test')
-            found[name] = (reader().name(images.float() / 255) == labels).double().mean()
+            found[name] = {str(b): (reader().name(blur(images.float() / 255, b)) == labels).double().mean() for b in BLURS}
         return dict(kind='reader', seed=s.seed, steps=s.reader_steps, parameters=sum(p.numel() for p in reader().parameters()), accuracy=found)
 
     def far(who, n, **options):

@@ -47,13 +47,13 @@ def test_correlation_is_the_sum_over_each_window():
 @pytest.mark.parametrize('n_digits, n', [(1, 10), (2, 25), (3, 8)])
 def test_the_tracker_is_exact_on_true_frames(n_digits, n):
     frames, digits, corners, _ = scene(n_digits, n)
-    found, brightness = far.track(frames, digits)
+    found, there = far.track(frames, digits)
     wrong = (found != corners).any(-1)
     seen = visible(digits, corners)
     assert (seen < .9).any() or n_digits == 1           # some do overlap
     assert wrong.float().mean() < .005
     if n_digits < 3: assert not (wrong & (seen > .25)).any()    # what can be seen is found
-    torch.testing.assert_close(brightness[~wrong], torch.ones_like(brightness[~wrong]), atol=.02, rtol=0)
+    torch.testing.assert_close(there[~wrong], torch.ones_like(there[~wrong]), atol=.02, rtol=0)
 
 
 def test_mnist_digits_are_found_too(mnist_folder):
@@ -77,19 +77,20 @@ def test_digits_on_top_of_each_other_are_told_apart():
 
 def test_faint_and_blurred_digits_are_found():
     frames, digits, corners, _ = scene(2, 6)
-    found, brightness = far.track(frames * .3, digits)
+    found, there = far.track(frames * .3, digits)
     clear = visible(digits, corners) > .25
     assert (found == corners).all(-1)[clear].all()
-    torch.testing.assert_close(brightness[clear], torch.full_like(brightness[clear], .3), atol=.01, rtol=0)
-    blurred = torch.nn.functional.avg_pool2d(frames.flatten(0, 1), 5, 1, 2).view_as(frames)
-    off = far.path_errors(far.track(blurred, digits)[0], corners)[1]
-    assert off.median() <= 1 and (off <= 3).float().mean() > .9
+    torch.testing.assert_close(there[clear], torch.full_like(there[clear], .3), atol=.01, rtol=0)
+    blurred = far.blur(frames[:, :, 0].flatten(0, 1), 3.).view_as(frames)
+    found, there = far.track(blurred, digits)
+    off = far.path_errors(found, corners)[1]
+    assert off.median() <= 1 and (off <= 3).float().mean() > .9 and abs(there.median() - 1) < .1
 
 
 def test_an_empty_frame_is_no_error():
     _, digits, _, _ = scene(2, 2)
-    found, brightness = far.track(torch.zeros(2, 3, 1, 64, 64), digits)
-    assert found.shape == (2, 2, 3, 2) and (brightness.abs() < 1e-6).all()
+    found, there = far.track(torch.zeros(2, 3, 1, 64, 64), digits)
+    assert found.shape == (2, 2, 3, 2) and (there.abs() < 1e-6).all()
 
 
 def test_path_errors():
@@ -108,6 +109,17 @@ def test_frames_until():
     assert far.frames_until([0, 0, 9, 0, 0], 5) is None
 
 
+def test_blur_keeps_the_ink():
+    _, digits, _, _ = scene(1, 3)
+    x = torch.nn.functional.pad(digits[:, 0], (9, 9, 9, 9))
+    assert torch.equal(far.blur(x, 0.), x)
+    torch.testing.assert_close(far.blur(x, 2.).sum((1, 2)), x.sum((1, 2)))
+    point = torch.zeros(1, 21, 21)
+    point[0, 10, 10] = 1
+    soft = far.blur(point, 1.5)[0]
+    assert torch.equal(soft, soft.T) and soft[10, 12] / soft[10, 10] == pytest.approx(math.exp(-4 / 4.5), rel=1e-4)
+
+
 # ---- names, sharpness
 
 def test_windows_are_the_digits():
@@ -116,9 +128,9 @@ def test_windows_are_the_digits():
 
 
 def test_the_reader_reads_digits_it_has_not_seen():
-    reader = far.train_reader(*load_digits('embedded', 'train'), steps=250, seed=0)
+    reader = far.train_reader(*load_digits('embedded', 'train'), steps=200, seed=0)
     images, labels = load_digits('embedded', 'test')
-    assert (reader.name(images.float() / 255) == labels).float().mean() > .9
+    assert (reader.name(images.float() / 255) == labels).float().mean() > .8
     assert torch.equal(reader.name(images.float() / 255), reader.name(images.float() / 1000))       # brightness does not matter
     a, b = (far.train_reader(*load_digits('embedded', 'train'), steps=2, seed=1).state_dict() for _ in range(2))
     assert all(torch.equal(a[k], b[k]) for k in a)
@@ -171,7 +183,7 @@ def test_the_truth_has_no_errors():
         torch.testing.assert_close(found[k]['names_found'], found[k]['names_true'])
         assert (found[k]['chance']['median'] > 3).all()
         assert (found[k]['nats'] - found[k]['floor']).abs().max() < 3
-        assert (found[k]['brightness'] > .98).all()
+        assert (found[k]['presence'] > .98).all()
     torch.testing.assert_close(found['ahead']['names_true'], found['truth']['names_true'])
     assert found['ahead']['still']['median'][0] > 1 and found['ahead']['pace'].median() > 2      # 3.6 pixels a frame, less at walls
 
