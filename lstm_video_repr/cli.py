@@ -10,6 +10,7 @@ import argparse
 import copy
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import torch
 from . import __version__
 from .clips import MovingDigits, MovingMNISTFile, fixed_test_set, mnist_digits
 from .metrics import LastFrame, MeanFrame, compare, evaluate
-from .training import get_recipe, replacing, train
+from .training import get_recipe, processes, replacing, train
 from .zoo import PRESETS, load_model, load_pretrained, preset, save_model
 
 # %% ../nbs/12_cli.ipynb #dc991db3
@@ -139,19 +140,22 @@ def run_train(
     bundle: bool = False, # put the model into this package, for `load_pretrained`
     **changes, # of the preset's recipe: lr, batch_size, ...
 ) -> Path: # the model's file
-    "Train a model of the zoo, measure it, and save it with its log and its card."
+    "Train a model of the zoo, measure it, and save it with its log and its card. Under `torchrun` all processes train, and the first does the rest."
     chosen = preset(preset_name)
     command = ['lvr', 'train', '--preset', preset_name] + [w for k, v in dict(steps=steps, digits=digits, seed=seed or None, **changes).items() if v is not None for w in ('--' + k.replace('_', '-'), str(v))]
     steps, digits = chosen.steps if steps is None else steps, digits or chosen.digits
     _at_least(1, n_clips=n_clips)
     if steps is None: raise ValueError(f'steps is not given, and preset {preset_name!r} has no number of its own; expected --steps N')
-    out, device = _writable(out or f'runs/{preset_name}'), _device(device)
-    model = chosen.build(seed).to(device)
-    clips = MovingDigits(digits, seed=seed, device=device, folder=data)
-    held_out = MovingDigits(digits, split='test', seed=seed + 1, device=device, folder=data)
-    print(f'{preset_name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} million weights, {steps} steps on {digits} digits, {device}; writing to {out}')
-    history = train(model, clips, steps, chosen.training, held_out, validate_every, checkpoint=out/'checkpoint.safetensors', resume=resume,
-                    log=out/'log.jsonl', precision=precision, seed=seed, progress='bar', **changes)
+    out = _writable(out or f'runs/{preset_name}')
+    with processes() as ours:
+        device, first = (_device(device), True) if ours is None else (str(ours), os.environ['RANK'] == '0')
+        model = chosen.build(seed).to(device)
+        clips = MovingDigits(digits, seed=seed, device=device, folder=data)
+        held_out = MovingDigits(digits, split='test', seed=seed + 1, device=device, folder=data)
+        if first: print(f'{preset_name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} million weights, {steps} steps on {digits} digits, {device}; writing to {out}')
+        history = train(model, clips, steps, chosen.training, held_out, validate_every, checkpoint=out/'checkpoint.safetensors', resume=resume,
+                        log=out/'log.jsonl', precision=precision, seed=seed, progress='bar', **changes)
+    if not first: return out/'model.safetensors'
     save_model(model, out/'model.safetensors') # before measuring, so that nothing is lost if that fails
     print(f'{history}\nMeasuring on {n_clips} clips of each fixed test set ...')
     last = history.rows[-1]

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LIB = ROOT/'lstm_video_repr'
-LAYERS = 'lstm fast_lstm clips videos models metrics training zoo pictures widgets percepts actions cli all'.split()
+LAYERS = 'lstm fast_lstm clips videos models metrics training zoo pictures widgets percepts actions cli train all'.split()
 LIGHT = 'lstm', 'fast_lstm', 'clips', 'models', 'metrics', 'training'     # all that a machine for training needs
 HEAVY = 'matplotlib ipywidgets anywidget IPython av sklearn skimage scipy nbdev fastcore PIL h5py pooch'.split()
 
