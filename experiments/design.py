@@ -8,10 +8,9 @@ import torch
 
 from lstm_video_repr.metrics import LastFrame, MeanFrame, evaluate, nats_per_frame
 from lstm_video_repr.models import VideoLSTM
-from lstm_video_repr.training import get_recipe
 
 NAME = 'design'
-SETTINGS = dict(units=128, layers=1, steps=1000, batch=64, recipe='adam', lr=get_recipe('adam').lr, precision='auto', seeds=(0, 1, 2),
+SETTINGS = dict(units=128, layers=1, steps=750, batch=64, recipe='adam', lr=3e-3, precision='auto', seeds=(0, 1, 2),
                 test_clips=1000, test_seed=2015, baseline_clips=1000)
 QUICK = dict(units=8, steps=3, batch=4, seeds=(0, 1), test_clips=4, baseline_clips=4)
 

@@ -39,6 +39,7 @@ import re
 import shutil
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Callable
@@ -361,6 +362,14 @@ def show(
         print(f'{name:10} {about(name)}\n{"":10} {state}')
 
 
+def where(
+    error: Exception, # that was raised
+) -> str: # ' (experiments/design.py, line 70)', or nothing
+    "The experiment's own line."
+    lines = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent == HERE and Path(f.filename).name != 'run.py']
+    return f' (experiments/{Path(lines[-1].filename).name}, line {lines[-1].lineno})' if lines else ''
+
+
 def main(
     words: list[str] | None = None, # the command line; None: that of the process
 ) -> int: # exit status: 0, 1 for an error that was named, 130 for an interruption
@@ -379,7 +388,7 @@ def main(
         print('\nstopped; what is done is kept, and the same command goes on from here', flush=True)
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {error}{where(error)}', file=sys.stderr)
         return 1
     return 0
 

@@ -168,7 +168,7 @@ def test_more_seeds_are_added_and_other_settings_refused(tmp_path, monkeypatch, 
     assert run.load(tmp_path/'design.json')['settings']['steps'] == 4
 
 
-@pytest.mark.parametrize('words, said', [(['nothing', 'design'], "no experiment 'nothing'"), (['design', '--units', 'many'], "--units is 'many'"), (['design', '--units', '0'], 'hidden_size'),
+@pytest.mark.parametrize('words, said', [(['nothing', 'design'], "no experiment 'nothing'"), (['design', '--units', 'many'], "--units is 'many'"), (['design', '--units', '0'], 'hidden_size is 0; expected a whole number of at least 1 (experiments/design.py, line '),
                                          (['design', '--wrong', '1'], 'unrecognized'), (['design', '--recipe', 'sgdd'], "recipe is 'sgdd'")])
 def test_mistakes_are_named(words, said, tmp_path, capsys):
     try: status = run.main([*words, '--quick', '--out', str(tmp_path)])
