@@ -10,7 +10,7 @@ TORCH  := $(shell sed -n 's/^\(torch==[^; ]*\).*/\1/p' constraints.txt)
 PIP    := $(PY) -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench experiments lab export notebooks readme setup setup-dev clean clean-all
+.PHONY: help demo test bench gpu experiments lab export notebooks readme setup setup-dev clean clean-all
 
 help:  ## Show this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -21,6 +21,7 @@ help:  ## Show this list
 	@echo '  NB         for make notebooks: only these, for example NB=nbs/00_lstm.ipynb'
 	@echo '  ARGS       for make test: more options for pytest, for example ARGS="-k widgets -x"'
 	@echo '             for make bench: its options, for example ARGS="--groups layer,clips"'
+	@echo '             for make gpu: its options, for example ARGS="--rehearse" (tiny, on any CPU)'
 	@echo '             for make experiments: names and settings, for example ARGS="design --steps 300"'
 	@echo '  LVR_DATA   a folder with mnist/ in it: real MNIST for the tests that want it'
 
@@ -32,6 +33,9 @@ test: $(VENV)/.dev  ## Set up for development, then run all tests and all notebo
 
 bench: $(VENV)/.runtime  ## Measure speed and memory beside others' code, into benchmarks/results (20 minutes)
 	@$(PY) benchmarks/bench.py $(ARGS)
+
+gpu: $(VENV)/.runtime  ## Check and measure everything on a GPU, into benchmarks/results (an hour; goes on where it stopped)
+	@$(PY) benchmarks/gpu.py $(ARGS)
 
 experiments: $(VENV)/.runtime  ## Run the paper's experiments, into experiments/results (hours on a CPU; goes on where it stopped)
 	@$(PY) experiments/run.py $(ARGS)
