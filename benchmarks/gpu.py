@@ -128,6 +128,8 @@ def summary(
         if f is None: text.append(f'{name}: not run')
         elif f['status'] != 'complete': text.append(f'{name}: {f["status"]}' + (f', {f["reason"]}' if f.get('reason') else '') + (f'; missing: {few(f["missing"])}' if f['missing'] else ''))
         for attempt in (f or {}).get('attempts', []): text.append(f'{name}: rate {attempt["lr"]:g} did not work: {attempt["reason"]}')
+    tried = (found['rates'] or {}).get('rows', [])
+    if tried: text.append('learning rates tried, nats per future frame: ' + '; '.join(f'{r["lr"]:g}: ' + ('diverged' if r['validation'] is None else f'{r["validation"]:.1f}') for r in tried))
     text += [f'agree: FAILED {c["name"]}: {c["error"]} ({c["worst"]}), allowed {c["allowed"]}' for c in (found['agree'] or {}).get('checks', []) if not c['ok']]
     compiled = (found['speed'] or {}).get('compiled', [])
     if compiled: text.append(f'first call of a compiled step: {min(c["first_call"] for c in compiled):.1f} to {max(c["first_call"] for c in compiled):.1f} s')
@@ -151,6 +153,7 @@ def broken(
 
 def pack(
     out: Path, # folder of the files
+    work: Path, # folder in which the model to bring home lies
     folder: Path, # where the pieces go
 ):
     "Everything but what can be made again, as few files of at most 16 MB; `--join` is the way back. `ValueError` if it is more than 64 MB."
@@ -159,16 +162,17 @@ def pack(
     with tarfile.open(archive, 'w:gz') as tar:
         for path in sorted(out.glob('gpu-*')) + [out/'summary.txt']:
             if path.is_file(): tar.add(path, path.name)
-    files = [archive] + [out/'bundle.safetensors'] * (out/'bundle.safetensors').is_file()
+    model = work/'bundle.safetensors'
+    files = [archive] + [model] * model.is_file()
     if (total := sum(f.stat().st_size for f in files)) > ALL_PIECES + 3*MB: raise ValueError(f'{total / MB:.0f} MB to be packed; expected at most {ALL_PIECES / MB:.0f}')
     for file in files: cut(file, folder)
     archive.unlink()
-    print(f'packed {total / MB:.1f} MB into {len(list(folder.glob("*")))} files', flush=True)
 
 
 def unpack(
     folder: Path, # with *.pieces.json and their pieces
-    out: Path, # where the files go
+    out: Path, # where the results go
+    work: Path, # where a model goes
 ) -> list[Path]: # the files
     "Put together what `pack` cut. `OSError` names what is missing or damaged."
     lists = sorted(folder.glob('*.pieces.json'))
@@ -176,8 +180,8 @@ def unpack(
     out.mkdir(parents=True, exist_ok=True)
     files = []
     for listed in lists:
-        file = join(listed, out)
-        if not file.name.endswith('.tar.gz'): files.append(file); continue
+        file = join(listed, out if listed.name.startswith('gpu-results.') else work)
+        if file.parent == work: files.append(file); continue
         with tarfile.open(file) as tar:
             for member in tar.getmembers():
                 if not member.isfile() or Path(member.name).name != member.name: raise OSError(f'{file.name} holds {member.name!r}; expected plain files')
@@ -196,11 +200,12 @@ def run(
     settings: dict, # as for `Part`
     seconds: float, # for each part
     within: float = math.inf, # for all of them
+    home: Path | None = None, # folder for `pack`, filled after each part
 ):
     "Each part in a process of its own, so that one that breaks leaves the others alone; then the table."
-    fork = 'forkserver' in multiprocessing.get_all_start_methods()
+    fork = settings['device'] == 'cpu' and 'forkserver' in multiprocessing.get_all_start_methods() # a forked process may not be able to use CUDA
     context = multiprocessing.get_context('forkserver' if fork else 'spawn')
-    if fork: context.set_forkserver_preload(['torch', 'torch._dynamo', 'sklearn.datasets', 'matplotlib.pyplot']) # imported once; nothing here touches the device
+    if fork: context.set_forkserver_preload(['torch', 'torch._dynamo', 'sklearn.datasets', 'matplotlib.pyplot']) # imported once
     end = time.monotonic() + within
     for name in names:
         path, old = out/f'gpu-{name}.json', read(out/f'gpu-{name}.json')
@@ -211,6 +216,9 @@ def run(
         process = context.Process(target=run_part, args=(name, out, work, settings, allowed))
         process.start()
         try: process.join(allowed + (GRACE if within == math.inf else GRACE/3))
+        except KeyboardInterrupt:
+            process.join(GRACE) # it was interrupted, too, and may be saving
+            raise
         finally:
             if late := process.is_alive(): process.kill()
             process.join()
@@ -218,9 +226,9 @@ def run(
         if late or found.get('status') in (None, 'running'):
             write(path, found | dict(status='failed', reason='it did not end in time' if late else f'its process ended with code {process.exitcode}'))
         print(f'{name}: {read(path)["status"]}', flush=True)
-    text = summary(out)
-    (out/'summary.txt').write_text(text + '\n', encoding='utf8')
-    print('\n' + text, flush=True)
+        (out/'summary.txt').write_text(summary(out) + '\n', encoding='utf8')
+        if home: pack(out, work, home)
+    print('\n' + summary(out), flush=True)
 
 
 def main(
@@ -258,24 +266,33 @@ def main(
         here = ['cuda'] + [f'cuda:{n}' for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
         if args.device not in here: p.error(f'argument --device: {args.device!r} is not there; expected {" or ".join(map(repr, here)) or "a machine with CUDA, or --rehearse"}')
     device = torch.device('cpu' if args.rehearse or not torch.cuda.is_available() else args.device)
-    out = args.out or (ROOT/'runs'/'gpu-rehearsal' if args.rehearse else HERE/'results'/f'gpu-{bench.capability(device)}')
+    known = sorted((HERE/'results').glob('gpu-*/'))
+    if args.out: out = args.out
+    elif args.rehearse: out = ROOT/'runs'/'gpu-rehearsal'
+    elif device.type == 'cuda': out = HERE/'results'/f'gpu-{bench.capability(device)}'
+    elif len(known) == 1: out = known[0]
+    else: p.error(f'argument --out: not given; expected a folder, such as {known[0] if known else HERE/"results"/"gpu-h100"}')
     if out.exists() and not out.is_dir(): p.error(f'argument --out: {str(out)!r} is a file; expected a folder')
+    work = ROOT/'runs'/out.name if out.resolve().is_relative_to(HERE) else out/'work' # checkpoints do not belong to the results
     try:
         if args.join:
-            for file in unpack(args.join, out): print(f'{file.name}: {file.stat().st_size} bytes')
+            for file in unpack(args.join, out, work): print(f'{file.name}: {file.stat().st_size} bytes')
+            (out/'summary.txt').write_text(summary(out) + '\n', encoding='utf8') # of all that lies there now
             return 0
         if args.list:
             for n in PARTS:
                 found = read(out/f'gpu-{n}.json')
                 print(f'{n:26} {found["status"] if found else "-":9} {ABOUT[n]}')
             return 0
-        if args.summary: print(summary(out)); return 0
+        if args.summary:
+            print(summary(out))
+            if args.pack: pack(out, work, args.pack)
+            return 0
         digits = find_digits() if args.digits == 'auto' else args.digits
         settings = dict(device=str(device), rehearse=args.rehearse, digits=digits, seed=args.seed, batch=args.batch, lr=args.lr, units=args.units)
-        work = (out/'work') if args.rehearse or args.out and not out.resolve().is_relative_to(ROOT) else ROOT/'runs'/out.name
         for n in names:
             if args.fresh:
-                for path in [out/f'gpu-{n}.json', *out.glob(f'gpu-{n}[.-]*')]: path.unlink(missing_ok=True)
+                for end in ('.json', '.jsonl', '-curve.png', '-strips.png'): (out/f'gpu-{n}{end}').unlink(missing_ok=True)
                 shutil.rmtree(work/n, ignore_errors=True)
             old = read(out/f'gpu-{n}.json')
             trains = n in ROWS or n in ('rates', 'bundle')
@@ -283,8 +300,10 @@ def main(
             said = ', '.join(f'{k} {old["settings"].get(k)!r} (now {settings[k]!r})' for k in other)
             if other: p.error(f'gpu-{n}.json has results for {said}; expected the same, --fresh, or another --out')
         out.mkdir(parents=True, exist_ok=True)
-        run(names, out, work, settings, args.seconds or (60. if args.rehearse else 460.), args.within)
-        if args.pack: pack(out, args.pack)
+        run(names, out, work, settings, args.seconds or (60. if args.rehearse else 460.), args.within, args.pack)
+    except KeyboardInterrupt:
+        print('\ngpu.py: stopped; the same command goes on', file=sys.stderr)
+        return 130
     except (OSError, ValueError) as error:
         print(f'gpu.py: {error}', file=sys.stderr)
         return 1

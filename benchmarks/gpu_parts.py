@@ -143,7 +143,7 @@ class Part:
 
     def save(self):
         "Write what there is."
-        self.found['seconds'] = self.before + time.monotonic() - self.began
+        self.found |= dict(seconds=self.before + time.monotonic() - self.began, cpu_seconds=time.process_time())
         write(self.path, self.found)
 
     def wait(self):
@@ -330,6 +330,7 @@ def _agree_training(part, precision, resumed):
         _losses(part, precision, True, path, len(want) // 2)
         got = _losses(part, precision, True, path)
         path.unlink()
+        part.work.rmdir()
     else: got = _losses(part, precision, True)
     if len(got) != len(want): raise RuntimeError(f'{len(got)} losses instead of {len(want)}')
     return {f'loss of step {n}': abs(a - b) / abs(b) for n, (a, b) in enumerate(zip(got, want), 1)}
@@ -355,23 +356,23 @@ def agree(
     checks = part.found.setdefault('checks', [])
     done = {row['name'] for row in checks}
     digits = part.options.digits
-    jobs = []
-    for backend in ('fused', 'compiled'):
-        for dtype, allowed in (('fp32', 1e-5), ('bf16', 2e-2)): jobs.append((f'{backend} layer, {dtype}', None, (backend, dtype), allowed))
+    jobs = [(f'{backend} layer, {dtype}', None, (backend, dtype), allowed) for backend in ('fused', 'compiled') for dtype, allowed in (('fp32', 1e-5), ('bf16', 2e-2))]
     jobs += [(f'clips of {n} digits on the device, bit for bit', _agree_clips, (digits, n), 0.) for n in (2, 1, 3)]
     jobs += [(f'recorded training step{", resumed half way"*resumed}, {p}', _agree_training, (p, resumed), allowed)
-             for resumed in (False, True) for p, allowed in (('fp32', 1e-5), ('bf16', 1e-3))]
+             for p, allowed in (('fp32', 1e-5), ('bf16', 1e-3)) for resumed in (False, True)]
     jobs += [('evaluation on the device and on the CPU', _agree_evaluation, (), 1e-5), ('composite of full size, loss and gradients, fp32', _agree_model, ('fp32',), 1e-5),
              ('composite of full size, loss and gradients, bf16', _agree_model, ('bf16',), 5e-2)]
-    longest = 0.
+    longest, before = 0., None
     for name, job, arguments, allowed in jobs:
+        if before != (job, arguments[:1]): new_compiler(part) # what is compiled for other sizes only gets in the way
+        before = job, arguments[:1]
         if part.left() < longest * 1.2:
             part.miss(name)
             continue
         start = time.monotonic()
         try:
             if job is None: # eight rows, one for each kind of layer
-                new_compiler(part)
+                if arguments[1] == 'bf16': new_compiler(part)
                 for kind, values in _agree_layers(part, *arguments):
                     if f'{name}, {kind}' in done: continue
                     more = dict(compiler=bench.said(RuntimeError(problem()))) if 'compiled' in arguments and problem() else {}
@@ -406,6 +407,9 @@ class AsOurs(nn.Module):
         return VideoLoss(None, self.peer.loss(past, future))
 
 
+def _on_cuda(device): return device.type == 'cuda'
+
+
 def plain_step(
     model: nn.Module, # with a `loss` as ours
     optimizer: torch.optim.Optimizer, # of its weights
@@ -431,7 +435,7 @@ def recorded_step(
 ): # a call
     "The same, recorded by what `train` records with, and replayed. `RuntimeError` if it cannot be recorded; off CUDA the plain step."
     call = plain_step(model, optimizer, context, past, future)
-    if not past.is_cuda: return call
+    if not _on_cuda(past.device): return call
     recorder = _Recorder(model, optimizer, 'frame', context)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
@@ -446,7 +450,7 @@ def graphed(
     device: torch.device, # where
 ): # a call
     "The work of a call as a CUDA graph; off CUDA the call."
-    if device.type != 'cuda': return call
+    if not _on_cuda(device): return call
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -771,10 +775,13 @@ def fit(
 
 
 def _teller(part):
-    "A callback that says how validation goes."
+    "A callback that says how validation goes, now and then."
+    said = [-math.inf]
     def tell(progress):
         row = progress.row
-        if row and row.get('validation_future') is not None: part.say(f'step {row["step"]} of {progress.steps}: future {row["validation_future"]:.1f}, training {row["future"]:.1f}')
+        if not row or row.get('validation_future') is None or progress.step < progress.steps and time.monotonic() - said[0] < 15: return
+        said[0] = time.monotonic()
+        part.say(f'step {row["step"]} of {progress.steps}: future {row["validation_future"]:.1f}, training {row["future"]:.1f}')
     return tell
 
 
@@ -850,19 +857,19 @@ def _draw_strips(part, model, digits, n=3):
     for i in range(n):
         file = io.BytesIO()
         show_prediction(past, future, out, i=i).savefig(file, format='png', dpi=90, bbox_inches='tight', pad_inches=.08)
-        strips.append(Image.open(file).convert('L'))
+        strips.append(Image.open(file).convert('RGB'))
     gap = 14
-    page = Image.new('L', (max(p.width for p in strips), sum(p.height + gap for p in strips) - gap), 255)
+    page = Image.new('RGB', (max(p.width for p in strips), sum(p.height + gap for p in strips) - gap), 'white')
     for i, p in enumerate(strips): page.paste(p, (0, sum(q.height + gap for q in strips[:i])))
-    page.save(part.out/f'gpu-{part.name}-strips.png', optimize=True)
+    page.quantize(128).save(part.out/f'gpu-{part.name}-strips.png', optimize=True)
 
 
 def rates(
     part: Part, # what tries
 ):
-    "Short trainings of the best of the paper's models, each at another learning rate; the rows take the best one."
+    "Short trainings of the composite, each at another learning rate; the rows take the best one."
     s, rows = part.sizes, part.found.setdefault('rows', [])
-    name = ROWS['row-composite-conditional'][0]
+    name = ROWS['row-composite'][0]
     config = preset(name).config if not part.options.rehearse else replace(preset(name).config, hidden_size=s.trained['units'])
     clips, held_out = (_clips(part, part.options.digits, split, part.options.seed + n) for n, split in enumerate(('train', 'test')))
     warmup, batch, plan = 200 if not part.options.rehearse else 1, _batch(part), part.found.get('plan')
@@ -941,7 +948,7 @@ def join(
 def bundle(
     part: Part, # that trains
 ):
-    "A one-layer composite that fits into 64 MB: trained, saved in half precision, measured as saved beside the bundled model, and cut into pieces."
+    "A one-layer composite that fits into 64 MB: trained, saved in half precision, measured as saved beside the bundled model. `--pack` cuts it into pieces."
     found, s, units = part.found, part.sizes, part.options.units or (part.sizes.trained['units'] if part.options.rehearse else 896)
     config = VideoLSTMConfig(hidden_size=units)
     size = 2 * sum(p.numel() for p in _meta(config).parameters())
@@ -955,9 +962,8 @@ def bundle(
     card = dict(about='composite of one layer, trained on a GPU', data=f'two moving digits, {digits}, training split', **{'clips seen': found['trained']['clips']},
                 steps=found['trained']['step'], seconds=found['trained']['seconds'], seed=part.options.seed, recipe=vars(get_recipe(**found['plan']['changes'])),
                 machine=found['machine'], versions=found['versions'])
-    file = part.out/'bundle.safetensors'
+    file = part.work.parent/'bundle.safetensors' # too large for the folder of results; `--pack` cuts it into pieces
     save_model(model, file, plain(card), torch.float16)
-    cut(file, part.out)
     found['file'] = dict(name=file.name, bytes=file.stat().st_size, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     part.save()
     saved, found['test'] = load_model(file, part.device), {}
