@@ -19,11 +19,11 @@ from lstm_video_repr.training import _identity, get_recipe, read_safetensors
 
 NAME = 'labels'
 PRETRAINING = {k: design.SETTINGS[k] for k in ('units', 'layers', 'steps', 'batch', 'recipe', 'lr', 'precision')} # one option sets both experiments
-SETTINGS = PRETRAINING | dict(per_class=(1, 3, 10, 30, 100, 300, 1000), classifier_steps=(80, 90, 110, 140, 180, 260, 400), classifier_batch=32, classifier_lr=3e-3,
-                              softmax_steps=500, softmax_lr=1e-2, rates=(1e-3, 3e-3, 1e-2), softmax_rates=(3e-3, 1e-2, 3e-2), rates_per_class=30, validation_clips=500,
+SETTINGS = PRETRAINING | dict(per_class=(1, 3, 10, 30, 100, 300, 1000), classifier_steps=(50, 60, 80, 100, 130, 200, 350), classifier_batch=32, classifier_lr=1e-2,
+                              softmax_steps=500, softmax_lr=1e-1, rates=(3e-3, 1e-2, 3e-2), softmax_rates=(3e-2, 1e-1, 3e-1), rates_per_class=30, validation_clips=500,
                               pool=12000, test_clips=1000, test_seed=2016, seeds=(0, 1, 2))
-QUICK = dict(units=8, steps=3, batch=4, per_class=(1, 2), classifier_steps=(2, 2), classifier_batch=4, softmax_steps=2, rates=(1e-3,), softmax_rates=(1e-2,),
-             rates_per_class=1, validation_clips=4, pool=150, test_clips=5, seeds=(0,))
+QUICK = {k: v for k, v in design.QUICK.items() if k in PRETRAINING} | dict(per_class=(1, 2), classifier_steps=(2, 2), classifier_batch=4, softmax_steps=2, rates=(1e-3,), softmax_rates=(1e-2,),
+                                                                           rates_per_class=1, validation_clips=4, pool=150, test_clips=5, seeds=(0,))
 
 TASKS = 'digit', 'direction'
 STARTS = 'from scratch', 'autoencoder', 'future predictor', 'composite'
@@ -142,7 +142,7 @@ def choose(
 
 
 def run(context):
-    "The rates, then all starts of the first seed, of the second, ...: a run that is cut is balanced."
+    "All starts of the first seed, of the second, ...: a run that is cut is balanced. Then the rates once more."
     s = context.settings
     if len(s.classifier_steps) != len(s.per_class): raise ValueError(f'classifier_steps has {len(s.classifier_steps)} entries; expected {len(s.per_class)}, one for each of per_class')
     if s.rates_per_class not in s.per_class: raise ValueError(f'rates_per_class is {s.rates_per_class}; expected one of per_class, {s.per_class}')
@@ -165,6 +165,6 @@ def run(context):
         return dict(kind='start', start=start, seed=seed, pretrained_by=source, per_class=s.per_class,
                     accuracy={task: curves(context, model, task, (pool, seen), (*test, test_seen), seed) for task in TASKS})
 
-    context.part('rates', rates)
     for seed in s.seeds:
         for start in STARTS: context.part(f'{start}, seed {seed}', lambda start=start, seed=seed: one(start, seed))
+    context.part('rates', rates)

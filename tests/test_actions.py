@@ -1,5 +1,7 @@
 "The classifier: labels that are true, a softmax at every step, encoders copied and frozen, fair subsets, learning that can be repeated."
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,10 @@ import torch.nn.functional as F
 from lstm_video_repr.actions import DIRECTIONS, LabelledDigits, LSTMClassifier, StepSoftmax, accuracy, few_labels, heading, predict_clips, train_classifier
 from lstm_video_repr.clips import MovingDigits, load_digits, random_paths
 from lstm_video_repr.models import VideoLSTM
+from lstm_video_repr.training import read_safetensors
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from experiments import design, labels, run
 
 TINY = dict(frame_shape=(1, 4, 4), hidden_size=6)
 
@@ -305,3 +311,37 @@ def test_real_digits(mnist_folder):
     clips = LabelledDigits('mnist', 20, split='test', folder=mnist_folder, seed=1)
     assert clips[:].shape == (20, 10, 1, 64, 64) and clips.labels['digit'].unique().numel() > 4
     assert not torch.equal(clips[:1], LabelledDigits('mnist', 1, folder=mnist_folder, seed=1)[:1])
+
+
+# ---- the experiment
+
+def test_labels_takes_the_models_of_design(tmp_path, monkeypatch):
+    monkeypatch.setattr(design, 'MODELS', {'composite': VideoLSTM.composite})
+    assert run.main(['design', '--quick', '--seeds', '0', '--test-clips', '2', '--out', str(tmp_path)]) == 0
+    def got(**other):
+        context = run.Context('labels', labels.SETTINGS | labels.QUICK | other, out=tmp_path, quick=True, digits='embedded', progress=None, fresh=True)
+        found = {}
+        def part():
+            found['model'], found['by'] = labels.pretrained(context, 'composite', other.get('seed', 0))
+            return {}
+        context.part('one', part)
+        return found['by'], found['model'], context.results['clips_seen']
+    by, model, seen = got()
+    own = {k[6:]: v for k, v in read_safetensors(tmp_path/'runs/design/composite-seed-0.safetensors')[0].items() if k.startswith('model.')}
+    assert by == 'design' and seen == 0 and all(torch.equal(v, own[k]) for k, v in model.state_dict().items())
+    for other in (dict(seed=1), dict(steps=4), dict(lr=.01), dict(units=9)):
+        by, model, seen = got(**other)
+        assert by == 'labels' and seen == other.get('steps', 3) * 4, other
+
+
+def test_labels_in_full(tmp_path, capsys):
+    assert run.main(['labels', '--quick', '--out', str(tmp_path)]) == 0
+    results = run.load(tmp_path/'labels.json')
+    assert [r['part'] for r in results['rows']] == [f'{s}, seed 0' for s in labels.STARTS] + ['rates'] and results['finished']
+    for r in run.rows(results, kind='start'):
+        assert r['pretrained_by'] == (None if r['start'] == 'from scratch' else 'labels')
+        for task in labels.TASKS:
+            for mode in labels.MODES:
+                a = r['accuracy'][task][mode]
+                assert len(a['mean']) == 2 and [len(x) for x in a['by_step']] == [10, 10] and all(0 <= x <= 1 for x in a['mean'])
+    assert {k: list(v) for k, v in run.rows(results, kind='rates')[0]['accuracy'].items()} == {'fine-tuned': ['0.001'], 'frozen': ['0.01']}
