@@ -17,9 +17,8 @@ from lstm_video_repr.zoo import load_pretrained
 
 NAME = 'far'
 SETTINGS = dict(model='bundled', clips=200, control_clips=50, other_clips=100, ahead=100, behind=20, crowds=(1, 2, 3, 4), speeds=(.05, .075, .1, .15, .2),
-                units=200, activity_clips=64, reader_steps=1500, held_out=4, held_out_units=128, held_out_steps=1000, test_seed=2016, seed=0)
-QUICK = dict(clips=2, control_clips=2, other_clips=2, ahead=12, behind=3, crowds=(1, 3), speeds=(.2,), units=8, activity_clips=2, reader_steps=3,
-             held_out_units=8, held_out_steps=2)
+                units=200, activity_clips=64, reader_steps=1500, test_seed=2016, seed=0)
+QUICK = dict(clips=2, control_clips=2, other_clips=2, ahead=12, behind=3, crowds=(1, 3), speeds=(.2,), units=8, activity_clips=2, reader_steps=3)
 PAST, NEAR = 10, 10 # frames that a model is shown, and that it was trained to predict
 
 
@@ -181,6 +180,13 @@ class Reader(nn.Module):
 BLURS = 0., 1., 2., 3. # what the reader is trained on, in turns
 
 
+def known_to_reader(
+    digits: str, # 'mnist' or 'embedded'
+) -> str: # a name for `load_digits`
+    "What the reader learns from: the embedded digits, and MNIST where it is there."
+    return digits if digits == 'embedded' else f'{digits}+embedded'
+
+
 def train_reader(
     images: Tensor, # (n, 28, 28) uint8, single training digits
     labels: Tensor, # (n,)
@@ -214,6 +220,15 @@ def sharpness(
     x = frames.flatten(2)
     ink = x.sum(2)
     return dict(ink=ink, entropy=-(torch.xlogy(x, x) + torch.xlogy(1 - x, 1 - x)).sum(2), crisp=(x * x).sum(2) / ink.clamp(min=1e-6))
+
+
+def centre(
+    frames: Tensor, # (B, T, 1, S, S)
+) -> Tensor: # (B, 2, T), in pixels from the middle of the frame
+    "Row and column of the ink's centre of mass: where the digits are together, whatever they look like."
+    x, place = frames[:, :, 0], torch.arange(frames.shape[-1]) - (frames.shape[-1] - 1) / 2
+    ink = x.sum((2, 3)).clamp(min=1e-6)
+    return torch.stack([(x.sum(3) * place).sum(2) / ink, (x.sum(2) * place).sum(2) / ink], 1)
 
 
 # ---- what do the units do?
@@ -264,7 +279,7 @@ CONVENTIONS = dict(
     nats='Cross-entropy, summed over a frame, averaged over clips; `floor` that of the truth itself, `mean_frame` that of always saying the mean training frame.',
     sharpness='Averages over clips: `ink`: sum of pixels; `entropy`: nats that the picture itself claims to be unsure of; `crisp`: mean pixel, weighted by ink; '
               '`variety`: variance of a pixel over clips, summed over pixels.',
-    rhythm='Of h, c and the opened gates of units drawn at random, see `rhythm` in experiments/far.py; frames 21 and later. `life`: standard deviation over the last 20 frames, divided by that over the first 20.')
+    rhythm='Of h, c and the opened gates of units drawn at random, of rows and columns of the ink\'s `centre` and of the digits\' true `paths`, see `rhythm` in experiments/far.py; frames 21 and later. `life`: standard deviation over the last 20 frames, divided by that over the first 20.')
 
 
 def quartiles(x):
@@ -399,7 +414,7 @@ def rhythms(
 
 
 def run(context):
-    "Reader, far future and past, crowds, speeds, kinds, activity; at the end, with trainings of its own, the class that was left out."
+    "Reader, far future and past, crowds, speeds, kinds, activity."
     s = context.settings
     model = load_pretrained(None if s.model == 'bundled' else s.model)
     if model.config.output != 'bernoulli' or model.reconstruction_decoder is None or model.future_decoder is None:
@@ -414,9 +429,7 @@ def run(context):
         return MovingDigits(context.digits if digits is None else digits, split='test', seed=s.test_seed, past=past, future=future, **options)
 
     def reader():
-        if not made:
-            known = context.digits if context.digits == 'embedded' else f'{context.digits}+embedded'
-            made.append(train_reader(*load_digits(known, 'train'), s.reader_steps, s.seed))
+        if not made: made.append(train_reader(*load_digits(known_to_reader(context.digits), 'train'), s.reader_steps, s.seed))
         return made[0]
 
     def read():
@@ -446,12 +459,13 @@ def run(context):
         past = clips.clips(0, n)[:, s.behind:s.behind + PAST]
         with torch.no_grad(): acts = unit_activity(who, past, 'future', s.ahead)
         found = {k: getattr(acts, k)[..., chosen].transpose(1, 2) for k in 'hcifgo'}
-        return dict(clips=n, units=len(chosen), autocorrelation=autocorrelation(found['h'][..., min(20, s.ahead // 4):], s.ahead // 2).mean((0, 1)), **{k: rhythms(v) for k, v in found.items()})
+        return dict(clips=n, units=len(chosen), autocorrelation=autocorrelation(found['h'][..., min(20, s.ahead // 4):], s.ahead // 2).mean((0, 1)), centre=rhythms(centre(acts.frames)), **{k: rhythms(v) for k, v in found.items()})
 
     def paths():
         clips = source(past=PAST + s.behind, future=s.ahead)
         series = clips.plan(0, s.activity_clips)[1][:, :, PAST + s.behind:].transpose(2, 3).double()
-        return dict(kind='activity', model='true paths', autocorrelation=autocorrelation(series[..., min(20, s.ahead // 4):], s.ahead // 2).mean((0, 1, 2)), paths=rhythms(series))
+        together = centre(clips.clips(0, s.activity_clips)[:, PAST + s.behind:])
+        return dict(kind='activity', model='truth', clips=s.activity_clips, autocorrelation=autocorrelation(series[..., min(20, s.ahead // 4):], s.ahead // 2).mean((0, 1, 2)), centre=rhythms(together), paths=rhythms(series))
 
     context.part('reader', read)
     context.part('far, model', lambda: dict(kind='far', model='model', seed=s.test_seed, **far(model, s.clips, truth=True)))
@@ -463,21 +477,4 @@ def run(context):
         context.part(f'kind {name}', lambda name=name, digits=digits: dict(kind='kind', digits=name, **other(digits=digits)))
     context.part('activity, model', lambda: dict(kind='activity', model='model', **units_of(model, s.activity_clips)))
     context.part('activity, random weights', lambda: dict(kind='activity', model='random weights', **units_of(control, s.activity_clips)))
-    context.part('activity, true paths', paths)
-    for without in (False, True): context.part(f'class {s.held_out} {"left out" if without else "seen"}', lambda without=without: held_out(context, without, reader()))
-
-
-def held_out(context, without, reader):
-    "Train with or without a class; measure on clips of nothing but that class, and on clips without it."
-    s = context.settings
-    images, labels = load_digits(context.digits, 'train')
-    model = VideoLSTM.composite(hidden_size=s.held_out_units, seed=s.seed)
-    clips = MovingDigits(images[labels != s.held_out] if without else images, seed=s.seed, device=context.device)
-    history = context.train(model, clips, steps=s.held_out_steps, batch_size=64)
-    model = model.cpu().eval()
-    images, labels = load_digits(context.digits, 'test')
-    found = {}
-    for name, keep in {'this class': labels == s.held_out, 'other classes': labels != s.held_out}.items():
-        source = MovingDigits(images[keep], seed=s.test_seed, past=PAST, future=NEAR)
-        found[name] = look(model, source, labels[keep], s.other_clips, reader)
-    return dict(kind='class', digit=s.held_out, left_out=without, seed=s.seed, units=s.held_out_units, steps=history.rows[-1]['step'], clips=s.other_clips, **found)
+    context.part('activity, truth', paths)

@@ -145,6 +145,15 @@ def test_sharpness():
     torch.testing.assert_close(found['crisp'], torch.tensor([[0., 1., .5]]))
 
 
+def test_centre():
+    frames, digits, corners, _ = scene(1, 5)
+    found = far.centre(frames)
+    torch.testing.assert_close(found[..., 1:] - found[..., :-1], (corners[:, 0, 1:] - corners[:, 0, :-1]).transpose(1, 2).float(), atol=1e-4, rtol=0)
+    x = torch.zeros(1, 1, 1, 64, 64)
+    x[..., 31:33, 63] = 1
+    assert far.centre(x).flatten().tolist() == [0, 31.5]
+
+
 # ---- units
 
 def test_rhythm_knows_waves_from_fading():
@@ -204,13 +213,20 @@ def test_quick_run_and_resumption(tmp_path, capsys):
     assert command.main(words) == 0
     found = command.load(tmp_path/'far.json')
     kinds = {r['kind'] for r in found['rows']}
-    assert found['finished'] and kinds == {'reader', 'far', 'crowd', 'speed', 'kind', 'activity', 'class'}
+    assert found['finished'] and kinds == {'reader', 'far', 'crowd', 'speed', 'kind', 'activity'}
     ahead = command.rows(found, kind='far', model='model')[0]
     assert len(ahead['ahead']['nats']) == far.QUICK['ahead'] and len(ahead['back']['nats']) == far.QUICK['behind'] + far.PAST
     text = (tmp_path/'far.json').read_text()
     capsys.readouterr()
     assert command.main(words) == 0 and (tmp_path/'far.json').read_text() == text
     assert 'kept from' in capsys.readouterr().out
+
+
+def test_quick_run_of_an_unseen_class(tmp_path):
+    assert command.main(['unseen', '--quick', '--device', 'cpu', '--out', str(tmp_path)]) == 0
+    found = command.load(tmp_path/'unseen.json')
+    assert [r['left_out'] for r in found['rows']] == [False, True] and found['clips_seen'] == 2 * 2 * 4
+    assert all(len(r[c][part]['nats']) == 10 for r in found['rows'] for c in ('this class', 'other classes') for part in ('back', 'ahead'))
 
 
 def test_stored_results_are_those_of_the_experiment():
