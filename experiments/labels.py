@@ -19,8 +19,8 @@ from lstm_video_repr.training import _identity, get_recipe, read_safetensors
 
 NAME = 'labels'
 PRETRAINING = {k: design.SETTINGS[k] for k in ('units', 'layers', 'steps', 'batch', 'recipe', 'lr', 'precision')} # one option sets both experiments
-SETTINGS = PRETRAINING | dict(per_class=(1, 3, 10, 30, 100, 300, 1000), classifier_steps=(30, 40, 60, 80, 120, 200, 350), classifier_batch=32, classifier_lr=1e-2,
-                              softmax_steps=400, softmax_lr=1e-1, rates=(3e-3, 1e-2, 3e-2), softmax_rates=(3e-2, 1e-1, 3e-1), rates_per_class=30, validation_clips=500,
+SETTINGS = PRETRAINING | dict(per_class=(1, 3, 10, 30, 100, 300, 1000), classifier_steps=(30, 40, 60, 80, 110, 160, 300), classifier_batch=32, classifier_lr=1e-2,
+                              softmax_steps=300, softmax_lr=1e-1, rates=(3e-3, 1e-2, 3e-2), softmax_rates=(3e-2, 1e-1, 3e-1), rates_per_class=30, validation_clips=500,
                               pool=12000, test_clips=1000, test_seed=2016, seeds=(0, 1, 2))
 QUICK = {k: v for k, v in design.QUICK.items() if k in PRETRAINING} | dict(per_class=(1, 2), classifier_steps=(2, 2), classifier_batch=4, softmax_steps=2, rates=(1e-3,), softmax_rates=(1e-2,),
                                                                            rates_per_class=1, validation_clips=4, pool=150, test_clips=5, seeds=(0,))
