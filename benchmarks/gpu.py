@@ -227,7 +227,8 @@ def run(
             write(path, found | dict(status='failed', reason='it did not end in time' if late else f'its process ended with code {process.exitcode}'))
         print(f'{name}: {read(path)["status"]}', flush=True)
         (out/'summary.txt').write_text(summary(out) + '\n', encoding='utf8')
-        if home: pack(out, work, home)
+        try: home and pack(out, work, home)
+        except ValueError as error: print(f'gpu.py: {error}', file=sys.stderr, flush=True) # the other parts may still run
     print('\n' + summary(out), flush=True)
 
 
@@ -256,7 +257,7 @@ def main(
     names = args.parts.split(',')
     wrong = [n for n in names if n not in PARTS]
     if wrong: p.error(f'argument --parts: {wrong[0]!r} is unknown; expected some of {", ".join(PARTS)}, separated by commas')
-    names = [n for n in PARTS if n in names]
+    names = list(dict.fromkeys(names)) # in this order
     for name in ('seconds', 'within', 'lr', 'batch', 'units'):
         value = getattr(args, name)
         if value is not None and not value > 0: p.error(f'argument --{name}: {value!r}; expected a number above 0')

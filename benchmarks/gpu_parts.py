@@ -165,6 +165,7 @@ def run_part(
 ):
     "Run a part and leave its file: complete, partial (time was short) or failed."
     part = Part(name, out, work, settings, seconds)
+    if part.device.index is not None: torch.cuda.set_device(part.device)
     products(part.device, 'fp32')
     if part.options.rehearse: # the same path without a compiler: it would take longer than all the rest
         for compiled in (fast_lstm._compiled_forward, fast_lstm._compiled_backward): compiled.fast = compiled.function
@@ -637,7 +638,9 @@ def clips(
         planned = [timer.clock(lambda: source.plan(source.index, n), repeat) for _ in range(3)]
         seconds = bench.quartiles(samples)
         row = dict(batch=n, seconds=seconds, plan_on_the_cpu=bench.quartiles(planned)['median'], clips_per_s=n / seconds['median'])
-        row |= {f'times_what_{L}_layers_eat': row['clips_per_s'] / eaten[L, n] for L in (1, 2) if eaten.get((L, n))}
+        for L in (1, 2): # a training of the same batch, or else the hungriest
+            hunger = eaten.get((L, n)) or max((v for (l, _), v in eaten.items() if l == L and v), default=None)
+            if hunger: row[f'times_what_{L}_layers_eat'] = row['clips_per_s'] / hunger
         rows.append(row)
         part.say(f'batches of {n}: {row["clips_per_s"]:.0f} clips a second')
     part.found |= dict(rows=rows, eaten=[dict(layers=L, batch=b, clips_per_s=v) for (L, b), v in eaten.items()], frames=source.past + source.future, digits=len(source.digits))
@@ -683,7 +686,7 @@ def _plan(part, model, clips, held_out, test, seconds, tests, changes):
     "How many steps fit, from a few on a copy: seconds per step, validation and clip of the test, and what is set aside."
     s, start = part.sizes, time.monotonic()
     pace, trial = Pace(s.pace), copy.deepcopy(model)
-    train(trial, copy.copy(clips), 10**6, callbacks=[pace], progress=None, log_every=s.paced_every, **changes)
+    train(trial, copy.copy(clips), 10**6, callbacks=[pace], progress=None, log_every=s.paced_every, **changes | dict(lr=1e-5)) # which goes well at any sizes
     n = min(2*s.test_batch, s.test)
     took = []
     for source, many, options in ((test, n, dict(batch_size=s.test_batch)), (held_out, s.validated, dict(ssim=False))):
@@ -879,7 +882,7 @@ def rates(
         model = drawn(config, part.device, part.options.seed)
         if plan is None: # the same number of steps for all
             pace = Pace(s.pace / 2)
-            train(copy.deepcopy(model), copy.copy(clips), 10**6, batch_size=batch, lr=lr, callbacks=[pace], progress=None, log_every=s.paced_every)
+            train(copy.deepcopy(model), copy.copy(clips), 10**6, batch_size=batch, lr=1e-5, callbacks=[pace], progress=None, log_every=s.paced_every)
             evaluate(model, held_out, s.validated, ssim=False)
             plan = part.found['plan'] = dict(steps=min(s.most, max(2, int(.85 * part.left() / (len(s.rates) - n) / pace.step))), seconds_per_step=pace.step)
         steps = plan['steps']
