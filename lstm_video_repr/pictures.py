@@ -564,7 +564,7 @@ def show_activity(
         top = max(np.abs(d[0][:, units]).max() for (_, other), d in data.items() if other == k) if k in _SIGNED else 1
         image = ax.imshow(values[:, units].T, aspect='auto', interpolation='nearest', cmap=_DIVERGING if k in _SIGNED else 'Greys', vmin=-top if k in _SIGNED else 0, vmax=top)
         for start, color, size in _runs(decoding):
-            ax.add_patch(plt.Rectangle(((start) / len(frames), -.035), size / len(frames), .022, color=color, lw=0, transform=ax.transAxes, clip_on=False))
+            ax.add_patch(plt.Rectangle((start / len(frames), -.09 / height), size / len(frames), .06 / height, color=color, lw=0, transform=ax.transAxes, clip_on=False))
         every = max(1, math.ceil(len(frames) / 10))
         ticks = [t for t, f in enumerate(frames) if t == 0 or f % (5 if every < 5 else 10) == 0] if len(frames) > 10 else range(len(frames))
         ax.set_xticks(ticks, [frames[t] for t in ticks], size=8, color=INK_COLOR)
