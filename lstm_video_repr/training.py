@@ -601,6 +601,7 @@ def train(
     recorder = _Recorder(model, optimizer, recipe.objective, autocast) if record and team.size == 1 and _recordable(model) else None
     watchers, was_training = [*callbacks, *_watchers(progress, here.step, steps)], model.training
     clock, whole, start = time.monotonic() - (here.rows[-1]['seconds'] if here.rows else 0), True, here.step # whole: not in the middle of a step
+    stop = False
 
     def finish_row(): # of the steps since the last one
         _check_finite(here.recent, here.step, checkpoint)
@@ -627,8 +628,8 @@ def train(
                 if here.step % checkpoint_every == 0 and here.step < steps: save()
                 seen = Progress(here.step, steps, model, history, row)
                 for watch in watchers: watch(seen)
-                if team.size > 1: seen.stop = row is not None and team.any(seen.stop, device) # asked for with each row: asking takes time
-                if seen.stop: break
+                stop |= seen.stop
+                if stop if team.size == 1 else row is not None and team.any(stop, device): break # several agree on it with each row: asking takes time
             if here.step == steps: break
             past, future = _put(next(stream), model)
             past, future, total = team.mine(past, future, clips, recipe.batch_size)

@@ -30,9 +30,11 @@ with processes():
     held_out = MovingDigits(digits, image_size=12, past=4, future=3, seed=2)
     if kind == 'pairs': clips = [clips.batch(7) for _ in range(4)] + [clips.batch(5)]
     model = VideoLSTM.composite(hidden_size=8, frame_shape=(1, 12, 12))
-    slow = (lambda p: __import__('time').sleep(.05),) if kind == 'slow' else ()
+    def wait(p): __import__('time').sleep(.05)
+    def halt(p): p.stop = p.step == 1
+    watch = dict(slow=[wait], halted=[halt]).get(kind, [])
     history = train(model, clips, steps, batch_size=7, lr=1e-2, warmup=2, objective=objective, validate=held_out, validate_every=3, n_validate=11, log_every=2,
-                    checkpoint=f'{folder}/checkpoint.safetensors', checkpoint_every=2, log=f'{folder}/log.jsonl', callbacks=slow, progress='bar')
+                    checkpoint=f'{folder}/checkpoint.safetensors', checkpoint_every=2, log=f'{folder}/log.jsonl', callbacks=watch, progress='bar')
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     write_safetensors(f'{folder}/rank{rank}.safetensors', model.state_dict())
 '''
@@ -90,6 +92,15 @@ def test_two_are_as_one(start, kind, objective):
     first, second = (read_safetensors(two/f'rank{r}.safetensors')[0] for r in (0, 1))
     for k in first: assert torch.equal(first[k], second[k])                      # not one bit apart among themselves
     assert len(set(said.split('\r')[-1].split())) and said.count('100%') <= 2    # one bar
+
+
+def test_one_stops_all(start):
+    "A callback, which only the first process calls, asks for an end at step 1, once: all stop with the next row."
+    job, folder = start(2, 'halted', 'halted', steps=20)
+    ends_well(job)
+    first, second = (read_safetensors(folder/f'rank{r}.safetensors')[0] for r in (0, 1))
+    for k in first: assert torch.equal(first[k], second[k])
+    assert [row['step'] for row in log(folder)] == [2]
 
 
 def test_killed_and_resumed_by_another_number(start):
