@@ -130,21 +130,21 @@ def test_a_missing_part_is_made_again(quick, tmp_path):
 
 def test_an_interrupted_training_goes_on(quick, tmp_path, monkeypatch, capsys):
     "Stopped in the second step of the second model: one model is kept, the second one goes on, and all ends as if nothing had happened."
-    sample, calls = run.MovingDigits.sample, []
+    batch, calls = run.MovingDigits.batch, []
     def stop(self, n):
         calls.append(n)
         if len(calls) == 1 + 4 + 3: raise KeyboardInterrupt      # the mean frame; a model (clips for its bias, three steps); half of the next
-        return sample(self, n)
+        return batch(self, n)
     words = ['design', '--quick', '--out', str(tmp_path)]
     with monkeypatch.context() as patch:
-        patch.setattr(run.MovingDigits, 'sample', stop)
+        patch.setattr(run.MovingDigits, 'batch', stop)
         assert run.main(words) == 130
     cut = run.load(tmp_path/'design.json')
     assert [r['part'] for r in cut['rows']] == ['last frame', 'mean frame', 'autoencoder, seed 0'] and not cut['finished']
     assert 'goes on from here' in capsys.readouterr().out
     with monkeypatch.context() as patch:
         calls.clear()
-        patch.setattr(run.MovingDigits, 'sample', lambda self, n: calls.append(n) or sample(self, n))
+        patch.setattr(run.MovingDigits, 'batch', lambda self, n: calls.append(n) or batch(self, n))
         assert run.main(words + ['--seeds', '0']) == 0
     assert 0 < len(calls) < 3 + 4 * 4, 'the steps that were taken are not taken again'
     whole, done = run.load(quick('design')[0]/'design.json'), run.load(tmp_path/'design.json')
@@ -208,6 +208,10 @@ def test_teacher_forcing_is_that_of_training(tmp_path):
 
 
 # ---- what is kept
+
+def test_design_is_kept():
+    assert 'design' in [p.stem for p in KEPT], 'experiments/results/design.json is missing: make experiments ARGS=design'
+
 
 @pytest.mark.parametrize('path', KEPT, ids=lambda p: p.stem)
 def test_kept_results(path):
