@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/index.ipynb #a3ed9704
+from .fast_lstm import *
 from .lstm import *
 from .clips import *
 from .models import *
@@ -14,6 +15,7 @@ from .training import *
 from .zoo import *
 from .pictures import *
 from .widgets import *
+from .actions import *
 
 # %% ../nbs/index.ipynb #ad1442e2
 __all__ = [name for name in dir() if not name.startswith('_')]
