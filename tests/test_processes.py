@@ -33,7 +33,7 @@ with processes():
     def wait(p): __import__('time').sleep(.05)
     def halt(p): p.stop = p.step == 1
     watch = dict(slow=[wait], halted=[halt]).get(kind, [])
-    history = train(model, clips, steps, batch_size=7, lr=1e-2, warmup=2, objective=objective, validate=held_out, validate_every=3, n_validate=11, log_every=2,
+    history = train(model, clips, steps, batch_size=7, precision='fp32', lr=1e-2, warmup=2, objective=objective, validate=held_out, validate_every=3, n_validate=11, log_every=2,
                     checkpoint=f'{folder}/checkpoint.safetensors', checkpoint_every=2, log=f'{folder}/log.jsonl', callbacks=watch, progress='bar')
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     write_safetensors(f'{folder}/rank{rank}.safetensors', model.state_dict())
