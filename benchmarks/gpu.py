@@ -245,7 +245,7 @@ def main(
     p.add_argument('--within', type=float, default=math.inf, help='seconds for all parts; what no longer fits is not begun')
     p.add_argument('--batch', type=int, help='clips in a step of the trainings (default: 256)')
     p.add_argument('--lr', type=float, help='their highest learning rate (default: the best of the part rates, else 0.001; bundle: 0.0015)')
-    p.add_argument('--units', type=int, help='of the model to bring home (default: 896, which is 63 MB)')
+    p.add_argument('--units', type=int, help='of the model to bring home (default: 960, which is 35 MB in 8 bits, the most that is bundled)')
     p.add_argument('--digits', default='auto', choices=['auto', 'mnist', 'embedded'], help='auto: MNIST where LVR_DATA has it')
     p.add_argument('--seed', type=int, default=0, help='of clips and first weights')
     p.add_argument('--rehearse', action='store_true', help='every part with tiny sizes on the CPU')

@@ -26,7 +26,7 @@ from . import __version__
 from .clips import MovingDigits, MovingMNISTFile, fixed_test_set, mnist_digits
 from .metrics import LastFrame, MeanFrame, compare, evaluate
 from .training import get_recipe, processes, replacing, train
-from .zoo import PRESETS, load_model, load_pretrained, preset, save_model
+from .zoo import PRESETS, load_model, load_pretrained, preset, save_model, widen
 
 # %% ../nbs/12_cli.ipynb #dc991db3
 def _device(name):
@@ -125,6 +125,15 @@ def run_demo(
     return wrote
 
 # %% ../nbs/12_cli.ipynb #3e37af1e
+def _first_weights(chosen, start, seed):
+    "The model to train: with fresh weights, or with those of `start`, widened."
+    if start is None: return chosen.build(seed)
+    model = load_pretrained() if start == 'pretrained' else load_model(start)
+    if model.config.hidden_size > chosen.config.hidden_size or replace(model.config, hidden_size=chosen.config.hidden_size) != chosen.config:
+        raise ValueError(f'start is {start!r}, a model of another kind ({model.config}); expected one as in the preset, with at most {chosen.config.hidden_size} units ({chosen.config})')
+    return widen(model, chosen.config.hidden_size, seed)
+
+# %% ../nbs/12_cli.ipynb #f2ae90ca
 def run_train(
     preset_name: str = 'quick', # a name in `PRESETS`
     out: str | None = None, # folder of the run; None: runs/NAME
@@ -132,6 +141,7 @@ def run_train(
     digits: str | None = None, # None: the preset's own
     data: str | None = None, # folder with the MNIST files
     seed: int = 0, # of the first weights and the clips
+    start: str | None = None, # file of a model to begin with, or 'pretrained' (the bundled one); fewer units are no hindrance
     device: str = 'auto', # where to compute
     precision: str = 'auto', # 'auto', 'fp32' or 'bf16'
     resume: bool = True, # False: start anew
@@ -142,31 +152,33 @@ def run_train(
 ) -> Path: # the model's file
     "Train a model of the zoo, measure it, and save it with its log and its card. Under `torchrun` all processes train, and the first does the rest."
     chosen = preset(preset_name)
-    command = ['lvr', 'train', '--preset', preset_name] + [w for k, v in dict(steps=steps, digits=digits, seed=seed or None, **changes).items() if v is not None for w in ('--' + k.replace('_', '-'), str(v))]
+    command = ['lvr', 'train', '--preset', preset_name] + [w for k, v in dict(start=start, steps=steps, digits=digits, seed=seed or None, **changes).items() if v is not None for w in ('--' + k.replace('_', '-'), str(v))]
     steps, digits = chosen.steps if steps is None else steps, digits or chosen.digits
     _at_least(1, n_clips=n_clips)
     if steps is None: raise ValueError(f'steps is not given, and preset {preset_name!r} has no number of its own; expected --steps N')
     out = _writable(out or f'runs/{preset_name}')
     with processes() as ours:
         device, first = (_device(device), True) if ours is None else (str(ours), os.environ['RANK'] == '0')
-        model = chosen.build(seed).to(device)
+        model = _first_weights(chosen, start, seed).to(device)
         clips = MovingDigits(digits, seed=seed, device=device, folder=data)
         held_out = MovingDigits(digits, split='test', seed=seed + 1, device=device, folder=data)
         if first: print(f'{preset_name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} million weights, {steps} steps on {digits} digits, {device}; writing to {out}')
         history = train(model, clips, steps, chosen.training, held_out, validate_every, checkpoint=out/'checkpoint.safetensors', resume=resume,
                         log=out/'log.jsonl', precision=precision, seed=seed, progress='bar', **changes)
     if not first: return out/'model.safetensors'
-    save_model(model, out/'model.safetensors') # before measuring, so that nothing is lost if that fails
+    file = save_model(model, out/'model.safetensors') # before measuring, so that nothing is lost if that fails
+    if bundle: model = load_model(save_model(model, file, dtype=torch.int8)).to(device) # measured as it will be stored
     print(f'{history}\nMeasuring on {n_clips} clips of each fixed test set ...')
     last = history.rows[-1]
     measured_on = tuple(dict.fromkeys([*digits.split('+'), 'embedded']))
     card = model_card(model, {'preset': preset_name, 'command': shlex.join(command), 'recipe': vars(get_recipe(chosen.training, **changes)),
-                      'data': f'two moving digits, {digits}, training split', 'clips seen': last['clips'], 'steps': last['step'], 'seconds': last['seconds'], 'seed': seed}, measured_on, n_clips, data)
-    file = save_model(model, out/'model.safetensors', card)
+                      'data': f'two moving digits, {digits}, training split', 'clips seen': last['clips'], 'steps': last['step'], 'seconds': last['seconds'], 'seed': seed}
+                      | ({'stored as': 'int8; measured as stored'} if bundle else {}), measured_on, n_clips, data)
+    save_model(model, file, card, torch.int8 if bundle else None)
     print(json.dumps(card['test'], indent=1) + f'\nWrote {file}')
     if bundle:
         assets = resources.files('lstm_video_repr')/'assets'
-        save_model(model, assets/'pretrained.safetensors', card, torch.float16)
+        with replacing(assets/'pretrained.safetensors') as temp: temp.write_bytes(file.read_bytes())
         history.save(assets/'pretrained.jsonl')
         print(f'The bundled model and its log are replaced: {assets/"pretrained.safetensors"}')
     return file
@@ -269,6 +281,7 @@ def _train_options(c, where):
     c.add_argument('--lr', type=float, help="learning rate (default: the recipe's)")
     c.add_argument('--batch-size', type=int, help="clips in a step (default: the recipe's)")
     c.add_argument('--seed', type=int, default=0, help='of clips and first weights')
+    c.add_argument('--start', metavar='FILE', help="a model to begin with, widened if it has fewer units; 'pretrained': the bundled one (default: fresh weights)")
     c.add_argument('--precision', default='auto', choices=['auto', 'fp32', 'bf16'], help='of matrix products')
     c.add_argument('--validate-every', type=int, default=500, metavar='STEPS', help='steps between validations')
     c.add_argument('--n-clips', type=int, default=1000, help='clips of each test set in the final measurement')

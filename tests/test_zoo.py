@@ -141,6 +141,41 @@ def test_half_precision(dtype, digits, tmp_path):
     assert equal(back, again)                                                                  # rounding happens once
 
 
+def test_eight_bits(tmp_path):
+    model = tiny(hidden_size=64)
+    model.encoder.weight_hh_l0.data[3] = 0                                                     # a row of zeros has no scale
+    whole, small = save_model(model, tmp_path/'w.safetensors'), save_model(model, tmp_path/'s.safetensors', dict(mine=1), torch.int8)
+    assert small.stat().st_size < .3*whole.stat().st_size
+    back = load_model(small)
+    assert back.card == dict(mine=1) and back.config == model.config
+    for name, w in model.state_dict().items():
+        again = back.state_dict()[name]
+        assert again.dtype == torch.float32
+        if w.dim() == 1 or 'peephole' in name: assert torch.equal(again, w)
+        else: assert ((again - w).abs() <= w.abs().amax(1, keepdim=True)/127*.50001).all()     # at most half a step of its row
+    assert (back.encoder.weight_hh_l0[3] == 0).all()
+    twice = load_model(save_model(back, tmp_path/'again.safetensors', dtype=torch.int8))
+    for name, w in back.state_dict().items(): torch.testing.assert_close(twice.state_dict()[name], w, rtol=1e-6, atol=0)
+
+
+def test_damaged_scales(tmp_path):
+    path = save_model(tiny(), tmp_path/'m.safetensors', dtype=torch.int8)
+    tensors, notes = read_safetensors(path)
+    name = 'encoder.weight_hh_l0'
+    for change, words in (({name + '.scale': torch.ones(3)}, name + '.scale'), ({name: tensors[name].float()}, name + '.scale'), ({'x.scale': torch.ones(2, 1)}, 'x.scale'),
+                          ({name + '.scale': tensors[name + '.scale']*float('nan')}, 'NaN'), ({name + '.scale': tensors[name + '.scale'].long()}, name + '.scale')):
+        write_safetensors(path, tensors | change, notes)
+        with pytest.raises(ValueError, match=words): load_model(path)
+    del tensors[name + '.scale']
+    write_safetensors(path, tensors, notes)
+    with pytest.raises(ValueError, match='int8'): load_model(path)
+
+
+def test_only_eight_bits_need_the_new_version(tmp_path):
+    for dtype, version in ((None, '1'), (torch.float16, '1'), (torch.int8, '2')):
+        assert read_safetensors(save_model(tiny(), tmp_path/'m.safetensors', dtype=dtype))[1]['version'] == version
+
+
 def test_double_precision_is_kept(tmp_path):
     model = tiny(double=True)
     assert equal(model, load_model(save_model(model, tmp_path/'m.safetensors')))
@@ -162,7 +197,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 @pytest.mark.parametrize('change, words', [
     (dict(model='m'), 'model is a str'), (dict(model=torch.nn.Linear(1, 1)), 'model is a Linear'), (dict(path='m.pt'), r"'.*m.pt'.*\.safetensors"), (dict(path='m'), r'\.safetensors'),
-    (dict(dtype=torch.int8), 'dtype is torch.int8'), (dict(dtype='float16'), 'dtype is float16'), (dict(card=dict(a=float('nan'))), 'card'), (dict(card=dict(a={1, 2})), 'card'),
+    (dict(dtype=torch.int16), 'dtype is torch.int16'), (dict(dtype='float16'), 'dtype is float16'), (dict(card=dict(a=float('nan'))), 'card'), (dict(card=dict(a={1, 2})), 'card'),
     (dict(card=[1, 2]), 'card'), (dict(card='text'), 'card')])
 def test_bad_arguments_of_save_model(change, words, tmp_path):
     kw = dict(model=tiny(), path='m.safetensors') | change
@@ -243,7 +278,7 @@ def test_content_that_does_not_fit(tmp_path):
         ('encoder.bias_l0 holds torch.int32', dict(tensors={'encoder.bias_l0': torch.zeros(20, dtype=torch.int32)})),
         ('NaN or infinite values in encoder.bias_l0', dict(tensors={'encoder.bias_l0': torch.full((20,), torch.nan)})),
         ('no config', dict(config=None)), ('no config', dict(config='{')), ('no config', dict(config='[1]')), ('no card', dict(card='3')),
-        ('newer version.*attention', dict(config=changed(attention=True))), ('newer version', dict(version='2')), ("version 'x'", dict(version='x')),
+        ('newer version.*attention', dict(config=changed(attention=True))), ('newer version', dict(version='3')), ("version 'x'", dict(version='x')),
         ("format 'pt'", dict(format='pt')), ('configuration is not valid: hidden_size', dict(config=changed(hidden_size=-1))), ('not valid', dict(config=changed(frame_shape=None))),
         (r'has shape .*; and \d+ more', dict(config=changed(hidden_size=10**6))),      # nothing of that size is ever made
         *(('no model is as large', dict(config=changed(**{name: value}))) for name, value in [('hidden_size', 10**15), ('hidden_size', 10**30), ('frame_shape', [10**10]*3)]),
