@@ -1,6 +1,6 @@
 """Further than it was taught: how do place, identity and sharpness of digits hold in the far future, in the distant past, in crowds, at other speeds?
 
-Section 3.1 of the paper shows a model that was trained to predict ten frames running on for a hundred, and clips of one and three digits given to a model that
+Section 3.2 of the paper shows a model that was trained to predict ten frames running on for a hundred, and clips of one and three digits given to a model that
 has seen two. Here the same pictures are measured. `track` finds the digits of a clip in a predicted frame, a small classifier reads what stands there, and both
 are compared with the truth, beside a model with random weights, the truth itself, and the truth of another clip.
 """
