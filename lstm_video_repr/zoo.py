@@ -93,8 +93,8 @@ PRESETS = Presets({
     'released-2015-12': Preset("the authors' rewrite of December 2015", _paper(conditional_reconstruction=True, conditional_future=True),
                                'paper-2015-12', start=dict(forget_bias=0.)),
     'released-2015-09': Preset("the authors' first release, September 2015", _paper(1), 'paper-2015-09', start=dict(forget_bias=5.)),
-    'bundled': Preset('what `load_pretrained` loads', VideoLSTMConfig(hidden_size=512),
-                      overrides=dict(lr=1.5e-3, batch_size=64, warmup=100), steps=6000, digits='mnist+embedded'),
+    'bundled': Preset('what `load_pretrained` loads', VideoLSTMConfig(hidden_size=896),
+                      overrides=dict(lr=1.5e-3, batch_size=64, warmup=100), steps=12_000, digits='mnist+embedded'),
     'quick': Preset('learns in about a minute on a laptop', VideoLSTMConfig(hidden_size=256),
                     overrides=dict(lr=2e-3, batch_size=32, warmup=20), steps=300, digits='embedded'),
 })
@@ -257,7 +257,7 @@ def load_pretrained(
     path: str | Path | None = None, # another file made by `save_model`; None: the one that comes with the package
     device: str | torch.device = 'cpu', # where the weights go
 ) -> VideoLSTM: # in evaluation mode, its card as `.card`
-    "The model that comes with the package: a composite of 512 units, trained on moving handwritten digits (preset 'bundled')."
+    "The model that comes with the package: a composite of one layer, trained on moving handwritten digits (preset 'bundled')."
     if path is not None: return load_model(path, device)
     asset = resources.files('lstm_video_repr')/'assets'/'pretrained.safetensors'
     if not asset.is_file(): raise FileNotFoundError(f'{asset}: the bundled model is missing from this installation; `lvr train --preset bundled --bundle` trains it anew')
