@@ -14,7 +14,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from experiments import design, run
+from experiments import company, design, run
 from lstm_video_repr.clips import load_digits
 from lstm_video_repr.models import VideoLSTM
 
@@ -90,6 +90,28 @@ def test_the_command_runs_what_is_named(tmp_path):
     done = subprocess.run([sys.executable, str(ROOT/'experiments/run.py'), *SMALL, '--out', str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and 'design: complete' in done.stdout, done.stdout + done.stderr
     assert [p.name for p in sorted(tmp_path.iterdir())] == ['design.json', 'design.npz', 'runs']
+
+
+def test_company(quick):
+    results = run.load(quick('company')[0]/'company.json')
+    assert [r['part'] for r in results['rows']] == ['before', *company.ARMS]
+    before, blind, truth, own = results['rows']
+    assert before['teacher_forced'] is None and blind['teacher_forced'] is None                        # nothing to be shown
+    assert len(truth['teacher_forced']) == len(own['teacher_forced']) == 10
+    assert len({r['scores']['future']['overall']['nats'] for r in results['rows']}) == 4               # three trainings, each its own
+
+
+def test_new_eyes_change_nothing_at_first():
+    model = VideoLSTM.composite(hidden_size=6, frame_shape=(1, 5, 5), seed=1)
+    seeing = company.conditioned(model)
+    assert seeing.config.conditional_future and not seeing.config.conditional_reconstruction
+    past, future = torch.rand(2, 3, 4, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(): a, b = model(past, 4), seeing(past, 4)
+    torch.testing.assert_close(a.future, b.future)
+    torch.testing.assert_close(a.reconstruction, b.reconstruction)
+    torch.testing.assert_close(model.loss(past, future).future, seeing.loss(past, future).future)
+    seeing.loss(past, future).future.backward()
+    assert seeing.future_decoder.lstm.weight_ih_l0.grad.abs().max() > 0                                # but they will learn
 
 
 def test_design(quick):
