@@ -270,7 +270,7 @@ def test_a_part_that_breaks_or_does_not_end(monkeypatch, tmp_path):
     settings = dict(device='cpu', rehearse=True, digits='embedded', seed=0, batch=None, lr=None, units=10**4)
     gpu.run(['bundle'], tmp_path, tmp_path/'work', settings, 60.)
     assert gpu_parts.read(tmp_path/'gpu-bundle.json')['status'] == 'failed' and gpu.broken(tmp_path, ['bundle']) == ['bundle']
-    assert 'MB in half precision' in (tmp_path/'summary.txt').read_text()
+    assert 'MB in 8 bits' in (tmp_path/'summary.txt').read_text()
     monkeypatch.setattr(gpu, 'GRACE', 0.)
     gpu.run(['speed'], tmp_path, tmp_path/'work', settings, .001)
     found = gpu_parts.read(tmp_path/'gpu-speed.json')
