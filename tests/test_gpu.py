@@ -61,7 +61,7 @@ def part(monkeypatch, tmp_path):
     "Run one part here, tiny: a function of its name that gives what it found."
     for compiled in (fast_lstm._compiled_forward, fast_lstm._compiled_backward): monkeypatch.setattr(compiled, 'fast', None) # to be put back
     settings = dict(device='cpu', rehearse=True, digits='embedded', seed=0, batch=None, lr=None, units=None)
-    def run(name, seconds=60., **changes):
+    def run(name, seconds=240., **changes): # far more than is needed, for machines that are busy
         gpu_parts.run_part(name, tmp_path/'out', tmp_path/'work', settings | changes, seconds)
         return gpu_parts.read(tmp_path/'out'/f'gpu-{name}.json')
     run.out = tmp_path/'out'
