@@ -126,12 +126,13 @@ def run_demo(
 
 # %% ../nbs/12_cli.ipynb #3e37af1e
 def _first_weights(chosen, start, seed):
-    "The model to train: with fresh weights, or with those of `start`, widened."
-    if start is None: return chosen.build(seed)
+    "The model to train, with fresh weights or with those of `start`, widened; and how many clips it has seen, if its card knows."
+    if start is None: return chosen.build(seed), 0
     model = load_pretrained() if start == 'pretrained' else load_model(start)
     if model.config.hidden_size > chosen.config.hidden_size or replace(model.config, hidden_size=chosen.config.hidden_size) != chosen.config:
         raise ValueError(f'start is {start!r}, a model of another kind ({model.config}); expected one as in the preset, with at most {chosen.config.hidden_size} units ({chosen.config})')
-    return widen(model, chosen.config.hidden_size, seed)
+    seen = model.card.get('clips seen')
+    return widen(model, chosen.config.hidden_size, seed), seen if isinstance(seen, int) else 0
 
 # %% ../nbs/12_cli.ipynb #f2ae90ca
 def run_train(
@@ -159,7 +160,8 @@ def run_train(
     out = _writable(out or f'runs/{preset_name}')
     with processes() as ours:
         device, first = (_device(device), True) if ours is None else (str(ours), os.environ['RANK'] == '0')
-        model = _first_weights(chosen, start, seed).to(device)
+        model, seen = _first_weights(chosen, start, seed)
+        model = model.to(device)
         clips = MovingDigits(digits, seed=seed, device=device, folder=data)
         held_out = MovingDigits(digits, split='test', seed=seed + 1, device=device, folder=data)
         if first: print(f'{preset_name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} million weights, {steps} steps on {digits} digits, {device}; writing to {out}')
@@ -172,7 +174,7 @@ def run_train(
     last = history.rows[-1]
     measured_on = tuple(dict.fromkeys([*digits.split('+'), 'embedded']))
     card = model_card(model, {'preset': preset_name, 'command': shlex.join(command), 'recipe': vars(get_recipe(chosen.training, **changes)),
-                      'data': f'two moving digits, {digits}, training split', 'clips seen': last['clips'], 'steps': last['step'], 'seconds': last['seconds'], 'seed': seed}
+                      'data': f'two moving digits, {digits}, training split', 'clips seen': seen + last['clips'], **({'of these before': seen} if start else {}), 'steps': last['step'], 'seconds': last['seconds'], 'seed': seed}
                       | ({'stored as': 'int8; measured as stored'} if bundle else {}), measured_on, n_clips, data)
     save_model(model, file, card, torch.int8 if bundle else None)
     print(json.dumps(card['test'], indent=1) + f'\nWrote {file}')
