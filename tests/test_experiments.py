@@ -14,7 +14,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from experiments import company, design, run
+from experiments import company, design, learning, run
 from lstm_video_repr.clips import load_digits
 from lstm_video_repr.models import VideoLSTM
 
@@ -112,6 +112,29 @@ def test_new_eyes_change_nothing_at_first():
     torch.testing.assert_close(model.loss(past, future).future, seeing.loss(past, future).future)
     seeing.loss(past, future).future.backward()
     assert seeing.future_decoder.lstm.weight_ih_l0.grad.abs().max() > 0                                # but they will learn
+
+
+def test_learning(quick):
+    results = run.load(quick('learning')[0]/'learning.json')
+    assert [r['part'] for r in results['rows']] == ['the recipe, seed 0', 'the recipe, seed 1', *list(learning.arms(run.SimpleNamespace(**results['settings'])))[1:]]
+    rows = {r['part']: r for r in results['rows']}
+    nats = {n: r['scores']['future']['nats'] for n, r in rows.items()}
+    assert {n for n in nats if nats[n] > 2000} == {'readout not started from the mean frame', "the authors' first release", "the authors' rewrite"}
+    assert len({nats[n] for n in ('the recipe, seed 0', 'the recipe, seed 1', 'rate x 3', 'constant rate, weights averaged', 'batch / 4', 'forget bias 0', 'two layers')}) == 7
+    changed = {n: {k: (v, rows['the recipe, seed 0']['recipe'][k]) for k, v in r['recipe'].items() if v != rows['the recipe, seed 0']['recipe'][k]} for n, r in rows.items()}
+    assert changed['rate / 3'] == dict(lr=(pytest.approx(.001), .003)) and changed['batch x 2'] == dict(batch_size=(8, 4)) and changed['forget bias 0'] == {}
+    assert {r['training']['clips'] for n, r in rows.items() if 'batch' not in n and 'authors' not in n} == {24}
+    sizes = {n: r['parameters'] for n, r in rows.items()}
+    assert sizes['two layers'] > sizes['rate / 3'] > sizes['no peepholes'] > sizes['half the units']
+
+
+def test_average_and_forget_gates():
+    model, seen = torch.nn.Linear(1, 1, bias=False), learning.Average(.5)
+    for w in (8., 4., 2.):
+        model.weight.data.fill_(w); seen(run.SimpleNamespace(model=model))
+    assert seen.model.weight.item() == 4 and model.weight.item() == 2                                  # 8; (8 + 4)/2 = 6; (6 + 2)/2 = 4
+    lstm = learning.forget_nothing_special(VideoLSTM.composite(hidden_size=3, frame_shape=(1, 5, 5)))
+    assert all((p == 0).all() for n, p in lstm.named_parameters() if '.bias_l' in n)                   # of all biases only theirs were not 0
 
 
 def test_design(quick):
