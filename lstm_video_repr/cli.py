@@ -16,6 +16,7 @@ import subprocess
 import sys
 import shlex
 import time
+import zlib
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -23,7 +24,7 @@ import torch
 
 # %% ../nbs/12_cli.ipynb #40decb62
 from . import __version__
-from .clips import MovingDigits, MovingMNISTFile, fixed_test_set, mnist_digits
+from .clips import MovingDigits, MovingMNISTFile, _find_mnist, fixed_test_set, mnist_digits
 from .metrics import LastFrame, MeanFrame, compare, evaluate
 from .training import get_recipe, processes, replacing, train
 from .zoo import PRESETS, load_model, load_pretrained, preset, save_model, widen
@@ -68,12 +69,14 @@ def model_card(
 
 # %% ../nbs/12_cli.ipynb #346e64c0
 def _paced_steps(model, clips, batch_size, seconds):
-    "How many training steps fit into so many seconds, from a few on a copy."
+    "How many training steps fit into so many seconds (20 at least, 5000 at most), from a few on a copy; and how many seconds they will take."
     trial, source = copy.deepcopy(model), copy.deepcopy(clips)
     train(trial, source, steps=2, batch_size=batch_size, progress=None)
     start = time.monotonic()
     train(trial, source, steps=4, batch_size=batch_size, progress=None)
-    return min(5000, max(20, int(4 * seconds / (time.monotonic() - start))))
+    pace = (time.monotonic() - start) / 4
+    steps = min(5000, max(20, int(seconds / pace)))
+    return steps, steps * pace
 
 # %% ../nbs/12_cli.ipynb #d3a0d3a0
 _PAGE_NOTE = """<p>Left: a clip of digits that the network never saw in training. Right: the network. It is shown the ten frames marked blue and nothing after;
@@ -103,8 +106,8 @@ def run_demo(
     small, clips = preset('quick').build(seed).to(device), MovingDigits('embedded', seed=seed, device=device)
     test = MovingDigits('embedded', split='test', seed=seed + 7, device=device)
     recipe = preset('quick').training
-    steps = _paced_steps(small, clips, recipe.batch_size, seconds)
-    print(f'1. A composite model of {small.config.hidden_size} units learns from scratch: {steps} steps, about {seconds:.0f} seconds.\n'
+    steps, expected = _paced_steps(small, clips, recipe.batch_size, seconds)
+    print(f'1. A composite model of {small.config.hidden_size} units learns from scratch: {steps} steps, about {expected:.0f} seconds.\n'
           f'   It starts out knowing only the mean frame. Watch its surprise, in nats per frame, fall:')
     history = train(small, clips, steps=steps, recipe=recipe, warmup=min(recipe.warmup, steps // 5), progress='bar')
     print(f'   {history}\n\n2. The bundled model, on {n_clips} clips of digits that nobody trained on, beside that one and two trivial predictors:')
@@ -126,15 +129,26 @@ def run_demo(
 
 # %% ../nbs/12_cli.ipynb #3e37af1e
 def _first_weights(chosen, start, seed):
-    "The model to train, with fresh weights or with those of `start`, widened; and how many clips it has seen, if its card knows."
-    if start is None: return chosen.build(seed), 0
+    "The model to train, with fresh weights or with those of `start`, widened; what its card knows of the training so far; and a name for just these weights."
+    if start is None: return chosen.build(seed), {}, None
     model = load_pretrained() if start == 'pretrained' else load_model(start)
     if model.config.hidden_size > chosen.config.hidden_size or replace(model.config, hidden_size=chosen.config.hidden_size) != chosen.config:
         raise ValueError(f'start is {start!r}, a model of another kind ({model.config}); expected one as in the preset, with at most {chosen.config.hidden_size} units ({chosen.config})')
-    seen = model.card.get('clips seen')
-    return widen(model, chosen.config.hidden_size, seed), seen if isinstance(seen, int) else 0
+    before = {k: v for k in ('clips seen', 'steps', 'seconds') if isinstance(v := model.card.get(k), (int, float))}
+    weights = zlib.crc32(b''.join(w.cpu().contiguous().numpy().tobytes() for w in model.state_dict().values()))
+    return widen(model, chosen.config.hidden_size, seed), before, f'{before.get("clips seen", 0)} clips, weights {weights:08x}'
 
 # %% ../nbs/12_cli.ipynb #f2ae90ca
+def _rounded(model, file, clips):
+    "The model as stored in 8 bits, and what the rounding costs."
+    rough = load_model(save_model(model, file, dtype=torch.int8)).to(next(model.parameters()).device)
+    exact, stored = (evaluate(m, clips, 200, ssim=False) for m in (model, rough))
+    part = 'reconstruction' if exact.future is None else 'future'
+    a, b = (getattr(s, part).overall for s in (exact, stored))
+    unit, key = ('nats', 'nats') if 'nats' in a else ('half squared error', 'squared_error')
+    return rough, f'{b[key] - a[key]:+.2f} {unit} per {part} frame'
+
+# %% ../nbs/12_cli.ipynb #787c30ad
 def run_train(
     preset_name: str = 'quick', # a name in `PRESETS`
     out: str | None = None, # folder of the run; None: runs/NAME
@@ -152,30 +166,33 @@ def run_train(
     **changes, # of the preset's recipe: lr, batch_size, ...
 ) -> Path: # the model's file
     "Train a model of the zoo, measure it, and save it with its log and its card. Under `torchrun` all processes train, and the first does the rest."
-    chosen = preset(preset_name)
+    chosen, where = preset(preset_name), data or os.environ.get('LVR_DATA')
     command = ['lvr', 'train', '--preset', preset_name] + [w for k, v in dict(start=start, steps=steps, digits=digits, seed=seed or None, **changes).items() if v is not None for w in ('--' + k.replace('_', '-'), str(v))]
     steps, digits = chosen.steps if steps is None else steps, digits or chosen.digits
     _at_least(1, n_clips=n_clips)
+    if digits == 'auto': digits = 'mnist' if where and all(_find_mnist(where, split) for split in ('train', 'test')) else 'embedded' # the card is to say which
     if steps is None: raise ValueError(f'steps is not given, and preset {preset_name!r} has no number of its own; expected --steps N')
     out = _writable(out or f'runs/{preset_name}')
     with processes() as ours:
         device, first = (_device(device), True) if ours is None else (str(ours), os.environ['RANK'] == '0')
-        model, seen = _first_weights(chosen, start, seed)
+        model, before, origin = _first_weights(chosen, start, seed)
         model = model.to(device)
         clips = MovingDigits(digits, seed=seed, device=device, folder=data)
         held_out = MovingDigits(digits, split='test', seed=seed + 1, device=device, folder=data)
         if first: print(f'{preset_name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} million weights, {steps} steps on {digits} digits, {device}; writing to {out}')
         history = train(model, clips, steps, chosen.training, held_out, validate_every, checkpoint=out/'checkpoint.safetensors', resume=resume,
-                        log=out/'log.jsonl', precision=precision, seed=seed, progress='bar', **changes)
+                        log=out/'log.jsonl', precision=precision, seed=seed, start=origin, progress='bar', **changes)
     if not first: return out/'model.safetensors'
     file = save_model(model, out/'model.safetensors') # before measuring, so that nothing is lost if that fails
-    if bundle: model = load_model(save_model(model, file, dtype=torch.int8)).to(device) # measured as it will be stored
+    if bundle: model, cost = _rounded(model, file, held_out) # measured as it will be stored
     print(f'{history}\nMeasuring on {n_clips} clips of each fixed test set ...')
     last = history.rows[-1]
+    spent = {'clips seen': last['clips'], 'steps': last['step'], 'seconds': last['seconds']}
     measured_on = tuple(dict.fromkeys([*digits.split('+'), 'embedded']))
     card = model_card(model, {'preset': preset_name, 'command': shlex.join(command), 'recipe': vars(get_recipe(chosen.training, **changes)),
-                      'data': f'two moving digits, {digits}, training split', 'clips seen': seen + last['clips'], **({'of these before': seen} if start else {}), 'steps': last['step'], 'seconds': last['seconds'], 'seed': seed}
-                      | ({'stored as': 'int8; measured as stored'} if bundle else {}), measured_on, n_clips, data)
+                      'data': f'two moving digits, {digits}, training split', 'seed': seed}
+                      | {k: round(v + before.get(k, 0), 2) for k, v in spent.items()} | ({'of these before': before} if before else {})
+                      | ({'stored as': f'int8, a scale for each row; measured as stored (rounding cost {cost})'} if bundle else {}), measured_on, n_clips, data)
     save_model(model, file, card, torch.int8 if bundle else None)
     print(json.dumps(card['test'], indent=1) + f'\nWrote {file}')
     if bundle:
@@ -238,7 +255,7 @@ def run_predict(
     _writable(path.parent)
     if path.suffix.lower() in ('.gif', '.webp'): save_animation(path, past, future, output, clamp=clamp)
     elif path.suffix.lower() in ('.html', '.htm'): FrameStepper(past, future, output, clamp=clamp).to_html(path, title='Prediction')
-    else: save_strip(path, past, future, output, clamp=clamp)
+    else: save_strip(path, past, future, output, clamp=clamp, every=-(-future_steps // 50)) # as many as fit on a page
     print(f'Wrote {path}')
     return path
 
@@ -247,7 +264,7 @@ _MOVING_MNIST = ('http://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_tes
 
 def run_download(
     what: str = 'mnist', # 'mnist' or 'moving-mnist'
-) -> Path: # where it lies
+) -> Path | None: # where the file lies; None for 'mnist', which is several
     "Fetch data into the cache folder, checksum and all. What is there already is not fetched again."
     if what == 'mnist':
         for split in ('train', 'test'): images, _ = mnist_digits(split); print(f'MNIST, {split}: {len(images)} digits')
@@ -357,6 +374,6 @@ def main(
         return 130
     except (ValueError, OSError, ArithmeticError, RuntimeError) as e: # RuntimeError: what torch says of a device
         if debug: raise
-        print(f'lvr: {e}' + ('\nlvr train --no-resume starts anew' if 'resum' in str(e) else ''), file=sys.stderr)
+        print(f'lvr: {e}' + ('\nlvr train --no-resume starts anew' if 'without resuming' in str(e) else ''), file=sys.stderr)
         return 2 if isinstance(e, ValueError) else 1
     return result if isinstance(result, int) else 0

@@ -149,8 +149,8 @@ def load_digits(
     "The digits called `name`. Raises `ValueError` for a name that does not exist and `OSError` for files that cannot be read."
     _check_split(split)
     if name == 'auto':
-        where = folder if folder is not None else os.environ.get('LVR_DATA')
-        name = 'mnist' if where and _find_mnist(where, split) else 'embedded'
+        where = os.environ.get('LVR_DATA')
+        name = 'mnist' if folder is not None or where and _find_mnist(where, split) else 'embedded'    # a folder that is named has to have it
     parts = name.split('+') if isinstance(name, str) else [None]
     if not set(parts) <= set(_SOURCES):
         raise ValueError(f"digits is {name!r}; expected 'auto', {', '.join(map(repr, _SOURCES))}, several of these joined by '+', or an array")
@@ -188,7 +188,7 @@ def bounce(
 )->Tensor: # (..., T, 2) positions in [0, 1] after 1, 2, ..., T steps
     "The paths of points that move straight on and bounce off the walls of the unit box (section 3.2 of the paper)."
     p, v, path = start, velocity, []
-    for _ in range(steps):
+    for _ in range(_whole(steps, 'steps', 1)):
         p = p + v
         v = torch.where((p <= 0) | (p >= 1), -v, v)
         p = p.clamp(0, 1)
@@ -432,10 +432,12 @@ def fixed_test_set(
 
 # %% ../nbs/02_clips.ipynb #159e450f
 def clips_checksum(
-    clips:Tensor # any shape, float in [0, 1]
+    clips:Tensor # any shape, uint8 or float in [0, 1]
 )->str: # hexadecimal sha256
     "The sha256 of clips as bytes from 0 to 255, to tell whether two machines have the same ones."
-    return hashlib.sha256((clips * 255).round().to(torch.uint8).cpu().contiguous().numpy().tobytes()).hexdigest()
+    _check_pixels(clips, 'clips')
+    data = clips if clips.dtype == torch.uint8 else (clips * 255).round().to(torch.uint8)
+    return hashlib.sha256(data.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 # %% ../nbs/02_clips.ipynb #fa6ea534
 class MovingMNISTFile(_Numbered):

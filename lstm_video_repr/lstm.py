@@ -145,8 +145,8 @@ class PeepholeLSTM(nn.Module):
         "Xavier input weights, orthogonal recurrent gates, forget bias 1; other biases and peepholes 0."
         for l in range(self.num_layers):
             w_ih, w_hh, bias, w_peephole = self._weights(l)
-            if w_ih is not None: nn.init.xavier_uniform_(w_ih, generator=generator)
-            for w in w_hh.chunk(4): nn.init.orthogonal_(w, generator=generator)
+            if w_ih is not None: _draw(w_ih, nn.init.xavier_uniform_, generator)
+            for w in w_hh.chunk(4): _draw(w, nn.init.orthogonal_, generator)
             nn.init.zeros_(bias)
             bias.chunk(4)[1].fill_(1.)
             if w_peephole is not None: nn.init.zeros_(w_peephole)
@@ -214,6 +214,12 @@ class PeepholeLSTM(nn.Module):
     def extra_repr(self) -> str: # for `print(lstm)`
         "The arguments, in the order of the constructor."
         return f'{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, dropout={self.dropout}, peephole={self.peephole}, backend={self.backend!r}'
+
+# %% ../nbs/00_lstm.ipynb #ff1d9204
+@torch.no_grad()
+def _draw(w, init, generator, **kw):
+    "Fill `w` by `init`, drawn where the generator is: the same numbers wherever `w` lives."
+    w.copy_(init(torch.empty(w.shape, dtype=w.dtype, device=w.device if generator is None else generator.device), generator=generator, **kw))
 
 # %% ../nbs/00_lstm.ipynb #374db36a
 def set_backend(

@@ -114,7 +114,8 @@ def ssim(
     down, across = (_band(n, window).to(target.device, dtype) / window for n in target.shape[-2:])
     n, scores = window**2, []
     for x, y in zip(images(prediction), images(target)):
-        mx, my, mxx, myy, mxy = down @ torch.stack([x, y, x*x, y*y, x*y]) @ across.T # means of all windows
+        with torch.autocast(target.device.type, enabled=False): # variances are differences of means: too fine for 16 bits
+            mx, my, mxx, myy, mxy = down @ torch.stack([x, y, x*x, y*y, x*y]) @ across.T # means of all windows
         var, cov = (mxx - mx**2 + myy - my**2) * n / (n - 1), (mxy - mx*my) * n / (n - 1) # var: of x plus of y
         s = (2*mx*my + .01**2) * (2*cov + .03**2) / ((mx**2 + my**2 + .01**2) * (var + .03**2))
         scores.append(s.mean((1, 2)).cpu().double())
@@ -315,7 +316,7 @@ def _gathered(totals, output, ranks):
     all_totals = {}
     for part, sums in ((part, sums) for totals, _ in found for part, sums in totals.items()):
         old = all_totals.get(part, dict.fromkeys(sums, 0))
-        all_totals[part] = {k: old[k] + sums[k] for k in sums}
+        all_totals[part] = {k: old[k] + sums[k] for k in old if k in sums}    # a number that does not apply to some clips applies to none, as in one process
     return all_totals, next(o for _, o in found if o)
 
 # %% ../nbs/05_metrics.ipynb #a613cf1b
@@ -435,7 +436,9 @@ class Comparison(_Table):
         for task, title in _TASKS.items():
             rows = {name: getattr(s, task).overall for name, s in self.scores.items() if getattr(s, task) is not None}
             columns = [k for k in _COLUMNS if any(k in r for r in rows.values())]
-            if rows: yield f'{title} (mean over frames)', ['model', *(_COLUMNS[k] for k in columns), 'clips'], [[name, *(_show(k, r.get(k)) for k in columns), str(self.scores[name].n_clips)] for name, r in rows.items()]
+            counts = {name: {'frames': len(getattr(self.scores[name], task).mse), 'clips': self.scores[name].n_clips} for name in rows}
+            said = ['frames', 'clips'] if len({c['frames'] for c in counts.values()}) > 1 else ['clips']     # unequal numbers of frames are not hidden
+            if rows: yield f'{title} (mean over frames)', ['model', *(_COLUMNS[k] for k in columns), *said], [[name, *(_show(k, r.get(k)) for k in columns), *(str(counts[name][k]) for k in said)] for name, r in rows.items()]
 
     def _footnotes(self):
         names = {k for s in self.scores.values() for part in s._found().values() for k in part.overall}

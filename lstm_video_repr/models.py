@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import torch.nn.functional as F
 
 # %% ../nbs/04_models.ipynb #d757e1b3
-from .lstm import PeepholeLSTM
+from .lstm import PeepholeLSTM, _draw
 
 # %% ../nbs/04_models.ipynb #5a41b913
 @dataclass
@@ -80,6 +80,8 @@ def frame_loss(
     output: str = 'bernoulli', # which loss
 ) -> Tensor: # a single number: summed over a frame's values, averaged over frames and clips
     "Cross-entropy in nats per frame, or half the squared error per frame (paper, section 3)."
+    if raw.shape != target.shape: raise ValueError(f'raw has shape {tuple(raw.shape)} and target {tuple(target.shape)}; expected the same')
+    if output not in ('bernoulli', 'gaussian'): raise ValueError(f"output is {output!r}; expected 'bernoulli' or 'gaussian'")
     if output == 'bernoulli': total = _CrossEntropy.apply(raw, target)
     else: total = F.mse_loss(raw, target, reduction='sum') / 2
     return total / (target.shape[0] * target.shape[1])
@@ -101,7 +103,7 @@ class Decoder(nn.Module):
         self.conditional = conditional
         self.lstm = PeepholeLSTM(frame_values if conditional else 0, hidden_size, num_layers, dropout, peephole, generator=generator)
         self.readout = nn.Linear(hidden_size, frame_values)
-        nn.init.xavier_uniform_(self.readout.weight, generator=generator)
+        _draw(self.readout.weight, nn.init.xavier_uniform_, generator)
         nn.init.zeros_(self.readout.bias)
 
     def forced(
@@ -122,7 +124,7 @@ class Decoder(nn.Module):
         activation=torch.sigmoid, # makes a frame out of raw outputs
     ) -> Tensor: # (B, steps, D) raw outputs (logits, or values)
         "Test: a conditional decoder sees its own output. Without gradients the memory needed grows with nothing but the frames."
-        learning = torch.is_grad_enabled()
+        steps, learning = _whole(steps, 'steps'), torch.is_grad_enabled()
         block = 1 if self.conditional else steps if learning else min(steps, 32)   # steps between two readouts
         frames, seen = [], None
         for t in range(0, steps, block):
@@ -270,6 +272,7 @@ class VideoLSTM(nn.Module):
         floor: float = .002, # probabilities closer to 0 or 1 than this are moved there
     ):
         "Make untrained decoders emit the mean frame."
+        if not 0 < floor < .5: raise ValueError(f'floor is {floor!r}; expected a probability between 0 and 0.5')
         mean = torch.as_tensor(mean, dtype=torch.float32, device=self.encoder.bias_l0.device)
         if mean.dim() and tuple(mean.shape) != self.config.frame_shape: raise ValueError(f'mean has shape {tuple(mean.shape)}; expected {self.config.frame_shape}, or one number')
         mean = mean.expand(self.config.frame_shape).flatten()

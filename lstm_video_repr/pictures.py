@@ -10,6 +10,7 @@ __all__ = ['PAST_COLOR', 'FUTURE_COLOR', 'INK_COLOR', 'GATES', 'as_frames', 'str
 
 # %% ../nbs/08_pictures.ipynb #4651564d
 import base64, io, math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from numbers import Integral
@@ -89,7 +90,7 @@ def _resolve(rows, i: int = 0, clamp: bool = False) -> dict:
     if not isinstance(rows, dict): rows = {'': rows}
     if not rows: raise ValueError('rows: expected at least one row, got none')
     done = {}
-    for name, row in rows.items():
+    for name, row in ((str(k), v) for k, v in rows.items()):
         if not isinstance(row, Row): row = Row(row)
         frames = as_frames(row.clip, i, name or 'clip', clamp)
         done[name] = row.first, row.first + len(frames) - 1, frames, row.notes
@@ -337,7 +338,8 @@ def save_strip(
     "Write a strip to a file; with `future` or `out`, a prediction. `ValueError` for an unknown ending, `OSError` if it cannot be written."
     path, known = Path(path), ('.png', '.pdf', '.svg', '.jpg', '.jpeg', '.webp')
     if path.suffix.lower() not in known: raise ValueError(f'path: expected a name that ends in one of {", ".join(known)}, got {path.name!r}')
-    fig = show_strip(rows, **kwargs) if future is None and out is None else show_prediction(rows, future, out, **kwargs)
+    if future is None and out is None: fig = show_strip(rows, **kwargs)
+    else: fig = show_prediction(rows, future, out, **{k: v for k, v in kwargs.items() if k != 'past'}) # there `rows` are the past
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temp: fig.savefig(temp, dpi=dpi, bbox_inches='tight', pad_inches=.08)
     return path
@@ -487,6 +489,16 @@ def _watched_step(lstm, x, state, layer):
     return x, states, values
 
 # %% ../nbs/08_pictures.ipynb #98edfc22
+@contextmanager
+def _calm(model):
+    "Without dropout; every part in its own mode again afterwards."
+    modes = {m: m.training for m in model.modules()}
+    model.eval()
+    try: yield
+    finally:
+        for m, training in modes.items(): m.training = training
+
+# %% ../nbs/08_pictures.ipynb #ec7a6ca0
 @torch.no_grad()
 def unit_activity(
     model: VideoLSTM,            # any
@@ -506,7 +518,7 @@ def unit_activity(
         state = [(past.new_zeros(len(past), model.config.hidden_size),) * 2] * L
     else:
         lstm, numbers = decoder.lstm, [T + 1 + t if part == 'future' else T - t for t in range(steps)]
-        state, seen = list(zip(*model.encode(past))), None
+        with _calm(model): state, seen = list(zip(*model.encode(past))), None
     kept, frames = [], []
     for t in range(steps):
         top, state, values = _watched_step(lstm, x[:, t] if decoder is None else seen, state, layer)

@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Real
 from pathlib import Path
@@ -30,7 +31,8 @@ from tqdm import tqdm
 
 # %% ../nbs/06_training.ipynb #f90fb260
 from .fast_lstm import fast_bf16
-from .metrics import evaluate
+from .lstm import _draw
+from .metrics import _check_batch, evaluate
 from .models import VideoLSTM, _check_clip, _whole
 
 # %% ../nbs/06_training.ipynb #c9600704
@@ -158,8 +160,9 @@ def paper_start(
     "Weights uniform in +-0.01, peepholes in +-0.1, biases zero: the start of the released codes."
     g = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
+        limit = .1 if 'peephole' in name else .01
         if 'bias' in name: p.zero_()
-        else: p.uniform_(-.1, .1, generator=g) if 'peephole' in name else p.uniform_(-.01, .01, generator=g)
+        else: _draw(p, nn.init.uniform_, g, a=-limit, b=limit)
         if '.bias_l' in name: p[len(p)//4:len(p)//2] = forget_bias
     return model
 
@@ -280,7 +283,8 @@ def _index(clips): # the number of the next clip, if clips are numbered
 def _about_clips(clips):
     source = getattr(clips, 'source', clips) # what a fixed set is made from
     known = {k: getattr(clips, k, getattr(source, k, None)) for k in ('seed', 'n_digits', 'image_size', 'past', 'future', 'step', 'n_clips')}
-    known = {k: list(v) if isinstance(v, tuple) else v for k, v in known.items() if isinstance(v, (int, float, tuple))}
+    known = {k: list(v) if isinstance(v, (tuple, list)) else v for k, v in known.items() if isinstance(v, (int, float, tuple, list))}
+    if hasattr(source, 'path'): known |= {'file': Path(source.path).name, 'n_clips': len(source)}
     digits = getattr(source, 'digits', None)
     return known | ({'digits': zlib.crc32(digits.cpu().contiguous().numpy().tobytes())} if isinstance(digits, Tensor) else {})
 
@@ -300,8 +304,8 @@ def _load_checkpoint(path, model, optimizer, identity):
     tensors, about = read_safetensors(path)
     try: here = _Position(**(about := json.loads(about['checkpoint'])).pop('here'))
     except (KeyError, ValueError, TypeError, AttributeError): raise ValueError(f'checkpoint {str(path)!r} holds no training state; expected a file that `train` wrote') from None
-    for part, mine in identity.items():
-        theirs = about.get(part)
+    for part in dict.fromkeys([*identity, 'start']):
+        mine, theirs = identity.get(part), about.get(part)
         if theirs == mine: continue
         names = sorted(k for k in {*mine, *theirs} if theirs.get(k) != mine.get(k)) if isinstance(mine, dict) and isinstance(theirs, dict) else []
         said = ', '.join(f'{k} {theirs.get(k)!r} (now {mine.get(k)!r})' for k in names) or f'{theirs!r} (now {mine!r})'
@@ -349,8 +353,13 @@ def _put(pair, model):
     return tuple(map(put, pair))
 
 def _check_pair(past, future, model):
-    for x, name in ((past, 'past'), (future, 'future')):
-        if x is not None: _check_clip(x, name, model)
+    _check_clip(past, 'past', model)
+    if (future := _fitting(past, future, model)) is not None: _check_clip(future, 'future', model)
+
+def _fitting(past, future, model):
+    "`future`; None where the model does not predict and this is no clip like `past`: labels, or no frames."
+    if getattr(model, 'future_decoder', None) is not None: return future
+    return future if isinstance(future, Tensor) and future.shape[2:] == past.shape[2:] and future.dim() == past.dim() and future.shape[1] else None
 
 # %% ../nbs/06_training.ipynb #139e5b3d
 def _start_readout(model, clips, stream):
@@ -363,6 +372,7 @@ def _start_readout(model, clips, stream):
         stream = itertools.chain([pair], stream)
     past, future = _put(pair, model)
     _check_pair(past, future, model)
+    future = _fitting(past, future, model)
     model.set_output_bias(torch.cat([x.flatten(0, 1) for x in (past, future) if x is not None]).mean(0))
     return stream
 
@@ -573,9 +583,10 @@ def train(
     precision: str = 'auto', # 'fp32', 'bf16', or 'auto' (see `fast_bf16`)
     record: bool = True, # on CUDA, record a step once and replay it; changes nothing elsewhere
     seed: int = 0, # of dropout
+    start: str | None = None, # what the first weights are, where they are not fresh: a checkpoint is gone on with only for the same
     **changes, # fields of the recipe to be changed: lr, batch_size, ...
 ) -> History: # the log
-    "Minimise the sum of the decoders' losses (paper, section 2.4). `FloatingPointError` as soon as a loss or a weight is not finite, `ValueError` for clips that do not fit and for another run's checkpoint."
+    "Minimise the sum of the decoders' losses (paper, section 2.4). `FloatingPointError` when a loss or a weight is not finite (on a CPU at once, on a GPU at the next row of the log), `ValueError` for clips that do not fit and for another run's checkpoint."
     recipe = get_recipe(recipe, **changes)
     steps, validate_every, n_validate, checkpoint_every, log_every, seed = (_whole(v, k, k != 'seed') for k, v in dict(steps=steps, validate_every=validate_every,
         n_validate=n_validate, checkpoint_every=checkpoint_every, log_every=log_every, seed=seed).items())
@@ -583,8 +594,9 @@ def train(
         if path and not Path(path).parent.is_dir(): raise FileNotFoundError(f'{name} is {str(path)!r}; expected a file in an existing folder, and {str(Path(path).parent)!r} is none')
     team, device = _Team(), next(model.parameters()).device
     autocast, bf16 = _autocast(precision, device)
-    optimizer, identity, here = make_optimizer(model, recipe), _identity(model, recipe, steps, clips, bf16, seed), _Position(index=_index(clips))
-    if checkpoint and resume and Path(checkpoint).exists():
+    optimizer, identity, here = make_optimizer(model, recipe), _identity(model, recipe, steps, clips, bf16, seed) | ({'start': start} if start else {}), _Position(index=_index(clips))
+    good = bool(checkpoint and resume and Path(checkpoint).exists()) # is there a checkpoint of this run?
+    if good:
         here = _load_checkpoint(checkpoint, model, optimizer, identity)
         if here.index is not None: clips.index = here.index
     team.agree('step', here.step)
@@ -599,12 +611,14 @@ def train(
     team.copy_first(model.parameters())
     if log: history.save(log) # of a resumed run the rows so far; from here on it grows
     recorder = _Recorder(model, optimizer, recipe.objective, autocast) if record and team.size == 1 and _recordable(model) else None
-    watchers, was_training = [*callbacks, *_watchers(progress, here.step, steps)], model.training
+    watchers, modes = [*callbacks, *_watchers(progress, here.step, steps)], {m: m.training for m in model.modules()}
     clock, whole, start = time.monotonic() - (here.rows[-1]['seconds'] if here.rows else 0), True, here.step # whole: not in the middle of a step
     stop = False
 
+    def check(losses, model=None): _check_finite(losses, here.step, checkpoint if good else None, model)
+
     def finish_row(): # of the steps since the last one
-        _check_finite(here.recent, here.step, checkpoint)
+        check(here.recent)
         row = _row(here, time.monotonic() - clock, learning_rate(recipe, here.step - 1, steps))
         if validate is not None and (here.step % validate_every == 0 or here.step == steps):
             scores = evaluate(model, validate, n_clips=n_validate, ssim=False, shared=team.size > 1)
@@ -612,9 +626,11 @@ def train(
         return row
 
     def save():
+        nonlocal good
         if not checkpoint: return
-        _check_finite(here.recent, here.step, checkpoint, model)
+        check(here.recent, model)
         if not team.rank: _save_checkpoint(checkpoint, model, optimizer, identity, here)
+        good = True
 
     model.train()
     try:
@@ -644,14 +660,14 @@ def train(
                     optimizer.zero_grad(set_to_none=True)
                     with _dropout_seed(model, seed, here.step + 2**40 * team.rank), autocast: loss = model.loss(past, future, check=look)
                     losses = team.mean(_detached(loss), len(past) / total)
-                    if device.type == 'cpu': _check_finite([losses], here.step, checkpoint)
+                    if device.type == 'cpu': check([losses])
                     _objective(loss, recipe.objective, past, future, len(past) / total).backward()
                     team.add_up([p.grad for p in model.parameters() if p.grad is not None])
                     whole = False
                     optimizer.step()
             here = _Position(here.step + 1, here.seen + total, _index(clips), here.recent + [losses], here.rows)
             whole = True
-        _check_finite(here.recent, here.step, checkpoint, model)
+        check(here.recent, model)
         save()
         if here.recent: # stopped between two rows: show the last steps too, but leave them out of the checkpoint
             history = replace(history, rows=[*here.rows, _row(here, time.monotonic() - clock, rate)])
@@ -660,7 +676,7 @@ def train(
         if whole: save()
         raise
     finally:
-        model.train(was_training)
+        for m, training in modes.items(): m.training = training
     return history
 
 # %% ../nbs/06_training.ipynb #289b1948
@@ -668,9 +684,14 @@ def _append(log, row):
     with open(log, 'a', encoding='utf8') as f: f.write(json.dumps(row) + '\n')
 
 def _at_most(clips, n):
-    "So many clips, or as many as there are."
-    if not hasattr(clips, 'batches'): clips = getattr(clips, 'dataset', None)
-    return min(n, len(clips)) if hasattr(clips, '__len__') else n
+    "So many clips, or as many as there are. `ValueError` for what can be gone through only once."
+    if hasattr(clips, 'batches') or not hasattr(clips, '__iter__'): return min(n, len(clips)) if hasattr(clips, '__len__') else n
+    if isinstance(clips, Iterator): raise ValueError(f'validate is a {type(clips).__name__}, which can be gone through only once; expected clips that can be gone through again, such as a list')
+    have = 0
+    for pair in clips:
+        have += len(_check_batch(pair)[0])
+        if have >= n: return n
+    return max(have, 1) # 1: `evaluate` will say what is wrong
 
 def _fresh(model):
     return hasattr(model, 'set_output_bias') and all(d.readout.bias.count_nonzero() == 0 for d in (model.reconstruction_decoder, model.future_decoder) if d is not None)
@@ -681,7 +702,7 @@ def _objective(loss, kind, past, future, share=1):
     return sum(l * scale(x) for l, x in ((loss.reconstruction, past), (loss.future, future)) if l is not None)
 
 def _check_finite(recent, step, checkpoint, model=None):
-    kept = f'the checkpoint {str(checkpoint)!r} holds the last good state' if checkpoint and Path(checkpoint).exists() else 'no checkpoint was written'
+    kept = f'the checkpoint {str(checkpoint)!r} holds the last good state' if checkpoint else 'no checkpoint was written'
     for losses in recent:
         if not all(math.isfinite(l) for l in losses if l is not None):
             raise FloatingPointError(f'the loss is not finite at step {step} ({", ".join("-" if l is None else f"{l:g}" for l in losses)}); training stopped, {kept}. Try a lower lr')

@@ -23,7 +23,7 @@ from PIL import Image
 
 # %% ../nbs/09_widgets.ipynb #b1ef833c
 from .models import VideoLSTM
-from .pictures import GATES, _draw, _draw_unit, _tiles, _timeline, _unit_story, _units, strongest
+from .pictures import GATES, _draw, _draw_unit, _tiles, _timeline, _unit_story, _units, _whole, strongest
 from .training import replacing
 
 # %% ../nbs/09_widgets.ipynb #452c6358
@@ -204,6 +204,8 @@ class FeatureBrowser(_Player):
         if story['outputs'] is not None: weights['output feature'] = story['outputs']
         if not weights: raise ValueError(f'layer: expected the first or the top one, which have features, got {layer}')
         units = strongest(story['outputs'] if story['outputs'] is not None else story['inputs'], n) if units is None else _units(units, model.config.hidden_size)
+        if len(set(units)) < len(units): raise ValueError(f'units: expected each unit once, got {units}')
+        side = _whole(side, 'side')
         tiles = {name: _thumbnails(w[units], side) for name, w in weights.items()}
         _, height, width, channels = next(iter(tiles.values())).shape
         activity, tops = _as_bytes(story['values'], units)
@@ -303,7 +305,7 @@ def save_page(
     "Write one HTML file that holds everything it shows and works without network or Python. `OSError` if it cannot be written."
     path = Path(path)
     if path.suffix.lower() not in ('.html', '.htm'): raise ValueError(f'path: expected a name that ends in .html, got {path.name!r}')
-    items = [items] if isinstance(items, (str, _Player)) else list(items)
+    items = list(items) if isinstance(items, (list, tuple)) else [items]
     body = ''.join(map(_item_html, items))
     assets = widget_assets() if any(isinstance(item, _Player) for item in items) else ''
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -93,7 +93,7 @@ PRESETS = Presets({
     'released-2015-12': Preset("the authors' rewrite of December 2015", _paper(conditional_reconstruction=True, conditional_future=True),
                                'paper-2015-12', start=dict(forget_bias=0.)),
     'released-2015-09': Preset("the authors' first release, September 2015", _paper(1), 'paper-2015-09', start=dict(forget_bias=5.)),
-    'bundled': Preset('what `load_pretrained` loads', VideoLSTMConfig(hidden_size=896),
+    'bundled': Preset('the size of what `load_pretrained` loads, whose card says how it was trained', VideoLSTMConfig(hidden_size=896),
                       overrides=dict(lr=1.5e-3, batch_size=64, warmup=100), steps=12_000, digits='mnist+embedded'),
     'quick': Preset('learns in about a minute on a laptop', VideoLSTMConfig(hidden_size=256),
                     overrides=dict(lr=2e-3, batch_size=32, warmup=20), steps=300, digits='embedded'),
@@ -260,7 +260,7 @@ def load_pretrained(
     "The model that comes with the package: a composite of one layer, trained on moving handwritten digits (preset 'bundled')."
     if path is not None: return load_model(path, device)
     asset = resources.files('lstm_video_repr')/'assets'/'pretrained.safetensors'
-    if not asset.is_file(): raise FileNotFoundError(f'{asset}: the bundled model is missing from this installation; `lvr train --preset bundled --bundle` trains it anew')
+    if not asset.is_file(): raise FileNotFoundError(f'{asset}: the bundled model is missing from this installation; `lvr train --preset bundled --bundle` trains one of that size')
     with resources.as_file(asset) as file: return load_model(file, device)
 
 # %% ../nbs/07_zoo.ipynb #3d3e71b2

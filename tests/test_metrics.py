@@ -2,6 +2,7 @@
 import gc
 import json
 import math
+import re
 import weakref
 
 import numpy as np
@@ -440,3 +441,21 @@ def test_genuine_clips(data_folder):
     s = evaluate(LastFrame(), MovingMNISTFile(path), n_clips=5)
     assert 50 < s.future.overall['floor'] < 130 and s.future.nats[0] < s.future.nats[-1]
     with pytest.raises(ValueError, match='holds only 5'): evaluate(LastFrame(), MovingMNISTFile(path))
+
+
+def test_a_number_that_some_processes_lack_is_left_out(monkeypatch):
+    "PSNR needs pixels in [0, 1]; where the clips of one process leave it, the whole has none, whichever process comes first."
+    from lstm_video_repr import metrics
+    full, less = {'future': dict(mse=torch.ones(2), psnr=torch.ones(2))}, {'future': dict(mse=torch.ones(2))}
+    for ranks in ([full, less], [less, full]):
+        def gather(found, mine): found[:] = [(totals, 'gaussian') for totals in ranks]
+        monkeypatch.setattr(metrics.dist, 'all_gather_object', gather)
+        totals, output = metrics._gathered(full, 'gaussian', 2)
+        assert list(totals['future']) == ['mse'] and totals['future']['mse'].tolist() == [2, 2] and output == 'gaussian'
+
+
+def test_a_comparison_shows_unequal_numbers_of_frames():
+    model = VideoLSTM.composite(**SMALL)
+    scores = {n: evaluate(model, Pairs(rand(2, 3, 1, 8, 8), rand(2, n, 1, 8, 8)), 2) for n in (2, 3)}
+    same, mixed = repr(compare({'a': scores[2], 'b': scores[2]})), repr(compare({'a': scores[2], 'b': scores[3]}))
+    assert not re.search(r'frames\s+clips', same) and len(re.findall(r'frames\s+clips', mixed)) == 1      # of the futures; the pasts are equally long

@@ -97,7 +97,7 @@ async function render({ model, el }) {
   };
 
   // Colours follow the theme
-  const luminance = color => { const [r, g, b] = color.match(/[\d.]+/g).map(Number); return .3 * r + .6 * g + .1 * b; };
+  const luminance = color => { const [r, g, b] = (color.match(/[\d.]+/g) ?? [0, 0, 0]).map(Number); return .3 * r + .6 * g + .1 * b; };
   let dark = null;
   const paintSheets = () => {
     const now = luminance(getComputedStyle(root).color) > 128;
@@ -220,12 +220,14 @@ async function render({ model, el }) {
   model.on('change:index', show);
   model.on('change:unit', showUnit);
   const scheme = window.matchMedia('(prefers-color-scheme: dark)');
+  const theme = new MutationObserver(redraw); // sites and notebooks with a switch of their own say so in attributes
+  for (const node of [document.documentElement, document.body]) theme.observe(node, { attributes: true, attributeFilter: ['class', 'style', 'data-theme', 'data-jp-theme-light', 'data-jp-theme-name'] });
   scheme.addEventListener('change', redraw);
   const resize = new ResizeObserver(() => { drawMosaic(); drawPlots(); });
   resize.observe(board);
   resize.observe(track);
   redraw();
-  return () => { stop(); resize.disconnect(); scheme.removeEventListener('change', redraw); model.off('change:index', show); model.off('change:unit', showUnit); };
+  return () => { stop(); resize.disconnect(); theme.disconnect(); scheme.removeEventListener('change', redraw); model.off('change:index', show); model.off('change:unit', showUnit); };
 }
 
 export default { render };
