@@ -184,6 +184,15 @@ def test_a_site_theme_wins(visit, stepper, tmp_path):
 
 
 @pytest.mark.browser
+def test_a_white_page_keeps_dark_text(visit, stepper, tmp_path):
+    "A page that knows of no dark colours stays white on a dark desktop, and so the widget's text stays dark."
+    path = tmp_path / 'plain.html'
+    path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body>{widget_html(stepper)}{widget_assets()}')
+    page = visit(path, color_scheme='dark')
+    assert page.evaluate('getComputedStyle(document.querySelector(".lvr")).color') == 'rgb(34, 38, 43)'
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize('rows', [2, 4])
 def test_a_phone_is_wide_enough(visit, stepper, tmp_path, rows):
     if rows == 4: stepper = FrameStepper({f'a long name for row {k}': clip(20) for k in range(4)}, past=10)
@@ -425,6 +434,18 @@ def test_colours_of_weights_have_their_sign(visit, units, tmp_path):
             assert clear.sum() > 50 and (np.sign(rgb[..., 0] - rgb[..., 2])[clear] == np.sign(w)[clear]).all(), (scheme, name)
             faint = rgb[np.abs(w) < .02 * np.abs(w).max()]
             assert (faint[:, :3].mean() > 200) == (scheme == 'light') and len(faint), 'zero has the colour of the paper'
+
+
+@pytest.mark.browser
+def test_colours_follow_a_switch_on_the_page(visit, units, tmp_path):
+    "A site whose own button makes it dark says so in an attribute; nobody has to reload."
+    page = visit(units[0].to_html(tmp_path / 'a.html'), color_scheme='light')
+    page.evaluate('window.mean = () => { const c = document.querySelector(".lvr-board canvas"), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data; return d.reduce((a, v) => a + v, 0) / d.length; }')
+    light = page.evaluate('mean()')
+    page.evaluate('document.body.style.colorScheme = "dark"')
+    page.wait_for_function(f'mean() < {light - 10}')
+    page.evaluate('document.body.style.colorScheme = "light"')
+    page.wait_for_function(f'Math.abs(mean() - {light}) < .1')
 
 
 @pytest.mark.browser
