@@ -218,7 +218,8 @@ class PeepholeLSTM(nn.Module):
 # %% ../nbs/00_lstm.ipynb #ff1d9204
 @torch.no_grad()
 def _draw(w, init, generator, **kw):
-    "Fill `w` by `init`, drawn where the generator is: the same numbers wherever `w` lives."
+    "Fill `w` by `init`, drawn where the generator is: the same numbers wherever `w` lives; on the meta device there is nothing to fill."
+    if w.is_meta: return
     w.copy_(init(torch.empty(w.shape, dtype=w.dtype, device=w.device if generator is None else generator.device), generator=generator, **kw))
 
 # %% ../nbs/00_lstm.ipynb #374db36a
