@@ -32,7 +32,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 import lstm_video_repr
 from lstm_video_repr import fast_lstm
 from lstm_video_repr.clips import MovingDigits
-from lstm_video_repr.fast_lstm import choose_backend, fast_bf16, lstm_flops
+from lstm_video_repr.fast_lstm import _has, choose_backend, fast_bf16, lstm_flops
 from lstm_video_repr.lstm import BACKENDS, PeepholeLSTM, set_backend
 from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.training import get_recipe, make_optimizer, replacing
@@ -457,13 +457,14 @@ GROUPS = dict(gemm=None, layer=layer, ladder=ladder, composite=composite, clips=
 
 def capability(
     device: torch.device, # where
-) -> str: # short and lowercase: 'amx', 'avx2', 'h100', ...
+) -> str: # short and lowercase: 'amx', 'avx512-bf16', 'avx2', 'h100', ...
     "What kind of device this is, for the name of the file."
     if device.type == 'cuda':
         name = torch.cuda.get_device_name(device)
         found = re.search(r'\b[A-Z]*\d+[A-Z]*\b', name, re.I)
         return re.sub(r'\W+', '-', (found[0] if found else name).lower())
-    return 'amx' if fast_bf16(device) else torch.backends.cpu.get_cpu_capability().lower().replace(' ', '-')
+    if fast_bf16(device): return 'amx' if _has('amx_tile') else 'avx512-bf16'
+    return torch.backends.cpu.get_cpu_capability().lower().replace(' ', '-')
 
 
 def machine(

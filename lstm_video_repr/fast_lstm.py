@@ -77,10 +77,12 @@ def gates_backward(
 def fast_bf16(
     device: torch.device | str, # where the products run
 ) -> bool: # are bf16 matrix products faster than fp32 there?
-    "Decided by capability: native bf16 on CUDA, AMX tiles on a CPU."
+    "Decided by capability: native bf16 on CUDA, AMX tiles or the AVX-512 instructions for bf16 on a CPU."
     kind = torch.device(device).type
     if kind == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
-    return kind == 'cpu' and getattr(torch.cpu, '_is_amx_tile_supported', lambda: False)()
+    return kind == 'cpu' and (_has('amx_tile') or _has('avx512_bf16'))
+
+def _has(unit): return getattr(torch.cpu, f'_is_{unit}_supported', bool)() # of this processor; bool() is False, for a torch that does not know
 
 # %% ../nbs/01_fast_lstm.ipynb #1ff0ab73
 class Compiled:
@@ -199,6 +201,7 @@ def _choice(kind, dtype):
     if kind != 'cpu': return 'reference', f'nobody has measured the fused layer on {kind!r}'
     if dtype.itemsize >= 4: return 'fused', f'{str(dtype)[6:]} products on a CPU are so slow that compiling the rest does not show'
     if not fast_bf16('cpu'): return 'fused', f'a CPU without units for {str(dtype)[6:]}: float32 would be faster'
+    if not _has('amx_tile'): return 'fused', 'without AMX compiling gains a tenth, less than a short run spends on it'
     if not any(map(shutil.which, filter(None, (os.environ.get('CXX'), 'g++', 'clang++', 'c++')))): return 'fused', 'there is no C++ compiler'
     return 'compiled', f'fast {str(dtype)[6:]} products leave the pointwise work as the larger part'
 

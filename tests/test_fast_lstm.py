@@ -211,9 +211,10 @@ def test_what_auto_takes(fresh, monkeypatch):
     assert choose_backend('cpu')[0] == choose_backend('cpu', torch.float64)[0] == 'fused'
     assert choose_backend('cuda', torch.bfloat16)[0] == choose_backend(torch.device('cuda', 1))[0] == 'compiled'
     assert choose_backend('mps')[0] == 'reference' and 'mps' in choose_backend('mps')[1]
-    for fast, compiler, name in ((False, '/c++', 'fused'), (True, None, 'fused'), (True, '/c++', 'compiled')):
+    for units, compiler, fast, name in (((), '/c++', False, 'fused'), (['avx512_bf16'], '/c++', True, 'fused'), (['amx_tile'], None, True, 'fused'), (['amx_tile'], '/c++', True, 'compiled')):
         fast_lstm._choice.cache_clear()
-        monkeypatch.setattr(fast_lstm, 'fast_bf16', lambda device: fast)
+        monkeypatch.setattr(fast_lstm, '_has', lambda unit: unit in units)
+        assert fast_lstm.fast_bf16('cpu') == fast
         monkeypatch.setattr(fast_lstm.shutil, 'which', lambda name: compiler)
         assert choose_backend('cpu', torch.bfloat16)[0] == name
     fast_lstm._choice.cache_clear()
