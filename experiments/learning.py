@@ -14,7 +14,7 @@ from lstm_video_repr.training import get_recipe, paper_start
 from experiments.design import thinned
 
 NAME = 'learning'
-SETTINGS = dict(units=192, layers=1, clips=25_600, batch=64, lr=3e-3, average=.98, seeds=(0, 1, 2), test_clips=500, test_seed=2015)
+SETTINGS = dict(units=192, layers=1, clips=19_200, batch=64, lr=3e-3, average=.98, seeds=(0, 1, 2), test_clips=500, test_seed=2015)
 QUICK = dict(units=6, clips=24, batch=4, seeds=(0, 1), test_clips=4)
 
 

@@ -141,7 +141,7 @@ def test_other_sources_resume_too(tmp_path, source):
 @pytest.mark.parametrize('change, word', [(dict(clips=dots(5)), 'seed 0 .now 5'), (dict(seed=3), 'seed'), (dict(lr=.5), 'lr'), (dict(steps=9), 'steps'), (dict(precision='bf16'), 'precision')], ids=str)
 def test_another_run_is_refused(tmp_path, change, word):
     path = tmp_path/'run.safetensors'
-    def run(clips=None, steps=4, **kw): return train(tiny(), clips or dots(), steps, batch_size=3, checkpoint=path, progress=None, **kw)
+    def run(clips=None, steps=4, precision='fp32', **kw): return train(tiny(), clips or dots(), steps, batch_size=3, checkpoint=path, progress=None, precision=precision, **kw)
     run()
     before = path.read_bytes()
     with pytest.raises(ValueError, match=word): run(**change)
