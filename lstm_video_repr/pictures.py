@@ -544,6 +544,11 @@ def _joined(activity, what: str, i: int) -> tuple:
             [p.part != 'encoder' for p in parts for _ in p.numbers])
 
 # %% ../nbs/08_pictures.ipynb #6591b5df
+def _largest(values, what):
+    "The end of a signed range. Cells know no bounds: a few large ones must not leave the others pale."
+    sizes = np.abs(np.concatenate([v.ravel() for v in values]))
+    return float(np.quantile(sizes, .99) if what == 'c' else sizes.max()) or 1.
+
 def show_activity(
     activity,                   # an `Activity`, a list of them that follow each other, or a dict of names and these
     what: str = 'h',            # which values, one panel for each letter: any of 'hcifgo'
@@ -557,7 +562,7 @@ def show_activity(
 ) -> Figure:                    # a closed matplotlib figure
     """Units by time: outputs, cells and candidates from blue (negative) over white to red, gates from white (shut) to black (open).
 
-    The bar below is blue while the encoder watches and orange while a decoder runs. Values of one kind share one range in all panels."""
+    The bar below is blue while the encoder watches and orange while a decoder runs. Values of one kind share one range in all panels; that of the cells ends at their 99th percentile."""
     runs = activity if isinstance(activity, dict) else {'': activity}
     if not isinstance(what, str) or not what or set(what) - set(_NAMES): raise ValueError(f"what: expected letters out of 'hcifgo', got {what!r}")
     data = {(name, k): _joined(run, k, i) for name, run in runs.items() for k in what}
@@ -573,7 +578,7 @@ def show_activity(
     for ax in axes.flat[len(order):]: ax.axis('off')
     for at, (ax, (name, k)) in enumerate(zip(axes.flat, order)):
         values, frames, decoding = data[name, k]
-        top = max(np.abs(d[0][:, units]).max() for (_, other), d in data.items() if other == k) if k in _SIGNED else 1
+        top = _largest([d[0][:, units] for (_, other), d in data.items() if other == k], k) if k in _SIGNED else 1
         image = ax.imshow(values[:, units].T, aspect='auto', interpolation='nearest', cmap=_DIVERGING if k in _SIGNED else 'Greys', vmin=-top if k in _SIGNED else 0, vmax=top)
         for start, color, size in _runs(decoding):
             ax.add_patch(plt.Rectangle((start / len(frames), -.09 / height), size / len(frames), .06 / height, color=color, lw=0, transform=ax.transAxes, clip_on=False))
@@ -590,6 +595,7 @@ def show_activity(
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=0, labelsize=7)
         bar.set_ticks([-top, 0, top] if k in _SIGNED else [0, .5, 1], labels=[f'{-top:.2g}', '0', f'{top:.2g}'] if k in _SIGNED else ['shut', '½', 'open'])
+        if k == 'c': bar.ax.set_yticklabels([f'≤ {-top:.2g}', '0', f'≥ {top:.2g}'])
     if title: fig.suptitle(title, size=11, weight='bold', color=INK_COLOR, x=.01, ha='left')
     plt.close(fig)
     return fig
