@@ -201,7 +201,7 @@ def _choice(kind, dtype):
     if kind != 'cpu': return 'reference', f'nobody has measured the fused layer on {kind!r}'
     if dtype.itemsize >= 4: return 'fused', f'{str(dtype)[6:]} products on a CPU are so slow that compiling the rest does not show'
     if not fast_bf16('cpu'): return 'fused', f'a CPU without units for {str(dtype)[6:]}: float32 would be faster'
-    if not _has('amx_tile'): return 'fused', 'without AMX compiling gains a tenth, less than a short run spends on it'
+    if not _has('amx_tile'): return 'fused', 'without AMX compiling gains a few per cent, less than a short run spends on it'
     if not any(map(shutil.which, filter(None, (os.environ.get('CXX'), 'g++', 'clang++', 'c++')))): return 'fused', 'there is no C++ compiler'
     return 'compiled', f'fast {str(dtype)[6:]} products leave the pointwise work as the larger part'
 
