@@ -82,7 +82,7 @@ def fast_bf16(
     if kind == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return kind == 'cpu' and (_has('amx_tile') or _has('avx512_bf16'))
 
-def _has(unit): return getattr(torch.cpu, f'_is_{unit}_supported', bool)() # of this processor; bool() is False, for a torch that does not know
+def _has(unit): return getattr(torch.cpu, f'_is_{unit}_supported', lambda: False)()
 
 # %% ../nbs/01_fast_lstm.ipynb #1ff0ab73
 class Compiled:

@@ -594,8 +594,8 @@ def show_activity(
         bar = fig.colorbar(image, ax=ax, pad=.015, aspect=28)
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=0, labelsize=7)
-        bar.set_ticks([-top, 0, top] if k in _SIGNED else [0, .5, 1], labels=[f'{-top:.2g}', '0', f'{top:.2g}'] if k in _SIGNED else ['shut', '½', 'open'])
-        if k == 'c': bar.ax.set_yticklabels([f'≤ {-top:.2g}', '0', f'≥ {top:.2g}'])
+        low, high = ('≤ ', '≥ ') if k == 'c' else ('', '')
+        bar.set_ticks([-top, 0, top] if k in _SIGNED else [0, .5, 1], labels=[f'{low}{-top:.2g}', '0', f'{high}{top:.2g}'] if k in _SIGNED else ['shut', '½', 'open'])
     if title: fig.suptitle(title, size=11, weight='bold', color=INK_COLOR, x=.01, ha='left')
     plt.close(fig)
     return fig

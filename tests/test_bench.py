@@ -219,3 +219,9 @@ def test_kept_results(path):
     results = bench.load(path)
     check_results(results)
     assert not results['settings']['quick'] and 'reach' in bench.table(results)
+
+
+def test_names_of_processors(monkeypatch):
+    for units, name in ((['amx_tile', 'avx512_bf16'], 'amx'), (['avx512_bf16'], 'avx512-bf16'), ([], torch.backends.cpu.get_cpu_capability().lower().replace(' ', '-'))):
+        for module in (bench, bench.fast_lstm): monkeypatch.setattr(module, '_has', lambda unit: unit in units)
+        assert bench.capability(torch.device('cpu')) == name

@@ -282,6 +282,17 @@ def test_activity_pictures_hold_the_values():
     assert plt.get_fignums() == [] and pixels(fig).min() < 100
 
 
+def test_a_few_large_cells_do_not_leave_the_others_pale():
+    "Cells are unbounded: their colours end at the 99th percentile, and say so; outputs are shown up to their largest."
+    seen = P.unit_activity(awake(dict(), hidden_size=40).float(), clip(1, 5, 1, 7, 9))
+    seen.c[0, 0, 0], seen.h[0, 0, 0] = 1000., -.999
+    cells, outputs = (P.show_activity(seen, k, units=list(range(40))) for k in 'ch')
+    end = np.quantile(seen.c[0].abs(), .99)
+    assert cells.axes[0].images[0].get_clim() == pytest.approx((-end, end)) and end < 10
+    assert [t.get_text() for t in cells.axes[1].get_yticklabels()] == [f'≤ {-end:.2g}', '0', f'≥ {end:.2g}']
+    assert outputs.axes[0].images[0].get_clim() == pytest.approx((-.999, .999)) and outputs.axes[1].get_yticklabels()[2].get_text() == '1'
+
+
 def test_units_are_drawn_by_the_seed():
     big = awake(dict(), hidden_size=40).float()
     a = P.unit_activity(big, clip(1, 5, 1, 7, 9))
