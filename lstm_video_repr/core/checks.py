@@ -17,17 +17,20 @@ import torch
 from torch import Tensor
 
 # %% ../../nbs/core/01_checks.ipynb #6ba430d8
+_SHOWN = (type(None), bool, int, float, complex, str, bytes, tuple, list, dict, set, np.generic, torch.dtype, torch.device)
+
+# %% ../../nbs/core/01_checks.ipynb #6239dac1
 def describe(
     value, # anything
-) -> str: # a few words, at most about 80 characters
-    "A value as an error message shows it: numbers and short text in full, arrays by dtype and shape, other objects by their type."
+) -> str: # one line, at most about 80 characters
+    "A value as an error message shows it: numbers and short text in full, arrays by dtype and shape, others by type."
     if isinstance(value, (Tensor, np.ndarray)):
-        return f'{"a tensor" if isinstance(value, Tensor) else "an array"} of {str(value.dtype).removeprefix("torch.")}, shape {tuple(value.shape)}'
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, tuple, list, dict, set, np.generic, torch.dtype, torch.device)):
-        text = repr(value)
-        return text if len(text) <= 80 else f'{text[:70]}... ({type(value).__name__})'
-    if isinstance(value, type): return f'the class {value.__name__}'
-    return f'a {type(value).__name__}'
+        kind = 'a tensor' if isinstance(value, Tensor) else 'an array'
+        return f'{kind} of {str(value.dtype).removeprefix("torch.")}, shape {tuple(value.shape)}'
+    if isinstance(value, _SHOWN):
+        text = ' '.join(repr(value).splitlines())
+        return text if len(text) <= 80 else f'{text[:60]}... ({type(value).__name__})'
+    return f'the class {value.__name__}' if isinstance(value, type) else f'a {type(value).__name__}'
 
 # %% ../../nbs/core/01_checks.ipynb #b95dd3c7
 def argument_error(
@@ -49,8 +52,8 @@ def check_whole(
     try: number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError: number = None
     if number is not None and least <= number <= most: return number
-    range_ = f'of at least {least}' if most == 2**63 - 1 and (number is None or number < least) else f'from {least} to {most}'
-    raise argument_error(name, value, f'a whole number {range_}')
+    open_end = most == 2**63 - 1 and (number is None or number < least)
+    raise argument_error(name, value, 'a whole number ' + (f'of at least {least}' if open_end else f'from {least} to {most}'))
 
 # %% ../../nbs/core/01_checks.ipynb #c8143282
 def check_number(
@@ -60,11 +63,12 @@ def check_number(
     wanted: str = 'a finite number', # what will do, in words
 ) -> float: # the same as a Python float
     "A finite number of the right size, or a `ValueError`."
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not math.isfinite(value) or not fits(value):
-        raise argument_error(name, value, wanted)
-    return float(value)
+    try: number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError: number = math.inf
+    if not math.isfinite(number) or not fits(number): raise argument_error(name, value, wanted)
+    return number
 
-# %% ../../nbs/core/01_checks.ipynb #a1547474
+# %% ../../nbs/core/01_checks.ipynb #236bd442
 def check_choice(
     value, # what came
     name: str, # of the argument
@@ -72,20 +76,20 @@ def check_choice(
 ): # the same value
     "One of a few, or a `ValueError` that lists them."
     choices = list(choices)
-    if not isinstance(value, (str, int, type(None))) or value not in choices:
-        raise argument_error(name, value, f'one of {", ".join(map(repr, choices))}')
-    return value
+    # only what can be a choice is compared: == of an array is an array
+    if isinstance(value, (str, int, type(None))) and any(c == value and type(c) is type(value) for c in choices): return value
+    raise argument_error(name, value, f'one of {", ".join(map(repr, choices))}')
 
-# %% ../../nbs/core/01_checks.ipynb #236bd442
+# %% ../../nbs/core/01_checks.ipynb #43df3308
 def check_flag(
     value, # what came
     name: str, # of the argument
 ) -> bool: # the same value
-    "True or False and nothing else, or a `ValueError`: 'no' is not False."
+    "True or False and nothing else, or a `ValueError`."
     if not isinstance(value, bool): raise argument_error(name, value, 'True or False')
     return value
 
-# %% ../../nbs/core/01_checks.ipynb #43df3308
+# %% ../../nbs/core/01_checks.ipynb #3d03e940
 def check_numbers(
     values, # what came: whole numbers in a list, tuple, range, slice, array or tensor; None: all
     name: str, # of the argument
@@ -93,14 +97,16 @@ def check_numbers(
 ) -> list[int]: # at least one number, each from 0 to n - 1
     "Numbers of clips or of units, or a `ValueError`."
     if values is None: return list(range(n))
+    given, fits = values, True
     if isinstance(values, slice): values = range(*values.indices(n))
     if isinstance(values, (Tensor, np.ndarray)):
-        if values.ndim != 1 or (values.dtype in (torch.bool, bool)): raise argument_error(name, values, f'whole numbers from 0 to {n - 1}, in one row')
+        fits = values.ndim == 1 and values.dtype not in (torch.bool, bool)
         values = values.tolist()
-    if not isinstance(values, (list, tuple, range)) or not len(values): raise argument_error(name, values, f'at least one number from 0 to {n - 1}')
+    if not fits or not isinstance(values, (list, tuple, range)) or not len(values):
+        raise argument_error(name, given, f'at least one whole number from 0 to {n - 1}, in one row')
     return [check_whole(v, name, 0, n - 1) for v in values]
 
-# %% ../../nbs/core/01_checks.ipynb #3d03e940
+# %% ../../nbs/core/01_checks.ipynb #d203023d
 def check_tensor(
     x, # what came
     name: str, # of the argument
@@ -111,7 +117,8 @@ def check_tensor(
     wanted = f'({", ".join(map(str, shape))}{"," if len(shape) == 1 else ""})'
     if not isinstance(x, Tensor): raise argument_error(name, x, f'a tensor {wanted}')
     if x.dim() != len(shape) or any(n == 0 if isinstance(s, str) else n != s for s, n in zip(shape, x.shape)):
-        raise ValueError(f'{name} has shape {tuple(x.shape)}; expected {wanted}' + (', nothing of it empty' if 0 in x.shape else ''))
+        empty = ', nothing of it empty' if 0 in x.shape else ''
+        raise ValueError(f'{name} has shape {tuple(x.shape)}; expected {wanted}{empty}')
     if like is not None: check_like(x, name, like)
     return x
 
@@ -138,22 +145,25 @@ def check_range(
     if not (low > -math.inf and high < math.inf): raise ValueError(f'{name} holds NaN or infinite values; expected finite ones')
     if unit and (low < 0 or high > 1): raise ValueError(f'{name} has values from {low:g} to {high:g}; expected [0, 1]')
 
-# %% ../../nbs/core/01_checks.ipynb #29add49e
+# %% ../../nbs/core/01_checks.ipynb #419f5eaf
 def check_frames(
     x, # what came
     name: str, # of the argument
     frame_shape: tuple | None = None, # shape of a frame; None: any
+    *,
     unit: bool = False, # must values lie in [0, 1]?
     like: Tensor | None = None, # whose dtype and device it must have; None: any floating point
     values: bool = True, # look at the values, too? Waits for a GPU to finish
 ) -> Tensor: # the same tensor
     "A batch of clips `(B, T, *frame)`, floating point and finite, or a `ValueError`."
-    wanted = f'(B, T, {"*frame" if frame_shape is None else ", ".join(map(str, frame_shape))})'
-    if not isinstance(x, Tensor): raise argument_error(name, x, f'a tensor {wanted}')
-    fits = x.dim() >= 3 if frame_shape is None else x.dim() == 2 + len(frame_shape) and tuple(x.shape[2:]) == tuple(frame_shape)
-    if not fits: raise ValueError(f'{name} has shape {tuple(x.shape)}; expected {wanted}')
-    if 0 in x.shape: raise ValueError(f'{name} has shape {tuple(x.shape)}; expected {wanted} with at least one clip and one frame')
-    if not x.is_floating_point(): raise ValueError(f'{name} has dtype {str(x.dtype)[6:]}; expected floating point, for pixels divide by 255')
+    frame = '*frame' if frame_shape is None else ', '.join(map(str, frame_shape))
+    if not isinstance(x, Tensor): raise argument_error(name, x, f'a tensor (B, T, {frame})')
+    fits = x.dim() >= 3 and (frame_shape is None or tuple(x.shape[2:]) == tuple(frame_shape))
+    if not fits or 0 in x.shape:
+        more = ' with at least one clip and one frame' if fits else ''
+        raise ValueError(f'{name} has shape {tuple(x.shape)}; expected (B, T, {frame}){more}')
+    if not x.is_floating_point():
+        raise ValueError(f'{name} has dtype {str(x.dtype)[6:]}; expected floating point, for pixels divide by 255')
     if like is not None: check_like(x, name, like)
     if values: check_range(x, name, unit)
     return x

@@ -6,6 +6,7 @@
 __all__ = ['patch']
 
 # %% ../../nbs/core/00_patch.ipynb #09069297
+import builtins
 from functools import partial
 from inspect import signature
 
@@ -16,10 +17,16 @@ def patch(
     as_prop: bool = False, # make it a property
     cls_method: bool = False, # make it a class method
 ): # what the name meant before, so that nothing is hidden by it
-    "Make a function a method of the class that its first argument is annotated with."
+    "Make a function a method of the class that its first argument is annotated with; `TypeError` if it names none."
     if function is None: return partial(patch, as_prop=as_prop, cls_method=cls_method)
-    first = next(iter(signature(function).parameters.values()))
-    owner, name = first.annotation, function.__name__
+    owner, name = _owner(function), function.__name__
     function.__qualname__ = f'{owner.__name__}.{name}'
     setattr(owner, name, property(function) if as_prop else classmethod(function) if cls_method else function)
-    return function.__globals__.get(name)
+    return function.__globals__.get(name, getattr(builtins, name, None))
+
+# %% ../../nbs/core/00_patch.ipynb #e9fd15f6
+def _owner(function):
+    "The class that the first argument is annotated with."
+    first = next(iter(signature(function).parameters.values()), None)
+    if first is not None and isinstance(first.annotation, type) and first.annotation is not first.empty: return first.annotation
+    raise TypeError(f'{function.__name__} names no class; expected its first argument annotated with one, such as self: Clock')
