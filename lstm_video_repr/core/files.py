@@ -25,18 +25,20 @@ from torch import Tensor
 # %% ../../nbs/core/02_files.ipynb #074875d3
 from .checks import argument_error
 
-# %% ../../nbs/core/02_files.ipynb #757dd885
+# %% ../../nbs/core/02_files.ipynb #abbd19a3
 def check_target(
     path: str | Path, # where to write
     name: str = 'path', # of the argument
     endings: tuple = (), # what the name may end in, such as ('.png', '.pdf'); (): anything
 ) -> Path: # the same as a path
     "Where a file is to be written, checked before any work is done: `ValueError` for the name, `OSError` for the place."
+    if not isinstance(path, (str, Path)): raise argument_error(name, path, 'the name of a file')
     path = Path(path)
-    if endings and path.suffix.lower() not in endings: raise ValueError(f'{name} is {str(path)!r}; expected a name that ends in {" or ".join(endings)}')
+    if endings and path.suffix.lower() not in endings:
+        raise ValueError(f'{name} is {str(path)!r}; expected a name that ends in {" or ".join(endings)}')
     if path.is_dir(): raise IsADirectoryError(f'{name} is {str(path)!r}, a folder; expected the name of a file')
-    if not path.parent.is_dir(): raise FileNotFoundError(f'{name} is {str(path)!r}; expected a file in an existing folder, and {str(path.parent)!r} is none')
-    return path
+    if path.parent.is_dir(): return path
+    raise FileNotFoundError(f'{name} is {str(path)!r}; expected a file in an existing folder, and {str(path.parent)!r} is none')
 
 # %% ../../nbs/core/02_files.ipynb #d01d36c4
 def make_folder(
@@ -48,19 +50,18 @@ def make_folder(
     except OSError as e: raise OSError(f'cannot make the folder {str(path)!r}: {e.strerror or e}') from e
     return path
 
-# %% ../../nbs/core/02_files.ipynb #cb79f08d
+# %% ../../nbs/core/02_files.ipynb #c652cb0a
 @contextmanager
 def replace_file(
     path: str | Path, # the file to write or replace
 ): # gives the path of a temporary file beside it, to be written
-    "All or nothing: when the block ends well the temporary file becomes `path`; if not, what was there is unchanged. `OSError` names the path."
+    "When the block ends well the temporary file becomes `path`; if not, what was there is unchanged. `OSError` names the path."
     path, temp = check_target(path), None
     try:
         handle, temp = tempfile.mkstemp(prefix=f'.{path.name}.', suffix=path.suffix, dir=path.parent)
         os.close(handle)
         yield Path(temp)
-        with open(temp, 'rb+') as f: os.fsync(f.fileno())
-        os.chmod(temp, 0o666 & ~_umask())
+        _settle(temp)
         os.replace(temp, path)
     except (OSError, SafetensorError) as e:
         raise OSError(f'could not write {str(path)!r} ({e}); what was there before is unchanged') from e
@@ -68,12 +69,15 @@ def replace_file(
         if temp:
             with suppress(FileNotFoundError): os.unlink(temp)
 
-# %% ../../nbs/core/02_files.ipynb #c652cb0a
-def _umask():
-    mask = os.umask(0); os.umask(mask)
-    return mask
-
 # %% ../../nbs/core/02_files.ipynb #577853f9
+def _settle(temp):
+    "All of a temporary file on the disk, with the rights that a new file would have."
+    with open(temp, 'rb+') as f: os.fsync(f.fileno())
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(temp, 0o666 & ~mask)
+
+# %% ../../nbs/core/02_files.ipynb #c825a1a2
 def write_text(
     path: str | Path, # the file to write or replace
     text: str, # what it is to hold
@@ -82,12 +86,15 @@ def write_text(
     with replace_file(path) as temp: temp.write_text(text, encoding='utf8')
     return Path(path)
 
+# %% ../../nbs/core/02_files.ipynb #543669d1
 def write_json(
     path: str | Path, # the file to write or replace
     value, # what JSON can hold
 ) -> Path: # the file
     "Write all or nothing, as a person can read it; `ValueError` for what JSON cannot hold. `OSError` names the path."
-    return write_text(path, json.dumps(value, indent=1, allow_nan=False) + '\n')
+    try: text = json.dumps(value, indent=1, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as e: raise ValueError(f'{str(path)!r} cannot hold this as JSON: {e}') from e
+    return write_text(path, text + '\n')
 
 # %% ../../nbs/core/02_files.ipynb #2b48ff09
 def write_safetensors(
@@ -112,7 +119,7 @@ def read_safetensors(
     except (SafetensorError, ValueError, RuntimeError) as e:
         raise OSError(f'{str(path)!r} is no whole safetensors file ({e})') from e
 
-# %% ../../nbs/core/02_files.ipynb #cd90ccbd
+# %% ../../nbs/core/02_files.ipynb #fe0015d0
 def import_extra(
     module: str, # what to import: 'h5py'
     extra: str, # which of this package's extras brings it: 'authors'
@@ -121,7 +128,8 @@ def import_extra(
     "A library that not everybody needs; an `ImportError` that says how to get it."
     try: return import_module(module)
     except ImportError as e:
-        raise ImportError(f"{purpose} need {module.split('.')[0]}: pip install 'lstm-video-repr[{extra}]'", name=e.name) from e
+        library = module.split('.')[0]
+        raise ImportError(f"{purpose} need {library}: pip install 'lstm-video-repr[{extra}]'", name=library) from e
 
 # %% ../../nbs/core/02_files.ipynb #42fd100d
 def cache_folder() -> Path: # made by whoever writes into it
@@ -129,31 +137,39 @@ def cache_folder() -> Path: # made by whoever writes into it
     import pooch
     return Path(pooch.os_cache('lstm-video-repr'))
 
-# %% ../../nbs/core/02_files.ipynb #f5917f17
+# %% ../../nbs/core/02_files.ipynb #63d798d5
 def download(
     urls: list[str], # where it may be had; the next one is tried if one fails
     digest: str, # 'sha256:...' or 'md5:...' of the content, of a .gz file *unpacked* (mirrors pack differently)
     folder: str | Path, # where it is kept, and found again
+    *,
     progress: bool = False, # show a bar
 ) -> Path: # the file, under its name in the address
     "Fetch a file unless it is there already; its content is always checked. `OSError` lists what went wrong."
-    import pooch
     problems = []
     for url in urls:
         file = Path(folder)/url.rsplit('/', 1)[-1]
-        try:
-            pooch.retrieve(url, known_hash=None, fname=file.name, path=folder, progressbar=progress)
-            found = _digest(file, digest.split(':')[0])
-            if found == digest: return file
-            problems.append(f'{url}: {found}, expected {digest}')
-        except (OSError, EOFError, ValueError, zlib.error) as e: problems.append(f'{url}: {type(e).__name__}: {e}')
+        if file.is_file() and _differs(file, digest) is None: return file
         file.unlink(missing_ok=True)
+        problem = _fetch(url, file, progress) or _differs(file, digest)
+        if problem is None: return file
+        file.unlink(missing_ok=True)
+        problems.append(f'{url}: {problem}')
     raise OSError('could not be downloaded:\n  ' + '\n  '.join(problems))
 
-# %% ../../nbs/core/02_files.ipynb #63d798d5
-def _digest(file, kind):
-    "'kind:hex' of a file's content, of a .gz file unpacked."
+# %% ../../nbs/core/02_files.ipynb #01a32363
+def _fetch(url, file, progress):
+    "Get one file; what went wrong, or None."
+    import pooch
+    try: pooch.retrieve(url, known_hash=None, fname=file.name, path=file.parent, progressbar=progress)
+    except (OSError, ValueError) as e: return f'{type(e).__name__}: {e}'
+
+def _differs(file, digest):
+    "How a file's content, of a .gz file unpacked, differs from what it should be; None: not at all."
+    kind, _, wanted = digest.partition(':')
     done = hashlib.new(kind)
-    with (gzip.open if file.suffix == '.gz' else open)(file, 'rb') as f:
-        while block := f.read(2**20): done.update(block)
-    return f'{kind}:{done.hexdigest()}'
+    try:
+        with (gzip.open if file.suffix == '.gz' else open)(file, 'rb') as f:
+            while block := f.read(2**20): done.update(block)
+    except (OSError, EOFError, zlib.error) as e: return f'{type(e).__name__}: {e}'
+    return None if done.hexdigest() == wanted else f'{kind} of the content is {done.hexdigest()}, expected {wanted}'

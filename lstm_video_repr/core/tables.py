@@ -24,31 +24,36 @@ class Table:
     def __post_init__(self):
         self.head, self.rows = [str(c) for c in self.head], [[str(c) for c in r] for r in self.rows]
         self.align = self.align or 'l' + 'r' * (len(self.head) - 1)
+        for name, cells in [('align', self.align), *((f'rows[{k}]', r) for k, r in enumerate(self.rows))]:
+            if len(cells) != len(self.head): raise ValueError(f'{name} is {cells!r}; expected one for each of {self.head}')
 
     def __str__(self): return self.text()
     def __repr__(self): return self.text()
     def _repr_html_(self): return self.html()
     def _repr_markdown_(self): return self.markdown()
 
-# %% ../../nbs/core/03_tables.ipynb #dd4b3ae7
+# %% ../../nbs/core/03_tables.ipynb #d74f91f3
 @patch
 def text(self: Table) -> str: # lines
     "For a terminal: columns aligned, a line under the head."
     widths = [max(len(r[k]) for r in [self.head, *self.rows]) for k in range(len(self.head))]
     def line(row): return '  '.join(c.rjust(w) if a == 'r' else c.ljust(w) for c, w, a in zip(row, widths, self.align)).rstrip()
-    head = line(self.head)
-    return '\n'.join([self.title] * bool(self.title) + [head, '-' * len(head), *map(line, self.rows)])
+    rule = '-' * (sum(widths) + 2 * len(widths) - 2)
+    return '\n'.join([self.title] * bool(self.title) + [line(self.head), rule, *map(line, self.rows)])
 
-# %% ../../nbs/core/03_tables.ipynb #38f0666f
+# %% ../../nbs/core/03_tables.ipynb #4df28403
+def _row(tag, cells, align):
+    sides = ['right' if a == 'r' else 'left' for a in align]
+    style = 'text-align:{};padding:.15em .6em;font-variant-numeric:tabular-nums'
+    return '<tr>' + ''.join(f'<{tag} style="{style.format(s)}">{escape(c)}</{tag}>' for c, s in zip(cells, sides)) + '</tr>'
+
+# %% ../../nbs/core/03_tables.ipynb #c0d9d0d1
 @patch
 def html(self: Table) -> str: # an element that can stand anywhere
     "For a notebook or a page; text is escaped, numbers stand right."
-    def cell(tag, c, a):
-        style = f'text-align:{"right" if a == "r" else "left"};padding:.15em .6em;font-variant-numeric:tabular-nums'
-        return f'<{tag} style="{style}">{escape(c)}</{tag}>'
-    def row(tag, cells): return f'<tr>{"".join(cell(tag, c, a) for c, a in zip(cells, self.align))}</tr>'
     title = f'<p><strong>{escape(self.title)}</strong></p>' if self.title else ''
-    return f'{title}<table><thead>{row("th", self.head)}</thead><tbody>{"".join(row("td", r) for r in self.rows)}</tbody></table>'
+    head, rows = _row('th', self.head, self.align), ''.join(_row('td', r, self.align) for r in self.rows)
+    return f'{title}<table><thead>{head}</thead><tbody>{rows}</tbody></table>'
 
 # %% ../../nbs/core/03_tables.ipynb #b5cea4e7
 @patch
@@ -69,16 +74,20 @@ class Tabular:
         "Sentences below the tables."
         return []
 
-    def table(self) -> str:
-        "All as text."
-        return '\n\n'.join([t.text() for t in self.tables()] + ['\n'.join(self.notes())] * bool(self.notes()))
-
     def __str__(self): return self.table()
     def __repr__(self): return self.table()
 
-    def _repr_html_(self):
-        notes = ''.join(f'<p><small>{"<br>".join(map(escape, self.notes()))}</small></p>' for _ in [0] if self.notes())
-        return f'<div>{"".join(t.html() for t in self.tables())}{notes}</div>'
+# %% ../../nbs/core/03_tables.ipynb #a45695a7
+@patch
+def table(self: Tabular) -> str: # lines
+    "All as text."
+    return '\n\n'.join([t.text() for t in self.tables()] + ['\n'.join(self.notes())] * bool(self.notes()))
 
-    def _repr_markdown_(self):
-        return '\n\n'.join([t.markdown() for t in self.tables()] + ['  \n'.join(self.notes())] * bool(self.notes()))
+@patch
+def _repr_html_(self: Tabular):
+    notes = '<br>'.join(map(escape, self.notes()))
+    return f'<div>{"".join(t.html() for t in self.tables())}{f"<p><small>{notes}</small></p>" if notes else ""}</div>'
+
+@patch
+def _repr_markdown_(self: Tabular):
+    return '\n\n'.join([t.markdown() for t in self.tables()] + ['  \n'.join(self.notes())] * bool(self.notes()))
