@@ -7,19 +7,53 @@ __all__ = ['VideoLSTMConfig', 'frame_loss', 'Decoder', 'VideoOutput', 'VideoLoss
 
 # %% ../nbs/04_models.ipynb #ec2cd7cf
 import math
-import operator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+
+# %% ../nbs/04_models.ipynb #d757e1b3
 import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
 
-# %% ../nbs/04_models.ipynb #d757e1b3
-from .lstm import PeepholeLSTM, _draw
+# %% ../nbs/04_models.ipynb #9073fff3
+import lstm_video_repr.fast_lstm # so that every model can be computed by the fused layer
+from .core.checks import argument_error, check_choice, check_flag, check_frames
+from .core.checks import check_number, check_range, check_whole
+from .core.patch import patch
+from .lstm import PeepholeLSTM, draw_weights
 
 # %% ../nbs/04_models.ipynb #5a41b913
-@dataclass
+def _check_shape(shape):
+    "The shape of a frame as a tuple of Python integers."
+    sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
+    try: found = tuple(check_whole(n, 'frame_shape') for n in sizes)
+    except ValueError: found = ()
+    if not found: raise argument_error('frame_shape', shape, 'positive whole numbers such as (1, 64, 64)')
+    return found
+
+# %% ../nbs/04_models.ipynb #89aa0209
+def _check_decoders(cfg):
+    if not (cfg.reconstruct or cfg.predict):
+        raise ValueError('reconstruct and predict are both False; expected at least one decoder')
+    for conditional, has in ('conditional_reconstruction', 'reconstruct'), ('conditional_future', 'predict'):
+        if getattr(cfg, conditional) and not getattr(cfg, has):
+            raise ValueError(f'{conditional} is True but {has} is False; expected a decoder to condition')
+
+# %% ../nbs/04_models.ipynb #ddc29e13
+def _check_config(cfg):
+    "Check every field; those that may come in another form are put in order."
+    found = dict(frame_shape=_check_shape(cfg.frame_shape))
+    for name in 'hidden_size', 'num_layers': found[name] = check_whole(getattr(cfg, name), name)
+    for name, value in found.items(): object.__setattr__(cfg, name, value)
+    for name in 'reconstruct', 'predict', 'conditional_reconstruction', 'conditional_future', 'peephole':
+        check_flag(getattr(cfg, name), name)
+    check_choice(cfg.output, 'output', ('bernoulli', 'gaussian'))
+    check_number(cfg.dropout, 'dropout', lambda v: 0 <= v < 1, 'a number in [0, 1)')
+    _check_decoders(cfg)
+
+# %% ../nbs/04_models.ipynb #dbcb0d08
+@dataclass(frozen=True)
 class VideoLSTMConfig:
-    "What a `VideoLSTM` is made of."
+    "What a `VideoLSTM` is made of. Cannot be changed; `dataclasses.replace` makes another."
     frame_shape: tuple = (1, 64, 64) # shape of one frame, anything: (C, S, S) pixels or (D,) percepts
     hidden_size: int = 2048 # units in each LSTM layer (H)
     num_layers: int = 1 # layers in the encoder and in each decoder (L)
@@ -31,31 +65,7 @@ class VideoLSTMConfig:
     peephole: bool = True # do the gates see the cell (paper, section 2.1)?
     dropout: float = 0. # between layers, in training only
 
-    def __post_init__(self):
-        _check_config(self)
-
-# %% ../nbs/04_models.ipynb #89aa0209
-def _whole(n, name, least=1):
-    "`n` as a Python integer of at least `least`, or a `ValueError` that names it."
-    try: k = None if isinstance(n, bool) else operator.index(n)
-    except TypeError: k = None
-    if k is None or k < least: raise ValueError(f'{name} is {n!r}; expected a whole number of at least {int(least)}')
-    return k
-
-# %% ../nbs/04_models.ipynb #ddc29e13
-def _check_config(cfg):
-    shape = cfg.frame_shape if isinstance(cfg.frame_shape, (tuple, list)) else (cfg.frame_shape,)
-    try: cfg.frame_shape = tuple(_whole(n, 'frame_shape', 1) for n in shape)
-    except ValueError: cfg.frame_shape = ()
-    if not cfg.frame_shape: raise ValueError(f'frame_shape is {shape}; expected positive whole numbers such as (1, 64, 64)')
-    for name in ('hidden_size', 'num_layers'): setattr(cfg, name, _whole(getattr(cfg, name), name, 1))
-    for name in ('reconstruct', 'predict', 'conditional_reconstruction', 'conditional_future', 'peephole'):
-        if not isinstance(getattr(cfg, name), bool): raise ValueError(f'{name} is {getattr(cfg, name)!r}; expected True or False')
-    if not (cfg.reconstruct or cfg.predict): raise ValueError('reconstruct and predict are both False; a model needs at least one decoder')
-    if cfg.conditional_reconstruction and not cfg.reconstruct: raise ValueError('conditional_reconstruction is True but reconstruct is False; there is no decoder to condition')
-    if cfg.conditional_future and not cfg.predict: raise ValueError('conditional_future is True but predict is False; there is no decoder to condition')
-    if cfg.output not in ('bernoulli', 'gaussian'): raise ValueError(f"output is {cfg.output!r}; expected 'bernoulli' or 'gaussian'")
-    if not isinstance(cfg.dropout, (int, float)) or not 0 <= cfg.dropout < 1: raise ValueError(f'dropout is {cfg.dropout!r}; expected a number in [0, 1)')
+    def __post_init__(self): _check_config(self)
 
 # %% ../nbs/04_models.ipynb #33a4e12f
 class _CrossEntropy(torch.autograd.Function):
@@ -70,7 +80,8 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx, grad):
         raw, target = ctx.saved_tensors
         p = raw.sigmoid()
-        draw = (p - target) * grad if torch.is_grad_enabled() else p.sub_(target).mul_(grad)     # in place unless someone wants to differentiate again
+        if torch.is_grad_enabled(): draw = (p - target) * grad # someone wants to differentiate again
+        else: draw = p.sub_(target).mul_(grad) # in place
         return draw, -raw * grad if ctx.needs_input_grad[1] else None
 
 # %% ../nbs/04_models.ipynb #39f51a97
@@ -80,8 +91,9 @@ def frame_loss(
     output: str = 'bernoulli', # which loss
 ) -> Tensor: # a single number: summed over a frame's values, averaged over frames and clips
     "Cross-entropy in nats per frame, or half the squared error per frame (paper, section 3)."
-    if raw.shape != target.shape: raise ValueError(f'raw has shape {tuple(raw.shape)} and target {tuple(target.shape)}; expected the same')
-    if output not in ('bernoulli', 'gaussian'): raise ValueError(f"output is {output!r}; expected 'bernoulli' or 'gaussian'")
+    if raw.shape != target.shape:
+        raise ValueError(f'raw has shape {tuple(raw.shape)} and target {tuple(target.shape)}; expected the same')
+    check_choice(output, 'output', ('bernoulli', 'gaussian'))
     if output == 'bernoulli': total = _CrossEntropy.apply(raw, target)
     else: total = F.mse_loss(raw, target, reduction='sum') / 2
     return total / (target.shape[0] * target.shape[1])
@@ -94,53 +106,79 @@ class Decoder(nn.Module):
         frame_values: int, # D, values in a frame
         hidden_size: int, # H, units in a layer
         num_layers: int = 1, # L
+        *,
         conditional: bool = False, # does it see the frame before?
         dropout: float = 0., # between layers
         peephole: bool = True, # do the gates see the cell?
         generator: torch.Generator | None = None, # where the first weights come from
     ):
         super().__init__()
-        self.conditional = conditional
-        self.lstm = PeepholeLSTM(frame_values if conditional else 0, hidden_size, num_layers, dropout, peephole, generator=generator)
-        self.readout = nn.Linear(hidden_size, frame_values)
-        _draw(self.readout.weight, nn.init.xavier_uniform_, generator)
+        self.conditional, D = conditional, frame_values
+        self.lstm = PeepholeLSTM(D if conditional else 0, hidden_size, num_layers,
+                                 dropout=dropout, peephole=peephole, generator=generator)
+        self.readout = nn.Linear(hidden_size, D)
+        draw_weights(self.readout.weight, nn.init.xavier_uniform_, generator)
         nn.init.zeros_(self.readout.bias)
 
-    def forced(
-        self,
-        state: tuple[Tensor, Tensor], # (h, c) of the encoder, each (L, B, H)
-        target: Tensor, # (B, T, D) the frames to be emitted
-    ) -> Tensor: # (B, T, D) raw outputs (logits, or values)
-        "Training: a conditional decoder is shown the true frame before."
-        if not self.conditional: return self.free(state, target.shape[1])
-        h, state = self.lstm(state=state, steps=1)
-        if target.shape[1] > 1: h = torch.cat([h, self.lstm(target[:, :-1], state)[0]], 1)
-        return self.readout(h)
+# %% ../nbs/04_models.ipynb #f93aaf3c
+def _emit(decoder, state, frames, *, activation, block):
+    "Raw outputs, `block` frames at a time."
+    seen = None
+    for t in range(0, frames, block):
+        h, state = decoder.lstm(seen, state, frames=min(block, frames - t))
+        raw = decoder.readout(h)
+        if decoder.conditional: seen = activation(raw)
+        yield raw
 
-    def free(
-        self,
-        state: tuple[Tensor, Tensor], # (h, c) of the encoder, each (L, B, H)
-        steps: int, # frames to emit
-        activation=torch.sigmoid, # makes a frame out of raw outputs
-    ) -> Tensor: # (B, steps, D) raw outputs (logits, or values)
-        "Test: a conditional decoder sees its own output. Without gradients the memory needed grows with nothing but the frames."
-        steps, learning = _whole(steps, 'steps'), torch.is_grad_enabled()
-        block = 1 if self.conditional else steps if learning else min(steps, 32)   # steps between two readouts
-        frames, seen = [], None
-        for t in range(0, steps, block):
-            h, state = self.lstm(seen, state, min(block, steps - t))
-            raw = self.readout(h)
-            if self.conditional: seen = activation(raw)
-            if learning: frames.append(raw)
-            else:
-                if t == 0: frames = raw.new_empty(len(raw), steps, raw.shape[2])
-                frames[:, t:t + block] = raw
-        return frames if not learning else frames[0] if len(frames) == 1 else torch.cat(frames, 1)
+# %% ../nbs/04_models.ipynb #2d200ed1
+def _join(pieces, frames):
+    "Pieces of a clip as one tensor. Without gradients each is copied to its place and then forgotten."
+    if torch.is_grad_enabled():
+        pieces = list(pieces)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+    whole, t = None, 0
+    for piece in pieces:
+        if whole is None: whole = piece.new_empty(len(piece), frames, piece.shape[2])
+        whole[:, t:t + piece.shape[1]] = piece
+        t += piece.shape[1]
+    return whole
+
+# %% ../nbs/04_models.ipynb #573d62ad
+@patch
+def run_free(
+    self: Decoder,
+    state: tuple[Tensor, Tensor], # (h, c) of the encoder, each (L, B, H)
+    frames: int, # to emit
+    *,
+    activation=torch.sigmoid, # makes a frame out of raw outputs
+) -> Tensor: # (B, frames, D) raw outputs (logits, or values)
+    "Test: a conditional decoder sees its own output. Without gradients memory grows with nothing but the frames."
+    frames = check_whole(frames, 'frames')
+    block = 1 if self.conditional else frames if torch.is_grad_enabled() else min(frames, 32)
+    return _join(_emit(self, state, frames, activation=activation, block=block), frames)
+
+# %% ../nbs/04_models.ipynb #9035dc53
+@patch
+def teacher_force(
+    self: Decoder,
+    state: tuple[Tensor, Tensor], # (h, c) of the encoder, each (L, B, H)
+    target: Tensor, # (B, T, D) the frames to be emitted
+) -> Tensor: # (B, T, D) raw outputs (logits, or values)
+    "Training: a conditional decoder is shown the true frame before."
+    if not self.conditional: return self.run_free(state, target.shape[1])
+    h, state = self.lstm(state=state, frames=1)
+    if target.shape[1] > 1: h = torch.cat([h, self.lstm(target[:, :-1], state)[0]], 1)
+    return self.readout(h)
 
 # %% ../nbs/04_models.ipynb #300ca781
+def _turn(frames):
+    "The same frames in the other order; nobody else flips."
+    return None if frames is None else frames.flip(1)
+
+# %% ../nbs/04_models.ipynb #c45b88d3
 @dataclass
 class VideoOutput:
-    "What a `VideoLSTM` emits: raw outputs, and the frames they stand for."
+    "What a `VideoLSTM` emits: raw outputs, and the frames they stand for (probabilities in [0, 1], or values)."
     reconstruction_logits: Tensor | None # (B, T, *frame) in reversed time; None if the model has no such decoder
     future_logits: Tensor | None # (B, T', *frame); None if the model has no such decoder
     output: str = 'bernoulli' # 'bernoulli': logits; 'gaussian': the values themselves
@@ -149,12 +187,22 @@ class VideoOutput:
 
     @property
     def reconstruction(self) -> Tensor | None:
-        "The input as remembered, last frame first: probabilities in [0, 1], or values."
+        "The input as emitted, last frame first."
         return self._frames(self.reconstruction_logits)
 
     @property
+    def recalled_logits(self) -> Tensor | None:
+        "The raw reconstruction in the clip's own order, first frame first."
+        return _turn(self.reconstruction_logits)
+
+    @property
+    def recalled(self) -> Tensor | None:
+        "The input as remembered, in the clip's own order, first frame first."
+        return self._frames(self.recalled_logits)
+
+    @property
     def future(self) -> Tensor | None:
-        "The frames that come next: probabilities in [0, 1], or values."
+        "The frames that come next."
         return self._frames(self.future_logits)
 
 # %% ../nbs/04_models.ipynb #89d32402
@@ -178,130 +226,162 @@ class VideoLSTM(nn.Module):
         generator: torch.Generator | None = None, # where the first weights come from; None: seed 0
     ):
         super().__init__()
-        if not isinstance(config, VideoLSTMConfig | None): raise ValueError(f'config is a {type(config).__name__}; expected a VideoLSTMConfig')
+        if not isinstance(config, VideoLSTMConfig | None): raise argument_error('config', config, 'a VideoLSTMConfig')
         self.config = cfg = config or VideoLSTMConfig()
-        g = generator or torch.Generator().manual_seed(0)
-        D = self.frame_values = math.prod(cfg.frame_shape)
-        shared = dict(num_layers=cfg.num_layers, dropout=cfg.dropout, peephole=cfg.peephole, generator=g)
-        self.encoder = PeepholeLSTM(D, cfg.hidden_size, **shared)
-        self.reconstruction_decoder = Decoder(D, cfg.hidden_size, conditional=cfg.conditional_reconstruction, **shared) if cfg.reconstruct else None
-        self.future_decoder = Decoder(D, cfg.hidden_size, conditional=cfg.conditional_future, **shared) if cfg.predict else None
+        self.card: dict = {} # what is known of its training; empty for a fresh model
+        self.frame_values = math.prod(cfg.frame_shape)
+        sizes = self.frame_values, cfg.hidden_size, cfg.num_layers
+        more = dict(dropout=cfg.dropout, peephole=cfg.peephole, generator=generator or torch.Generator().manual_seed(0))
+        self.encoder = PeepholeLSTM(*sizes, **more)
+        def decoder(conditional): return Decoder(*sizes, conditional=conditional, **more)
+        self.reconstruction_decoder = decoder(cfg.conditional_reconstruction) if cfg.reconstruct else None
+        self.future_decoder = decoder(cfg.conditional_future) if cfg.predict else None
 
-    @classmethod
-    def autoencoder(
-        cls,
-        conditional: bool = False, # does the decoder see the frame before?
-        seed: int = 0, # of the first weights
-        **config, # fields of `VideoLSTMConfig`: hidden_size, num_layers, frame_shape, ...
-    ) -> 'VideoLSTM': # a model with fresh weights
-        "Plays the input backwards (paper, section 2.2)."
-        return _build(cls, seed, config, predict=False, conditional_reconstruction=conditional)
-
-    @classmethod
-    def future_predictor(
-        cls,
-        conditional: bool = False, # does the decoder see the frame before?
-        seed: int = 0, # of the first weights
-        **config, # fields of `VideoLSTMConfig`: hidden_size, num_layers, frame_shape, ...
-    ) -> 'VideoLSTM': # a model with fresh weights
-        "Goes on into the future (paper, section 2.3)."
-        return _build(cls, seed, config, reconstruct=False, conditional_future=conditional)
-
-    @classmethod
-    def composite(
-        cls,
-        seed: int = 0, # of the first weights
-        **config, # fields of `VideoLSTMConfig`: hidden_size, conditional_future, frame_shape, ...
-    ) -> 'VideoLSTM': # a model with fresh weights
-        "Does both from one representation (paper, section 2.4)."
-        return _build(cls, seed, config)
-
-    def encode(
-        self,
-        past: Tensor, # (B, T, *frame)
-    ) -> tuple[Tensor, Tensor]: # (h, c), each (L, B, H)
-        "Watch a clip; what is left in memory is the representation."
-        _check_clip(past, 'past', self)
-        return self.encoder(past.flatten(2))[1]
-
-    def decode(
-        self,
-        state: tuple[Tensor, Tensor], # (h, c) from `encode`, each (L, B, H)
-        future_steps: int = 10, # frames to predict
-        reconstruct_steps: int = 10, # frames to play backwards; more than were seen goes on into the past
-    ) -> VideoOutput: # frames; a conditional decoder sees its own
-        "Let the decoders run free from a representation."
-        future_steps, reconstruct_steps = _whole(future_steps, 'future_steps', 1), _whole(reconstruct_steps, 'reconstruct_steps', 1)
-        activation = torch.sigmoid if self.config.output == 'bernoulli' else nn.Identity()
-        def run(decoder, steps):
-            return None if decoder is None else decoder.free(state, steps, activation).unflatten(2, self.config.frame_shape)
-        return VideoOutput(run(self.reconstruction_decoder, reconstruct_steps), run(self.future_decoder, future_steps), self.config.output)
-
-    def forward(
-        self,
-        past: Tensor, # (B, T, *frame) the frames to watch
-        future_steps: int = 10, # frames to predict, any number
-        reconstruct_steps: int | None = None, # frames to play backwards; None: as many as were seen
-    ) -> VideoOutput: # frames, with no truth needed
-        "Watch, then remember and predict."
-        state = self.encode(past)
-        return self.decode(state, future_steps, past.shape[1] if reconstruct_steps is None else reconstruct_steps)
-
-    def loss(
-        self,
-        past: Tensor, # (B, T, *frame)
-        future: Tensor | None = None, # (B, T', *frame); may be left out if there is no future decoder
-        check: bool = True, # look for values no frame can have (waits for a GPU to finish)
-    ) -> VideoLoss: # differentiable; teacher forcing for conditional decoders
-        "How surprised each decoder is by the truth. The only place where truth is fed to a decoder."
-        cfg = self.config
-        _check_clip(past, 'past', self, check)
-        if self.future_decoder is not None:
-            if future is None: raise ValueError(f'future is None; this model predicts and needs the true frames (B, T, {_csv(cfg.frame_shape)})')
-            _check_clip(future, 'future', self, check)
-            if len(future) != len(past): raise ValueError(f'future has {len(future)} clips and past {len(past)}; expected as many')
-        state = self.encoder(past.flatten(2))[1]
-        def of(decoder, target):
-            return None if decoder is None else frame_loss(decoder.forced(state, target), target, cfg.output)
-        return VideoLoss(of(self.reconstruction_decoder, past.flatten(2).flip(1)), None if self.future_decoder is None else of(self.future_decoder, future.flatten(2)))
-
-    @torch.no_grad()
-    def set_output_bias(
-        self,
-        mean: Tensor | float, # the mean frame (*frame), or one number for all values
-        floor: float = .002, # probabilities closer to 0 or 1 than this are moved there
-    ):
-        "Make untrained decoders emit the mean frame."
-        if not 0 < floor < .5: raise ValueError(f'floor is {floor!r}; expected a probability between 0 and 0.5')
-        mean = torch.as_tensor(mean, dtype=torch.float32, device=self.encoder.bias_l0.device)
-        if mean.dim() and tuple(mean.shape) != self.config.frame_shape: raise ValueError(f'mean has shape {tuple(mean.shape)}; expected {self.config.frame_shape}, or one number')
-        mean = mean.expand(self.config.frame_shape).flatten()
-        if not mean.isfinite().all(): raise ValueError('mean holds NaN or infinite values; expected finite ones')
-        if self.config.output == 'bernoulli':
-            if mean.min() < 0 or mean.max() > 1: raise ValueError(f'mean has values from {mean.min():g} to {mean.max():g}; expected [0, 1]')
-            mean = mean.clamp(floor, 1 - floor).logit()
-        for decoder in (self.reconstruction_decoder, self.future_decoder):
-            if decoder is not None: decoder.readout.bias.copy_(mean)
-
-# %% ../nbs/04_models.ipynb #86572d9a
-def _build(cls, seed, kw, **fixed):
+# %% ../nbs/04_models.ipynb #e41c8da3
+def _build(cls, seed, options, **fixed):
+    "A model of some options, once it is clear that there are such options."
     known = {f.name for f in fields(VideoLSTMConfig)} - set(fixed)
-    unknown = sorted(set(kw) - known)
-    if unknown: raise ValueError(f'unknown option {unknown[0]!r}; expected some of {", ".join(sorted(known))}')
-    return cls(VideoLSTMConfig(**fixed, **kw), torch.Generator().manual_seed(_whole(seed, 'seed', 0)))
+    for name in sorted(set(options) - known): raise argument_error('option', name, f'one of {", ".join(sorted(known))}')
+    return cls(VideoLSTMConfig(**fixed, **options), torch.Generator().manual_seed(check_whole(seed, 'seed', 0)))
 
-# %% ../nbs/04_models.ipynb #168c1d61
-def _csv(shape): return ', '.join(map(str, shape))
+# %% ../nbs/04_models.ipynb #97093ef0
+@patch(cls_method=True)
+def autoencoder(
+    cls: VideoLSTM,
+    *,
+    conditional: bool = False, # does the decoder see the frame before?
+    seed: int = 0, # of the first weights
+    **config, # fields of `VideoLSTMConfig`: hidden_size, num_layers, frame_shape, ...
+) -> VideoLSTM: # a model with fresh weights
+    "Plays the input backwards (paper, section 2.2)."
+    return _build(cls, seed, config, predict=False, conditional_reconstruction=conditional)
 
-def _check_clip(x, name, model, values=True):
-    cfg, dtype = model.config, model.encoder.bias_l0.dtype
-    want = f'(B, T, {_csv(cfg.frame_shape)})'
-    if not isinstance(x, Tensor): raise ValueError(f'{name} is a {type(x).__name__}; expected a tensor {want}')
-    if x.dim() != 2 + len(cfg.frame_shape) or tuple(x.shape[2:]) != cfg.frame_shape: raise ValueError(f'{name} has shape {tuple(x.shape)}; expected {want}')
-    if 0 in x.shape: raise ValueError(f'{name} has shape {tuple(x.shape)}; expected at least one clip and one frame')
-    if not x.is_floating_point(): raise ValueError(f'{name} has dtype {x.dtype}; expected floating point, for pixels divide by 255')
-    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type): raise ValueError(f'{name} has dtype {x.dtype}; expected {dtype}, that of the weights')
-    if not values: return
-    low, high = (v.item() for v in x.detach().aminmax())
-    if not (low > -float('inf') and high < float('inf')): raise ValueError(f'{name} holds NaN or infinite values; expected finite ones')
-    if cfg.output == 'bernoulli' and (low < 0 or high > 1): raise ValueError(f"{name} has values from {low:g} to {high:g}; expected [0, 1] for output='bernoulli'")
+# %% ../nbs/04_models.ipynb #9bcb8648
+@patch(cls_method=True)
+def future_predictor(
+    cls: VideoLSTM,
+    *,
+    conditional: bool = False, # does the decoder see the frame before?
+    seed: int = 0, # of the first weights
+    **config, # fields of `VideoLSTMConfig`: hidden_size, num_layers, frame_shape, ...
+) -> VideoLSTM: # a model with fresh weights
+    "Goes on into the future (paper, section 2.3)."
+    return _build(cls, seed, config, reconstruct=False, conditional_future=conditional)
+
+# %% ../nbs/04_models.ipynb #4b169ae7
+@patch(cls_method=True)
+def composite(
+    cls: VideoLSTM,
+    *,
+    conditional: bool = False, # do both decoders see the frame before? For one, set conditional_future or its twin
+    seed: int = 0, # of the first weights
+    **config, # fields of `VideoLSTMConfig`: hidden_size, conditional_future, frame_shape, ...
+) -> VideoLSTM: # a model with fresh weights
+    "Does both from one representation (paper, section 2.4)."
+    both = dict(conditional_reconstruction=True, conditional_future=True)
+    return _build(cls, seed, config, **both if check_flag(conditional, 'conditional') else {})
+
+# %% ../nbs/04_models.ipynb #6c73cd2b
+def check_clip(
+    model: VideoLSTM, # that is to read it
+    x, # what came
+    name: str, # of the argument
+    *,
+    values: bool = True, # look at the values, too? Waits for a GPU to finish
+) -> Tensor: # the same clips
+    "Are these clips `(B, T, *frame)` that the model can read? If not, a `ValueError`."
+    cfg, weight = model.config, model.encoder.bias_l0
+    return check_frames(x, name, cfg.frame_shape, unit=cfg.output == 'bernoulli', like=weight, values=values)
+
+# %% ../nbs/04_models.ipynb #4602f3e7
+@patch
+def encode(
+    self: VideoLSTM,
+    past: Tensor, # (B, T, *frame)
+) -> tuple[Tensor, Tensor]: # (h, c), each (L, B, H)
+    "Watch a clip; what is left in memory is the representation."
+    check_clip(self, past, 'past')
+    return self.encoder(past.flatten(2))[1]
+
+# %% ../nbs/04_models.ipynb #b3a63256
+@patch
+def decode(
+    self: VideoLSTM,
+    state: tuple[Tensor, Tensor], # (h, c) from `encode`, each (L, B, H)
+    *,
+    future_frames: int = 10, # frames to predict
+    reconstruction_frames: int = 10, # frames to play backwards; more than were seen goes on into the past
+) -> VideoOutput: # frames; a conditional decoder sees its own
+    "Let the decoders run free from a representation."
+    future_frames = check_whole(future_frames, 'future_frames')
+    reconstruction_frames = check_whole(reconstruction_frames, 'reconstruction_frames')
+    activation = torch.sigmoid if self.config.output == 'bernoulli' else nn.Identity()
+    def run(decoder, frames):
+        if decoder is None: return None
+        return decoder.run_free(state, frames, activation=activation).unflatten(2, self.config.frame_shape)
+    return VideoOutput(run(self.reconstruction_decoder, reconstruction_frames),
+                       run(self.future_decoder, future_frames), self.config.output)
+
+# %% ../nbs/04_models.ipynb #5e2e8ef7
+@patch
+def forward(
+    self: VideoLSTM,
+    past: Tensor, # (B, T, *frame) the frames to watch
+    *,
+    future_frames: int = 10, # frames to predict, any number
+    reconstruction_frames: int | None = None, # frames to play backwards; None: as many as were seen
+) -> VideoOutput: # frames, with no truth needed
+    "Watch, then remember and predict."
+    state = self.encode(past)
+    if reconstruction_frames is None: reconstruction_frames = past.shape[1]
+    return self.decode(state, future_frames=future_frames, reconstruction_frames=reconstruction_frames)
+
+# %% ../nbs/04_models.ipynb #c247457e
+def _check_future(model, past, future, check):
+    "A model that predicts needs as many true futures as there are clips."
+    shape = ', '.join(map(str, model.config.frame_shape))
+    if future is None: raise argument_error('future', None, f'the true frames (B, T, {shape}), since this model predicts')
+    check_clip(model, future, 'future', values=check)
+    if len(future) != len(past): raise ValueError(f'future has {len(future)} clips; expected {len(past)}, as past has')
+
+# %% ../nbs/04_models.ipynb #53e421e2
+@patch
+def loss(
+    self: VideoLSTM,
+    past: Tensor, # (B, T, *frame)
+    future: Tensor | None = None, # (B, T', *frame); ignored, and may be left out, if there is no future decoder
+    *,
+    check: bool = True, # look for values no frame can have (waits for a GPU to finish)
+) -> VideoLoss: # differentiable; teacher forcing for conditional decoders
+    "How surprised each decoder is by the truth. The only place where truth is fed to a decoder."
+    check_clip(self, past, 'past', values=check)
+    if self.config.predict: _check_future(self, past, future, check)
+    state = self.encoder(past.flatten(2))[1]
+    def of(decoder, target): return frame_loss(decoder.teacher_force(state, target), target, self.config.output)
+    return VideoLoss(of(self.reconstruction_decoder, _turn(past.flatten(2))) if self.config.reconstruct else None,
+                     of(self.future_decoder, future.flatten(2)) if self.config.predict else None)
+
+# %% ../nbs/04_models.ipynb #0f588751
+def _check_mean(mean, config):
+    "The mean frame, flat, as raw outputs should stand for it."
+    mean = torch.as_tensor(mean, dtype=torch.float32)
+    if mean.dim() and tuple(mean.shape) != config.frame_shape:
+        raise ValueError(f'mean has shape {tuple(mean.shape)}; expected {config.frame_shape}, or one number')
+    check_range(mean, 'mean', unit=config.output == 'bernoulli')
+    return mean.expand(config.frame_shape).flatten()
+
+# %% ../nbs/04_models.ipynb #fc2c27d0
+@patch
+def set_output_bias(
+    self: VideoLSTM,
+    mean: Tensor | float, # the mean frame (*frame), or one number for all values
+    *,
+    floor: float = .002, # probabilities closer to 0 or 1 than this are moved there
+) -> None: # changes the readouts' biases
+    "Make untrained decoders emit the mean frame."
+    floor = check_number(floor, 'floor', lambda v: 0 < v < .5, 'a probability between 0 and 0.5')
+    bias = _check_mean(mean, self.config).to(self.encoder.bias_l0.device)
+    if self.config.output == 'bernoulli': bias = bias.clamp(floor, 1 - floor).logit()
+    with torch.no_grad():
+        for decoder in self.reconstruction_decoder, self.future_decoder:
+            if decoder is not None: decoder.readout.bias.copy_(bias)
