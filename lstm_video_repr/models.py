@@ -171,11 +171,6 @@ def teacher_force(
     return self.readout(h)
 
 # %% ../nbs/04_models.ipynb #300ca781
-def _turn(frames):
-    "The same frames in the other order; nobody else flips."
-    return None if frames is None else frames.flip(1)
-
-# %% ../nbs/04_models.ipynb #c45b88d3
 @dataclass
 class VideoOutput:
     "What a `VideoLSTM` emits: raw outputs, and the frames they stand for (probabilities in [0, 1], or values)."
@@ -185,25 +180,32 @@ class VideoOutput:
 
     def _frames(self, raw): return raw.sigmoid() if raw is not None and self.output == 'bernoulli' else raw
 
-    @property
-    def reconstruction(self) -> Tensor | None:
-        "The input as emitted, last frame first."
-        return self._frames(self.reconstruction_logits)
+# %% ../nbs/04_models.ipynb #332a9a05
+@patch(as_prop=True)
+def reconstruction(self: VideoOutput) -> Tensor | None:
+    "The input as emitted, last frame first."
+    return self._frames(self.reconstruction_logits)
 
-    @property
-    def recalled_logits(self) -> Tensor | None:
-        "The raw reconstruction in the clip's own order, first frame first."
-        return _turn(self.reconstruction_logits)
+@patch(as_prop=True)
+def future(self: VideoOutput) -> Tensor | None:
+    "The frames that come next."
+    return self._frames(self.future_logits)
 
-    @property
-    def recalled(self) -> Tensor | None:
-        "The input as remembered, in the clip's own order, first frame first."
-        return self._frames(self.recalled_logits)
+# %% ../nbs/04_models.ipynb #3145995d
+def _turn(frames):
+    "The same frames in the other order. Nobody else flips."
+    return None if frames is None else frames.flip(1)
 
-    @property
-    def future(self) -> Tensor | None:
-        "The frames that come next."
-        return self._frames(self.future_logits)
+# %% ../nbs/04_models.ipynb #d44e770f
+@patch(as_prop=True)
+def recalled_logits(self: VideoOutput) -> Tensor | None:
+    "The raw reconstruction in the clip's own order, first frame first."
+    return _turn(self.reconstruction_logits)
+
+@patch(as_prop=True)
+def recalled(self: VideoOutput) -> Tensor | None:
+    "The input as remembered, in the clip's own order, first frame first."
+    return self._frames(self.recalled_logits)
 
 # %% ../nbs/04_models.ipynb #89d32402
 @dataclass

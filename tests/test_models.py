@@ -1,14 +1,15 @@
 "The mistakes that other implementations have published: none of them is here."
 import copy
+import dataclasses
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lstm_video_repr.models import VideoLSTM
+from lstm_video_repr.models import VideoLSTM, VideoLSTMConfig, check_clip
 
-FAMILY = [dict(), dict(num_layers=2), dict(conditional_future=True), dict(conditional_reconstruction=True, conditional_future=True, num_layers=2), dict(peephole=False)]
+FAMILY = [dict(), dict(num_layers=2), dict(conditional_future=True), dict(conditional=True, num_layers=2), dict(peephole=False)]
 
 
 def tiny(seed=0, **kw): return VideoLSTM.composite(**{'frame_shape': (1, 3, 3), 'hidden_size': 7} | kw, seed=seed).double()
@@ -17,7 +18,9 @@ def clip(B=3, T=4, shape=(1, 3, 3), seed=0): return torch.rand(B, T, *shape, gen
 
 def by_hand(model, past, future):
     "The two losses from a loop over single steps, with nothing of the decoders' code but their weights."
-    def step(lstm, x, state): return lstm(torch.zeros(len(past), 1, lstm.input_size, dtype=past.dtype) if x is None and lstm.input_size else x, state, **({} if lstm.input_size else {'steps': 1}))
+    def step(lstm, x, state):
+        if x is None and lstm.input_size: x = torch.zeros(len(past), 1, lstm.input_size, dtype=past.dtype)
+        return lstm(x, state, frames=1)
     state = None
     for t in range(past.shape[1]): _, state = step(model.encoder, past[:, t:t+1].flatten(2), state)
     losses = []
@@ -37,7 +40,8 @@ def test_loss_is_the_papers(kw):
     "Reversed reconstruction, truth one step late, no state dropped, one sigmoid, summed over pixels, averaged over frames and clips."
     model, past, future = tiny(**kw), clip(), clip(T=5, seed=1)
     loss = model.loss(past, future)
-    for got, want in zip((loss.reconstruction, loss.future), by_hand(model, past, future)): torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+    for got, want in zip((loss.reconstruction, loss.future), by_hand(model, past, future)):
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(loss.total, loss.reconstruction + loss.future)
 
 
@@ -45,23 +49,23 @@ def test_loss_is_the_papers(kw):
 def test_prediction_needs_no_truth(kw):
     "The longer rollout begins with the shorter one, and clips of a batch do not see each other."
     model, past = tiny(**kw), clip()
-    short, long = model(past, future_steps=3, reconstruct_steps=2), model(past, future_steps=9, reconstruct_steps=8)
+    short, long = (model(past, future_frames=n, reconstruction_frames=n - 1) for n in (3, 9))
     torch.testing.assert_close(long.future[:, :3], short.future)
     torch.testing.assert_close(long.reconstruction[:, :2], short.reconstruction)
-    torch.testing.assert_close(model(past[1:2], future_steps=3).future, short.future[1:2])
+    torch.testing.assert_close(model(past[1:2], future_frames=3).future, short.future[1:2])
 
 
 def test_free_running_feeds_back_its_own_output():
     "At test a conditional decoder is not helped: forcing it with its own output gives the same logits."
     model, past = tiny(conditional_future=True), clip()
-    out = model(past, future_steps=6)
-    forced = model.future_decoder.forced(model.encode(past), out.future.flatten(2))
+    out = model(past, future_frames=6)
+    forced = model.future_decoder.teacher_force(model.encode(past), out.future.flatten(2))
     torch.testing.assert_close(out.future_logits.flatten(2), forced)
 
 
 def test_every_frame_of_the_past_matters():
     model, past = tiny(), clip().requires_grad_()
-    model(past, future_steps=2).future.sum().backward()
+    model(past, future_frames=2).future.sum().backward()
     assert (past.grad.flatten(2).abs().sum(2) > 0).all()
 
 
@@ -85,7 +89,7 @@ class Losses(torch.nn.Module):
 
 def test_gaussian_is_half_the_squared_norm():
     model, past, future = tiny(output='gaussian'), clip() * 9 - 4, clip(seed=1) * 9 - 4
-    out, loss = model(past, future_steps=4), model.loss(past, future)
+    out, loss = model(past, future_frames=4), model.loss(past, future)
     torch.testing.assert_close(loss.future, (out.future - future).square().sum((2, 3, 4)).mean() / 2)
     torch.testing.assert_close(loss.reconstruction, (out.reconstruction - past.flip(1)).square().sum((2, 3, 4)).mean() / 2)
 
@@ -93,12 +97,13 @@ def test_gaussian_is_half_the_squared_norm():
 @pytest.mark.parametrize('shape', [(1, 64, 64), (3, 32, 32), (5,), (2, 3)], ids=str)
 def test_any_frame(shape):
     model = VideoLSTM.composite(frame_shape=shape, hidden_size=4)
-    out = model(clip(1, 1, shape).float(), future_steps=1)
+    out = model(clip(1, 1, shape).float(), future_frames=1)
     assert out.future.shape == out.reconstruction.shape == (1, 1, *shape)
 
 
 def test_untrained_costs_log_two_a_pixel():
-    loss = VideoLSTM.composite(frame_shape=(1, 8, 8), hidden_size=4).loss(clip(shape=(1, 8, 8)).float(), clip(shape=(1, 8, 8)).float())
+    x = clip(shape=(1, 8, 8)).float()
+    loss = VideoLSTM.composite(frame_shape=(1, 8, 8), hidden_size=4).loss(x, x)
     assert abs(loss.future.item() - 64 * math.log(2)) < 3
 
 
@@ -115,3 +120,52 @@ def test_copies_and_modes():
     assert torch.equal(model(past).future, twin(past).future)
     twin.train()
     assert not torch.equal(model(past).future, twin(past).future)
+
+
+def test_recalled_is_the_clips_own_order():
+    "Emitted last frame first, recalled first to last, in frames and in raw outputs alike."
+    out = tiny()(clip(), future_frames=2)
+    assert torch.equal(out.recalled_logits, torch.stack([out.reconstruction_logits[:, t] for t in (3, 2, 1, 0)], 1))
+    assert torch.equal(out.recalled, out.recalled_logits.sigmoid()) and torch.equal(out.recalled[:, 0], out.reconstruction[:, 3])
+    nothing = VideoLSTM.future_predictor(frame_shape=(1, 3, 3), hidden_size=4)(clip().float())
+    assert nothing.recalled is nothing.recalled_logits is nothing.reconstruction is None
+
+
+def test_a_configuration_cannot_be_changed():
+    "Neither directly nor by what is not valid; equal ones are one key of a dictionary."
+    config = tiny().config
+    with pytest.raises(dataclasses.FrozenInstanceError): config.hidden_size = 8
+    with pytest.raises(ValueError, match='hidden_size is 0'): dataclasses.replace(config, hidden_size=0)
+    assert {config: 1}[VideoLSTMConfig(frame_shape=[1, 3, 3], hidden_size=7)] == 1
+    assert copy.deepcopy(config) == config and dataclasses.replace(config, num_layers=2) != config
+
+
+def test_a_fresh_model_has_an_empty_card_of_its_own():
+    a, b = tiny(), tiny()
+    a.card['name'] = 'a'
+    assert b.card == {} and copy.deepcopy(a).card == {'name': 'a'}
+
+
+def test_a_future_is_needed_by_those_who_predict_and_ignored_by_others():
+    past, none = clip(), clip()[:, :0]
+    alone = VideoLSTM.autoencoder(frame_shape=(1, 3, 3), hidden_size=4).double()
+    want = alone.loss(past).total
+    for future in (None, none, past, past * 255, 'nothing'): assert torch.equal(alone.loss(past, future).total, want)
+    for future, word in ((None, 'future is None; expected the true frames'), (none, 'at least one clip and one frame'), (past[:2], 'future has 2 clips; expected 3')):
+        with pytest.raises(ValueError, match=word): tiny().loss(past, future)
+
+
+def test_unchecked_values_reach_the_loss():
+    "`check=False` looks at shapes only: no waiting for a GPU, but no mercy for a wrong shape."
+    model, past = tiny(), clip()
+    assert model.loss(past * 2, past, check=False).total.isfinite()
+    for check in (True, False):
+        with pytest.raises(ValueError, match='past has shape'): model.loss(past[0], past, check=check)
+    with pytest.raises(ValueError, match='x has values from'): check_clip(model, past * 255, 'x')
+    assert check_clip(model, past, 'x') is past
+
+
+def test_every_layer_comes_with_the_fused_backend():
+    "Whoever imports models can ask for it."
+    from lstm_video_repr.lstm import backend_names
+    assert 'fused' in backend_names()
