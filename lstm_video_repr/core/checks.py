@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 # %% ../../nbs/core/01_checks.ipynb #6ba430d8
-_SHOWN = (type(None), bool, int, float, complex, str, bytes, tuple, list, dict, set, np.generic, torch.dtype, torch.device)
+_SHOWN = (type(None), bool, int, float, complex, str, bytes, tuple, list, dict, set, range, slice, np.generic,
+          torch.dtype, torch.device)
 
 # %% ../../nbs/core/01_checks.ipynb #6239dac1
 def describe(
