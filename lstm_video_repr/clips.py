@@ -398,15 +398,13 @@ class FixedClips(FiniteClips):
 
     def __len__(self): return self.n_clips
 
-# %% ../nbs/03_clips.ipynb #4621d842
-@patch
-def take(self: FixedClips, numbers):
-    "Clips in a row are read together."
-    breaks = ((numbers[1:] - numbers[:-1] != 1).nonzero().flatten() + 1).tolist()
-    rows = [(int(numbers[a]), b - a) for a, b in zip([0, *breaks], [*breaks, len(numbers)])]
-    parts = [self.source.read(*row) for row in rows]
-    return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts)))
+    def take(self, numbers):
+        breaks = ((numbers[1:] - numbers[:-1] != 1).nonzero().flatten() + 1).tolist() # clips in a row are read together
+        rows = [(int(numbers[a]), b - a) for a, b in zip([0, *breaks], [*breaks, len(numbers)])]
+        parts = [self.source.read(*row) for row in rows]
+        return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts)))
 
+# %% ../nbs/03_clips.ipynb #4621d842
 @patch
 def describe(self: FixedClips):
     "The number of clips and what the source says."
@@ -475,14 +473,12 @@ class MovingMNISTFile(FiniteClips):
 
     def __len__(self): return self._data.shape[1]
 
-# %% ../nbs/03_clips.ipynb #3b58b5c5
-@patch
-def take(self: MovingMNISTFile, numbers):
-    "Clips of the file, as floats in [0, 1]."
-    x = torch.from_numpy(np.ascontiguousarray(self._data[:self.past + self.future, numbers.numpy()].swapaxes(0, 1)))
-    x = _floats(x.to(self.device)[:, :, None])
-    return x[:, :self.past], x[:, self.past:]
+    def take(self, numbers):
+        x = np.ascontiguousarray(self._data[:self.past + self.future, numbers.numpy()].swapaxes(0, 1))
+        x = _floats(torch.from_numpy(x).to(self.device)[:, :, None])
+        return x[:, :self.past], x[:, self.past:]
 
+# %% ../nbs/03_clips.ipynb #e6b1b247
 @patch
 def describe(self: MovingMNISTFile):
     "The content of the file, and how it is cut."
@@ -554,6 +550,11 @@ def _check_identity(identity):
     if identity is None or isinstance(identity, str) and identity.strip(): return identity
     raise argument_error('identity', identity, 'a text that says what the clips are')
 
+# %% ../nbs/03_clips.ipynb #5d0c87d9
+def _gather(x, numbers, scale):
+    "Copies of some clips, as floats."
+    return _to_frames(x[numbers.to(x.device)] if isinstance(x, Tensor) else x[numbers.numpy()], scale)
+
 # %% ../nbs/03_clips.ipynb #981d66ff
 class ArrayClips(FiniteClips):
     "Clips from two arrays, shuffled anew for each epoch."
@@ -572,16 +573,9 @@ class ArrayClips(FiniteClips):
             raise argument_error('future', future, f'{len(past)} clips of frames {self.frame_shape}, as in past')
 
     def __len__(self): return len(self._past)
+    def take(self, numbers): return _gather(self._past, numbers, self.scale), _gather(self._future, numbers, self.scale)
 
 # %% ../nbs/03_clips.ipynb #2588d03a
-def _gather(x, numbers, scale):
-    return _to_frames(x[numbers.to(x.device)] if isinstance(x, Tensor) else x[numbers.numpy()], scale)
-
-@patch
-def take(self: ArrayClips, numbers):
-    "Copies of the clips at these places, as floats."
-    return _gather(self._past, numbers, self.scale), _gather(self._future, numbers, self.scale)
-
 @patch
 def describe(self: ArrayClips):
     "The content of the arrays, their form, and the seed."
@@ -589,18 +583,6 @@ def describe(self: ArrayClips):
     kind = 'array' if isinstance(self._past, np.ndarray) else 'tensor'
     return (f'{len(self)} clips of frames {self.frame_shape} from a {kind} ({self._content}), past {self.past}, future {self.future}'
             f'{"" if self.scale is None else f", scale {self.scale:g}"}, seed {self.seed}')
-
-# %% ../nbs/03_clips.ipynb #121721cb
-class DatasetClips(FiniteClips):
-    "Clips from a data set whose items are clips (T, *frame), pairs (past, future), or clips with labels; see `as_clips`."
-    def __init__(self, dataset, *, past=None, future=None, seed=0, scale=None, identity=None):
-        self.dataset, self.seed, self.identity = dataset, _check_seed(seed), _check_identity(identity)
-        self._wishes = dict(past=past, future=future, scale=_check_scale(scale))
-        if not len(dataset): raise argument_error('clips', dataset, 'at least one item')
-        first = self._item(0)
-        self.frame_shape, self.past, self.future = tuple(first[0].shape[2:]), first[0].shape[1], first[1].shape[1]
-
-    def __len__(self): return len(self.dataset)
 
 # %% ../nbs/03_clips.ipynb #52db7d5a
 def _open(item, wishes):
@@ -622,19 +604,27 @@ def _identify(clips, wishes):
     return f'{clips.identity}: frames {clips.frame_shape}, past {clips.past}, future {clips.future}{scale}'
 
 # %% ../nbs/03_clips.ipynb #ae111b24
-@patch
-def _item(self: DatasetClips, k):
-    "One clip, with the axis of the batch."
-    item = self.dataset[k]
-    parts = [x[None] if _is_array(x) else x for x in (item if isinstance(item, (tuple, list)) else [item])]
-    return _open(parts, self._wishes)
+class DatasetClips(FiniteClips):
+    "Clips from a data set whose items are clips (T, *frame), pairs (past, future), or clips with labels; see `as_clips`."
+    def __init__(self, dataset, *, past=None, future=None, seed=0, scale=None, identity=None):
+        self.dataset, self.seed, self.identity = dataset, _check_seed(seed), _check_identity(identity)
+        self._wishes = dict(past=past, future=future, scale=_check_scale(scale))
+        if not len(dataset): raise argument_error('clips', dataset, 'at least one item')
+        first = self._item(0)
+        self.frame_shape, self.past, self.future = tuple(first[0].shape[2:]), first[0].shape[1], first[1].shape[1]
 
-@patch
-def take(self: DatasetClips, numbers):
-    "The items at these places, cut alike."
-    shapes = _shapes(self)
-    return tuple(map(torch.cat, zip(*(_check_same(self._item(k), shapes) for k in numbers.tolist()))))
+    def __len__(self): return len(self.dataset)
 
+    def _item(self, k):
+        item = self.dataset[k]
+        item = item if isinstance(item, (tuple, list)) else [item]
+        return _open([x[None] if _is_array(x) else x for x in item], self._wishes) # with the axis of the batch
+
+    def take(self, numbers):
+        shapes = _shapes(self)
+        return tuple(map(torch.cat, zip(*(_check_same(self._item(k), shapes) for k in numbers.tolist()))))
+
+# %% ../nbs/03_clips.ipynb #15a4b790
 @patch
 def describe(self: DatasetClips):
     "The identity, and how it is cut and shuffled; None without an identity."
@@ -708,14 +698,11 @@ class StreamClips(Clips):
         if not self._reel.once: other._reel = _Reel(self._reel.pairs, self._wishes, self._reel.shapes)
         return other
 
-# %% ../nbs/03_clips.ipynb #59c62d0d
-@patch
-def read(self: StreamClips, first, n):
-    "Clips first to first + n - 1, counted from the beginning of the stream."
-    first, n = check_whole(first, 'first', 0), check_whole(n, 'n')
-    self._reel.fill(first, n)
-    return self._reel.give(first, n)
+    def read(self, first, n):
+        self._reel.fill(check_whole(first, 'first', 0), check_whole(n, 'n'))
+        return self._reel.give(first, n)
 
+# %% ../nbs/03_clips.ipynb #59c62d0d
 @patch
 def _within(self: StreamClips, first, n):
     self._reel.fill(first, n, one_pass=True)
