@@ -4,13 +4,14 @@ import json
 import math
 import re
 import weakref
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lstm_video_repr.clips import FixedClips, MovingDigits, MovingMNISTFile
+from lstm_video_repr.clips import Clips, FixedClips, MovingDigits, MovingMNISTFile, as_clips
 from lstm_video_repr.metrics import LastFrame, MeanFrame, compare, evaluate, mae, mse, nats_floor, nats_per_frame, psnr, squared_error, ssim
 from lstm_video_repr.models import VideoLSTM, VideoOutput, frame_loss
 
@@ -20,13 +21,10 @@ SMALL = dict(frame_shape=(1, 8, 8), hidden_size=12)
 def rand(*shape, seed=0, dtype=torch.float32): return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-class Pairs:
-    "Fixed clips, cut into batches; counts what was asked for."
-    def __init__(self, past, future): self.past, self.future, self.sizes = past, future, []
-    def batches(self, batch_size):
-        for i in range(0, len(self.past), batch_size):
-            self.sizes.append(len(self.past[i:i + batch_size]))
-            yield self.past[i:i + batch_size], None if self.future is None else self.future[i:i + batch_size]
+class Pairs(NamedTuple):
+    "Clips as a user may bring them: a pair of tensors."
+    past: torch.Tensor
+    future: torch.Tensor | None
 
 
 @pytest.fixture
@@ -117,7 +115,7 @@ def test_ssim_is_scikit_images(shape, window, dtype, tolerance):
     y[..., :4] = 0 # flat parts, as moving digits have
     x = (y + .3 * rand(3, 2, *shape, seed=1, dtype=dtype)).clamp(0, 1)
     theirs = [np.mean([structural_similarity(y[b, t].numpy().astype(float), x[b, t].numpy().astype(float), data_range=1, channel_axis=0, win_size=window) for b in range(3)]) for t in range(2)]
-    np.testing.assert_allclose(ssim(x, y, window), theirs, atol=tolerance, rtol=0)
+    np.testing.assert_allclose(ssim(x, y, window=window), theirs, atol=tolerance, rtol=0)
 
 
 def test_ssim_golden_values():
@@ -125,19 +123,21 @@ def test_ssim_golden_values():
     assert ssim(black, black).item() == 1
     assert ssim(black, white).item() == pytest.approx(1e-4 / (1 + 1e-4), rel=1e-9)
     assert torch.equal(ssim(black[:, :, 0], white[:, :, 0]), ssim(black, white)) # (B, T, H, W) too
-    assert torch.equal(ssim(black, white, np.int8(9)), ssim(black, white, 9))
+    assert torch.equal(ssim(black, white, window=np.int8(9)), ssim(black, white, window=9))
 
 
 # ---- evaluate
 
 def test_numbers_are_those_of_the_whole_set_at_once(pairs):
     model = VideoLSTM.composite(**SMALL)
-    s = evaluate(model, pairs, n_clips=11, batch_size=4)
-    with torch.no_grad(): out = model(pairs.past, future_steps=3)
-    back = out.reconstruction.flip(1)
-    for part, frames, raw, truth in ((s.future, out.future, out.future_logits, pairs.future), (s.reconstruction, back, out.reconstruction_logits.flip(1), pairs.past)):
-        for name, by_hand in dict(nats=nats_per_frame(raw, truth), floor=nats_floor(truth), squared_error=squared_error(frames, truth), mse=mse(frames, truth),
-                                  mae=mae(frames, truth), ssim=ssim(frames, truth), psnr=psnr(frames, truth)).items():
+    s = evaluate(model, pairs, batch_size=4)
+    with torch.no_grad(): out = model(pairs.past, future_frames=3)
+    back, raw_back = (torch.stack([x[:, t] for t in (3, 2, 1, 0)], 1) for x in (out.reconstruction, out.reconstruction_logits))
+    assert s.n_clips == 11
+    for part, frames, raw, truth in ((s.future, out.future, out.future_logits, pairs.future), (s.reconstruction, back, raw_back, pairs.past)):
+        measures = dict(squared_error=squared_error, mse=mse, mae=mae, ssim=ssim, psnr=psnr)
+        wanted = dict(nats=nats_per_frame(raw, truth), floor=nats_floor(truth)) | {k: f(frames, truth) for k, f in measures.items()}
+        for name, by_hand in wanted.items():
             found = getattr(part, name)
             assert isinstance(found, np.ndarray) and found.dtype == np.float64 and found.shape == (truth.shape[1],)
             np.testing.assert_allclose(found, by_hand, rtol=1e-5)
@@ -155,9 +155,9 @@ def test_exactly_n_clips_whatever_the_batch_size(digits, batch_size):
 
 def test_the_last_batch_is_cut(pairs):
     seen = []
-    def predictor(past, future_steps=10, reconstruct_steps=None):
+    def predictor(past, future_frames):
         seen.append(len(past))
-        return LastFrame()(past, future_steps, reconstruct_steps)
+        return LastFrame()(past, future_frames=future_frames)
     s = evaluate(predictor, pairs, n_clips=10, batch_size=4)
     assert seen == [4, 4, 2] and s.n_clips == 10
     np.testing.assert_allclose(s.future.floor, nats_floor(pairs.future[:10]), rtol=1e-6)
@@ -174,14 +174,14 @@ def test_repeatable_and_leaves_the_index_alone(digits):
 
 def test_memory_is_constant():
     alive = []
-    class Source:
-        def batches(self, batch_size):
-            for i in range(20):
-                past = rand(batch_size, 2, 1, 8, 8, seed=i)
-                alive.append(weakref.ref(past))
-                yield past, past.clone()
-                gc.collect()
-                assert sum(r() is not None for r in alive) <= 2
+    class Source(Clips):
+        frame_shape, past, future = (1, 8, 8), 2, 2
+        def read(self, first, n):
+            gc.collect()
+            assert sum(r() is not None for r in alive) <= 2
+            past = rand(n, 2, 1, 8, 8, seed=first)
+            alive.append(weakref.ref(past))
+            return past, past.clone()
     evaluate(LastFrame(), Source(), n_clips=60, batch_size=3)
     assert len(alive) == 20
 
@@ -189,20 +189,20 @@ def test_memory_is_constant():
 def test_reconstruction_is_compared_in_reverse_and_reported_forward(pairs):
     past = pairs.past.clamp(.01, .99)
     source = Pairs(past, pairs.future)
-    backwards = evaluate(lambda past, future_steps=10, reconstruct_steps=None: VideoOutput(past.flip(1).logit(), None), source, n_clips=11)
-    forwards = evaluate(lambda past, future_steps=10, reconstruct_steps=None: VideoOutput(past.logit(), None), source, n_clips=11)
+    backwards = evaluate(lambda past, **_: VideoOutput(past.flip(1).logit(), None), source)
+    forwards = evaluate(lambda past, **_: VideoOutput(past.logit(), None), source)
     assert backwards.future is None and backwards.reconstruction.mse.max() < 1e-8 < 1 < forwards.reconstruction.mse.min()
     np.testing.assert_allclose(backwards.reconstruction.nats, backwards.reconstruction.floor, rtol=1e-5)
-    last = evaluate(LastFrame(clamp=.001), source, n_clips=11).reconstruction # right about the last frame seen
+    last = evaluate(LastFrame(clamp=.001), source).reconstruction # right about the last frame seen
     assert last.mse.argmin() == 3 and last.mse[3] < 1e-8
 
 
 def test_conditional_decoders_see_their_own_output(pairs):
     model = VideoLSTM.composite(**SMALL, conditional_future=True, conditional_reconstruction=True)
     for decoder in (model.future_decoder, model.reconstruction_decoder): torch.nn.init.normal_(decoder.lstm.weight_ih_l0, std=2., generator=torch.Generator().manual_seed(0))
-    s = evaluate(model, pairs, n_clips=11)
+    s = evaluate(model, pairs)
     with torch.no_grad():
-        free, forced = model(pairs.past, future_steps=3), model.loss(pairs.past, pairs.future)
+        free, forced = model(pairs.past, future_frames=3), model.loss(pairs.past, pairs.future)
     np.testing.assert_allclose(s.future.nats, nats_per_frame(free.future_logits, pairs.future), rtol=1e-5)
     assert abs(s.future.overall['nats'] - forced.future.item()) > .01
     assert abs(s.reconstruction.overall['nats'] - forced.reconstruction.item()) > .01
@@ -210,7 +210,7 @@ def test_conditional_decoders_see_their_own_output(pairs):
 
 def test_unconditional_models_score_their_training_loss(pairs):
     model = VideoLSTM.composite(**SMALL)
-    s, loss = evaluate(model, pairs, n_clips=11, batch_size=3), model.loss(pairs.past, pairs.future)
+    s, loss = evaluate(model, pairs, batch_size=3), model.loss(pairs.past, pairs.future)
     assert s.future.overall['nats'] == pytest.approx(loss.future.item(), rel=1e-5)
     assert s.reconstruction.overall['nats'] == pytest.approx(loss.reconstruction.item(), rel=1e-5)
 
@@ -219,17 +219,19 @@ def test_the_model_comes_back_as_it_was(pairs):
     model = VideoLSTM.composite(**SMALL, num_layers=2, dropout=.5)
     model.train()
     model.encoder.eval() # a frozen part stays frozen
-    a, b = (evaluate(model, pairs, n_clips=11).to_dict() for _ in range(2))
+    a, b = (evaluate(model, pairs).to_dict() for _ in range(2))
     assert a == b # dropout was off
     assert model.training and model.future_decoder.training and not model.encoder.training
-    with pytest.raises(ValueError): evaluate(model, pairs, n_clips=12)
+    def broken(*_, **__): raise ZeroDivisionError
+    model.decode = broken
+    with pytest.raises(ZeroDivisionError): evaluate(model, pairs)
     assert model.training and not model.encoder.training
     assert all(p.grad is None for p in model.parameters()) and torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize('kind, has, lacks', [('autoencoder', 'reconstruction', 'future'), ('future_predictor', 'future', 'reconstruction')])
 def test_models_with_one_decoder(pairs, kind, has, lacks):
-    s = evaluate(getattr(VideoLSTM, kind)(**SMALL), pairs, n_clips=11)
+    s = evaluate(getattr(VideoLSTM, kind)(**SMALL), pairs)
     assert getattr(s, lacks) is None and getattr(s, has).nats.shape == ((4,) if has == 'reconstruction' else (3,))
     assert has.capitalize() in str(s) and lacks.capitalize() not in str(s)
     assert s.to_dict()[lacks] is None
@@ -237,72 +239,73 @@ def test_models_with_one_decoder(pairs, kind, has, lacks):
 
 def test_an_autoencoder_needs_no_future(pairs):
     for future in (None, pairs.future[:, :0]):
-        s = evaluate(VideoLSTM.autoencoder(**SMALL), Pairs(pairs.past, future), n_clips=11)
+        s = evaluate(VideoLSTM.autoencoder(**SMALL), Pairs(pairs.past, future))
         assert s.future is None and s.reconstruction.nats.shape == (4,)
-    with pytest.raises(ValueError, match='nothing to compare'): evaluate(VideoLSTM.future_predictor(**SMALL), Pairs(pairs.past, None), n_clips=11)
+    with pytest.raises(ValueError, match='nothing to compare'): evaluate(VideoLSTM.future_predictor(**SMALL), Pairs(pairs.past, None))
 
 
-def test_fewer_future_steps(pairs):
-    whole, part = (evaluate(LastFrame(), pairs, n_clips=11, future_steps=n) for n in (None, 2))
+def test_fewer_future_frames(pairs):
+    whole, part = (evaluate(LastFrame(), pairs, future_frames=n) for n in (None, 2))
     np.testing.assert_array_equal(part.future.nats, whole.future.nats[:2])
 
 
 def test_gaussian_models_have_no_nats(pairs):
     model = VideoLSTM.composite(**SMALL, output='gaussian')
-    s = evaluate(model, pairs, n_clips=11)
+    s = evaluate(model, pairs)
     assert s.output == 'gaussian' and s.future.nats is None and s.future.floor is None and s.future.above_floor is None
     assert next(iter(s.future.overall)) == 'squared_error' and s.future.ssim is not None
     assert s.future.overall['squared_error'] == pytest.approx(model.loss(pairs.past, pairs.future).future.item(), rel=1e-5)
     assert 'nats' not in str(s)
-    wild = evaluate(model, Pairs(pairs.past * 9 - 4, pairs.future * 9 - 4), n_clips=11) # no pixels: no data range
+    wild = evaluate(model, Pairs(pairs.past * 9 - 4, pairs.future * 9 - 4)) # no pixels: no data range
     assert wild.future.ssim is None and wild.future.psnr is None and wild.future.mse is not None
 
 
 def test_frames_that_are_no_images():
     source = Pairs(rand(5, 4, 30), rand(5, 3, 30, seed=1))
-    s = evaluate(VideoLSTM.composite(frame_shape=30, hidden_size=7), source, n_clips=5)
+    s = evaluate(VideoLSTM.composite(frame_shape=30, hidden_size=7), source)
     assert s.future.ssim is None and s.future.psnr is not None and '30 values' in str(s)
-    for shape in ((3, 16, 16), (16, 16)): assert evaluate(LastFrame(), Pairs(rand(5, 4, *shape), rand(5, 3, *shape)), n_clips=5).future.ssim is not None
+    for shape in ((3, 16, 16), (16, 16)): assert evaluate(LastFrame(), Pairs(rand(5, 4, *shape), rand(5, 3, *shape))).future.ssim is not None
 
 
 def test_ssim_can_be_left_out(pairs):
-    s = evaluate(LastFrame(), pairs, n_clips=11, ssim=False)
+    s = evaluate(LastFrame(), pairs, ssim=False)
     assert s.future.ssim is None and 'SSIM' not in str(s)
 
 
 def test_the_models_dtype_is_served(pairs):
     model = VideoLSTM.composite(**SMALL)
-    want = evaluate(model, pairs, n_clips=11)
-    np.testing.assert_allclose(evaluate(model.double(), pairs, n_clips=11).future.nats, want.future.nats, rtol=1e-5)
+    want = evaluate(model, pairs)
+    np.testing.assert_allclose(evaluate(model.double(), pairs).future.nats, want.future.nats, rtol=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
 def test_on_a_gpu(pairs):
     model = VideoLSTM.composite(**SMALL)
-    want = evaluate(model, pairs, n_clips=11)
-    found = evaluate(model.cuda(), pairs, n_clips=11)
+    want = evaluate(model, pairs)
+    found = evaluate(model.cuda(), pairs)
     for name, v in want.future.per_frame.items(): np.testing.assert_allclose(getattr(found.future, name), v, rtol=1e-3)
 
 
 def test_progress_bar(pairs, capsys):
-    evaluate(LastFrame(), pairs, n_clips=11, progress=True)
+    evaluate(LastFrame(), pairs, progress=True)
     assert '11/11' in capsys.readouterr().err
 
 
-def test_any_iterable_of_pairs(pairs):
+def test_whatever_clips_are_kept_in(pairs):
     from torch.utils.data import DataLoader, TensorDataset
     loader = DataLoader(TensorDataset(pairs.past, pairs.future), batch_size=4)          # shorter in length than in clips
     for n in (7, 11):
         want = evaluate(LastFrame(), pairs, n_clips=n, batch_size=4).to_dict()
-        for clips in (loader, list(loader), iter(loader), tuple(map(tuple, loader))): assert evaluate(LastFrame(), clips, n_clips=n).to_dict() == want
-    with pytest.raises(ValueError, match='n_clips is 12 but clips holds only 11'): evaluate(LastFrame(), loader, n_clips=12)
-    assert torch.equal(MeanFrame.from_clips(loader, n=11).mean, MeanFrame.from_clips(pairs, n=11, batch_size=4).mean)
+        for clips in (loader, list(loader), iter(loader), map(tuple, loader)):
+            assert evaluate(LastFrame(), clips, n_clips=n, batch_size=4).to_dict() == want
+    with pytest.raises(ValueError, match='n_clips is 12'): evaluate(LastFrame(), loader, n_clips=12)
+    assert torch.equal(MeanFrame.from_clips(loader, 11, batch_size=4).mean, MeanFrame.from_clips(pairs, batch_size=4).mean)
 
 
 # ---- trivial predictors
 
 def test_last_frame(pairs):
-    out = LastFrame(clamp=.01)(pairs.past, future_steps=3, reconstruct_steps=2)
+    out = LastFrame(clamp=.01)(pairs.past, future_frames=3, reconstruction_frames=2)
     assert out.future.shape == (11, 3, 1, 8, 8) and out.reconstruction.shape == (11, 2, 1, 8, 8)
     for f in (*out.future.unbind(1), *out.reconstruction.unbind(1)): torch.testing.assert_close(f, pairs.past[:, -1].clamp(.01, .99))
     exact = LastFrame(output='gaussian')(pairs.past)
@@ -310,9 +313,9 @@ def test_last_frame(pairs):
 
 
 def test_mean_frame(pairs, digits):
-    mean = MeanFrame.from_clips(pairs, n=11, batch_size=4)
+    mean = MeanFrame.from_clips(pairs, batch_size=4)
     torch.testing.assert_close(mean.mean, torch.cat([pairs.past, pairs.future], 1).mean((0, 1)))
-    torch.testing.assert_close(mean(pairs.past, future_steps=2).future[3, 1], mean.mean.clamp(.002, .998))
+    torch.testing.assert_close(mean(pairs.past, future_frames=2).future[3, 1], mean.mean.clamp(.002, .998))
     digits.index = 5
     a, b = (MeanFrame.from_clips(digits, n=10, batch_size=n).mean for n in (10, 3))
     assert digits.index == 5
@@ -339,7 +342,7 @@ def test_scores_go_through_json(digits):
 
 
 def test_compare(pairs):
-    scores = {'last <frame>': evaluate(LastFrame(), pairs, n_clips=11), 'future only': evaluate(VideoLSTM.future_predictor(**SMALL), pairs, n_clips=11),
+    scores = {'last <frame>': evaluate(LastFrame(), pairs), 'future only': evaluate(VideoLSTM.future_predictor(**SMALL), pairs),
               'gaussian': evaluate(VideoLSTM.composite(**SMALL, output='gaussian'), pairs, n_clips=10)}
     c = compare(scores)
     future, reconstruction = str(c).split('Reconstruction')
@@ -358,12 +361,12 @@ def test_measures_refuse_what_they_cannot_measure(measure):
     def says(a, b, word):
         with pytest.raises(ValueError, match=word): measure(a, b)
     says(good, good[:, :2], r'\(2, 2, 1, 8, 8\).*expected the same')
-    says(good[0, 0, 0], good[0, 0, 0], '3 or more dimensions')
-    says(good[:0], good[:0], 'none of them empty')
+    says(good[0, 0, 0], good[0, 0, 0], r'expected \(B, T, \*frame\)')
+    says(good[:0], good[:0], 'at least one clip and one frame')
     says(good, good * torch.nan, 'target holds NaN')
     says(good / 0, good, 'holds NaN or infinite')
     says(good, (good * 255).byte(), 'divide by 255')
-    says(good.numpy(), good, 'is a ndarray; expected a tensor')
+    says(good.numpy(), good, 'is an array of float32, shape .*; expected a tensor')
     if measure not in (squared_error, mse, mae): says(good, good * 255, r'target has values from .* expected \[0, 1\]')
 
 
@@ -373,12 +376,12 @@ def test_more_refusals_of_measures():
     with pytest.raises(ValueError, match='at least 7 x 7'): ssim(x, x)
     with pytest.raises(ValueError, match='images'): ssim(x.flatten(2), x.flatten(2))
     for window in (0, 4, 1, 7., True):
-        with pytest.raises(ValueError, match='window'): ssim(x, x, window)
+        with pytest.raises(ValueError, match='window'): ssim(x, x, window=window)
     with pytest.raises(ValueError, match='cap'): psnr(x, x, cap=-1)
 
 
 @pytest.mark.parametrize('options, word', [(dict(n_clips=0), 'n_clips is 0'), (dict(n_clips=2.5), 'n_clips is 2.5'), (dict(n_clips=True), 'n_clips'), (dict(n_clips=5, batch_size=0), 'batch_size is 0'),
-                                           (dict(n_clips=5, future_steps=0), 'future_steps is 0'), (dict(n_clips=5, future_steps=4), 'have 3 future frames'), (dict(n_clips=12), 'n_clips is 12 but clips holds only 11'), ({}, 'n_clips is 1000 but')])
+                                           (dict(n_clips=5, future_frames=0), 'future_frames is 0'), (dict(n_clips=5, future_frames=4), 'future_frames is 4; expected at most 3'), (dict(n_clips=12), 'n_clips is 12 but clips holds only 11')])
 def test_evaluate_refuses_bad_numbers(pairs, options, word):
     with pytest.raises(ValueError, match=word): evaluate(LastFrame(), pairs, **options)
 
@@ -386,45 +389,47 @@ def test_evaluate_refuses_bad_numbers(pairs, options, word):
 def test_evaluate_refuses_what_is_no_model_and_no_clips(pairs):
     def says(model, clips, word, n=11):
         with pytest.raises(ValueError, match=word): evaluate(model, clips, n_clips=n)
-    says('model', pairs, 'model is a str')
-    says(LastFrame, pairs, 'the class LastFrame')
-    says(lambda past, **_: past, pairs, 'returned a Tensor; expected a VideoOutput')
+    says('model', pairs, "model is 'model'")
+    says(LastFrame, pairs, r'the class LastFrame; expected a model, such as LastFrame\(')
+    says(lambda past, **_: past, pairs, 'model returned a tensor of float32, .*; expected a VideoOutput')
     says(lambda past, **_: VideoOutput(None, None), pairs, 'nothing to compare')
     says(lambda past, **_: VideoOutput(None, past), pairs, r'future of the model has shape \(11, 4, 1, 8, 8\); expected \(11, 3, 1, 8, 8\)')
     says(lambda past, **_: VideoOutput(None, past[:, :3] * torch.nan), pairs, 'future of the model holds NaN')
-    for clips in (pairs.past, pairs.past.numpy(), None, 'embedded', {1: 2}): says(LastFrame(), clips, 'expected a source of clips')
-    says(LastFrame(), [1, 2], 'clips gives a int; expected pairs')
-    for clips in ([], [(pairs.past[:3], pairs.future[:3])]): says(LastFrame(), clips, f'n_clips is 11 but clips holds only {3*len(clips)}')
+    for clips in (None, 'embedded', 3, [], torch.zeros(4, 4), [1, 2]): says(LastFrame(), clips, 'clips')
+    says(LastFrame(), [(pairs.past[:3], pairs.future[:3])], 'n_clips is 11 but clips holds only 3; expected at most that many')
     says(LastFrame(), Pairs(pairs.past * 255, pairs.future), r'expected \[0, 1\]')
     says(LastFrame(), Pairs(pairs.past, pairs.future * 255), r'clips has values from .*expected \[0, 1\]')
-    says(LastFrame(), Pairs(pairs.past, pairs.future * torch.nan), 'future holds NaN')
-    says(LastFrame(), Pairs(pairs.past, pairs.future[..., :4]), 'same frames')
+    says(LastFrame(), Pairs(pairs.past, pairs.future * torch.nan), 'clips holds NaN')
     says(VideoLSTM.composite(frame_shape=(1, 9, 9), hidden_size=4), pairs, r'past has shape')
-    class Odd:
-        def __init__(self, *batches): self.b = batches
-        def batches(self, batch_size): return iter(self.b)
-    says(LastFrame(), Odd(pairs.past), 'expected pairs')
-    says(LastFrame(), Odd((pairs.past, pairs.future), (pairs.past[:, :2], pairs.future)), 'expected one shape', 22)
-    says(LastFrame(), Odd(), 'holds only 0')
+
+
+def test_clips_that_are_not_what_they_say_are_refused():
+    "A source of one's own whose frames change on the way: no average of unlike things."
+    class Odd(Clips):
+        frame_shape, past, future = (1, 8, 8), 3, 2
+        def read(self, first, n): return rand(n, 3 - first // 4, 1, 8, 8), rand(n, 2, 1, 8, 8)
+    assert evaluate(LastFrame(), Odd(), n_clips=4, batch_size=4).n_clips == 4
+    with pytest.raises(ValueError, match=r'past has shape \(4, 2, 1, 8, 8\); expected \(B, 3, 1, 8, 8\)'): evaluate(LastFrame(), Odd(), n_clips=8, batch_size=4)
+    with pytest.raises(ValueError, match='past has shape'): MeanFrame.from_clips(Odd(), 8, batch_size=4)
 
 
 def test_trivial_predictors_refuse(pairs):
     for clamp in (0, .5, -1, 1, float('nan')):
         with pytest.raises(ValueError, match='clamp'): LastFrame(clamp=clamp)
     with pytest.raises(ValueError, match='output'): LastFrame(output='poisson')
-    with pytest.raises(ValueError, match='reconstruct_steps is 0'): LastFrame()(pairs.past, reconstruct_steps=0)
+    with pytest.raises(ValueError, match='reconstruction_frames is 0'): LastFrame()(pairs.past, reconstruction_frames=0)
     for mean in (.1, torch.zeros(1, 8, 8, dtype=torch.uint8)):
         with pytest.raises(ValueError, match='mean'): MeanFrame(mean)
     with pytest.raises(ValueError, match='mean has values'): MeanFrame(torch.full((1, 8, 8), 1.5))
     with pytest.raises(ValueError, match=r'expected frames of shape \(1, 9, 9\)'): MeanFrame(torch.full((1, 9, 9), .5))(pairs.past)
-    with pytest.raises(ValueError, match='n is 12'): MeanFrame.from_clips(pairs, n=12)
+    with pytest.raises(ValueError, match='n is 12 but clips holds only 11'): MeanFrame.from_clips(pairs, 12)
 
 
 def test_compare_refuses(pairs, digits):
-    s = evaluate(LastFrame(), pairs, n_clips=11)
+    s = evaluate(LastFrame(), pairs)
     for bad in ({}, [s], None, {'a': 3.4}):
         with pytest.raises(ValueError, match='scores'): compare(bad)
-    with pytest.raises(ValueError, match='different shapes'): compare({'a': s, 'b': evaluate(LastFrame(), digits, n_clips=2)})
+    with pytest.raises(ValueError, match='expected one shape'): compare({'a': s, 'b': evaluate(LastFrame(), digits, n_clips=2)})
 
 
 # ---- real data
@@ -438,24 +443,33 @@ def test_floor_of_moving_mnist(mnist_folder):
 def test_genuine_clips(data_folder):
     path = data_folder / 'moving_mnist' / 'mnist_test_seq_5.npy'
     if not path.is_file(): pytest.skip('needs moving_mnist/mnist_test_seq_5.npy in LVR_DATA')
-    s = evaluate(LastFrame(), MovingMNISTFile(path), n_clips=5)
+    s = evaluate(LastFrame(), MovingMNISTFile(path))
     assert 50 < s.future.overall['floor'] < 130 and s.future.nats[0] < s.future.nats[-1]
-    with pytest.raises(ValueError, match='holds only 5'): evaluate(LastFrame(), MovingMNISTFile(path))
+    with pytest.raises(ValueError, match='holds only 5'): evaluate(LastFrame(), MovingMNISTFile(path), n_clips=6)
 
 
-def test_a_number_that_some_processes_lack_is_left_out(monkeypatch):
+@pytest.mark.parametrize('mine', [0, 1])
+def test_a_number_that_some_processes_lack_is_left_out(monkeypatch, mine):
     "PSNR needs pixels in [0, 1]; where the clips of one process leave it, the whole has none, whichever process comes first."
-    from lstm_video_repr import metrics
-    full, less = {'future': dict(mse=torch.ones(2), psnr=torch.ones(2))}, {'future': dict(mse=torch.ones(2))}
-    for ranks in ([full, less], [less, full]):
-        def gather(found, mine): found[:] = [(totals, 'gaussian') for totals in ranks]
-        monkeypatch.setattr(metrics.dist, 'all_gather_object', gather)
-        totals, output = metrics._gathered(full, 'gaussian', 2)
-        assert list(totals['future']) == ['mse'] and totals['future']['mse'].tolist() == [2, 2] and output == 'gaussian'
+    sent, clips = {}, Pairs(torch.cat([rand(2, 2, 1, 8, 8), 9 * rand(2, 2, 1, 8, 8)]), torch.cat([rand(2, 2, 1, 8, 8), 9 * rand(2, 2, 1, 8, 8)]))
+    def run(rank, gather):
+        monkeypatch.setattr(torch.distributed, 'get_rank', lambda: rank)
+        monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 2)
+        monkeypatch.setattr(torch.distributed, 'all_gather_object', gather)
+        return evaluate(LastFrame(output='gaussian'), as_clips(clips, seed=None), batch_size=2, shared=True)
+    class Sent(Exception): pass
+    def keep(found, own):
+        sent[1 - mine] = own
+        raise Sent
+    with pytest.raises(Sent): run(1 - mine, keep)
+    def gather(found, own): found[:] = [own, sent[1]] if mine == 0 else [sent[0], own]
+    s = run(mine, gather)
+    assert list(s.future.overall) == ['squared_error', 'mse', 'mae'] and s.n_clips == 4
+    np.testing.assert_allclose(s.future.mse, mse(clips.past[:, -1:].expand(4, 2, 1, 8, 8), clips.future), rtol=1e-6)
 
 
 def test_a_comparison_shows_unequal_numbers_of_frames():
     model = VideoLSTM.composite(**SMALL)
-    scores = {n: evaluate(model, Pairs(rand(2, 3, 1, 8, 8), rand(2, n, 1, 8, 8)), 2) for n in (2, 3)}
+    scores = {n: evaluate(model, Pairs(rand(2, 3, 1, 8, 8), rand(2, n, 1, 8, 8))) for n in (2, 3)}
     same, mixed = repr(compare({'a': scores[2], 'b': scores[2]})), repr(compare({'a': scores[2], 'b': scores[3]}))
     assert not re.search(r'frames\s+clips', same) and len(re.findall(r'frames\s+clips', mixed)) == 1      # of the futures; the pasts are equally long
