@@ -38,9 +38,10 @@ def lstm_flops(
 # %% ../nbs/01_fast_lstm.ipynb #c1b02704
 def gates_forward(
     z: Tensor, # (4H, B) input and recurrent products, gates in the order i, f, g, o; clips are columns
-    bias: Tensor, # (4H, 1)
     c: Tensor, # (H, B) cell of the step before
-    w_peephole: Tensor | None, # (3, H, 1) peepholes of i, f and o; None: no peepholes
+    w_peephole: Tensor | None = None, # (3, H, 1) peepholes of i, f and o; None: no peepholes
+    *,
+    bias: Tensor, # (4H, 1)
 ) -> tuple[Tensor, ...]: # the new h and c, then the open gates i, f, g, o, each (H, B); all but c in the dtype of `z`
     "The pointwise half of a step, and what the way back needs of it (paper, section 2.1)."
     i, f, g, o = (z.to(c.dtype) + bias).chunk(4)
@@ -54,20 +55,17 @@ def gates_forward(
 
 # %% ../nbs/01_fast_lstm.ipynb #345b12b2
 def gates_backward(
-    i: Tensor, # (H, B) the open gates, here and in the next three
-    f: Tensor,
-    g: Tensor,
-    o: Tensor,
-    c_before: Tensor, # (H, B) cell of the step before
-    c: Tensor, # (H, B) cell of this step
-    w_peephole: Tensor | None, # (3, H, 1) peepholes of i, f and o
+    gates: tuple[Tensor, ...], # the open i, f, g, o, each (H, B)
+    cells: tuple[Tensor, Tensor], # that of the step before, and that of this step, each (H, B)
+    w_peephole: Tensor | None = None, # (3, H, 1) peepholes of i, f and o; None: no peepholes
+    *,
     dh: Tensor, # (H, B) gradient of h from the next step
-    dout: Tensor | None, # (H, B) gradient of h from whoever reads the layer's outputs; None: nobody does
     dc: Tensor, # (H, B) gradient of c from the next step
+    dout: Tensor | None = None, # (H, B) gradient of h from whoever reads the layer's outputs; None: nobody does
 ) -> tuple[Tensor, Tensor, Tensor | None]: # gradients of z (4H, B), c_before (H, B), and w_peephole, summed over clips
     "The chain rule for one step, pointwise half."
-    kind = i.dtype
-    i, f, g, o, dh = (v.to(c.dtype) for v in (i, f, g, o, dh))
+    kind, (c_before, c) = gates[0].dtype, cells
+    i, f, g, o, dh = (v.to(c.dtype) for v in (*gates, dh))
     if dout is not None: dh = dh + dout
     squashed = c.tanh()
     dz_o = dh * squashed * o*(1 - o)
@@ -100,14 +98,14 @@ def fast_bf16(
 def lacks_memory(
     error: BaseException | None, # what was raised
 ) -> bool: # True, too, if it was caused by such an error, or holds one
-    "Is it a lack of memory, on the GPU or on the host?"
+    "Is it a lack of memory, on the GPU or on the host? Some errors only quote another one."
     todo, seen = [error], []
     while todo:
         e = todo.pop()
         if e is None or any(e is s for s in seen): continue
         if isinstance(e, (MemoryError, torch.OutOfMemoryError)): return True
         if isinstance(e, OSError) and e.errno == errno.ENOMEM: return True
-        if isinstance(e, RuntimeError) and 'DefaultCPUAllocator' in str(e): return True # torch on a CPU
+        if any(word in str(e) for word in ('MemoryError', 'DefaultCPUAllocator')): return True
         seen.append(e)
         todo += [e.__cause__, e.__context__, getattr(e, 'inner_exception', None)] # the last: torch's compiler
     return False
@@ -119,15 +117,15 @@ class Compiled:
         function, # of tensors; must not change its arguments
     ): self.function, self.fast, self.problem = function, None, None
 
-    def __call__(self, *args):
+    def __call__(self, *args, **kw):
         if self.problem is None and not torch.compiler.is_compiling():
             try:
                 if self.fast is None: self.fast = torch.compile(self.function)
-                return self.fast(*args)
+                return self.fast(*args, **kw)
             except Exception as error: # no compiler, or one that does not get along with this torch: slower, not wrong
                 if lacks_memory(error): raise
                 self.problem = f'{type(error).__name__}: {(str(error).strip() or "no message").splitlines()[0]}'
-        return self.function(*args)
+        return self.function(*args, **kw)
 
 # %% ../nbs/01_fast_lstm.ipynb #c5d56891
 compiled_forward, compiled_backward = Compiled(gates_forward), Compiled(gates_backward)
@@ -167,7 +165,7 @@ def _run(x, h, c, w_ih, w_hh, bias, w_peephole, frames, dtype, gates, keep):
             k = t % block                  # the input product of all frames, or of a block of them if nothing is kept
             if k == 0: read, zx = _multiply_frames(x[:, t:t + block], w_ih, dtype)
             z = torch.addmm(zx[:, k*B:(k + 1)*B], w_hh, h)
-        h, c, *ifgo = gates(z, bias, c, w_peephole)
+        h, c, *ifgo = gates(z, c, w_peephole, bias=bias)
         hs.append(h)
         if keep: cells.append(c); opened += ifgo
     return torch.stack(hs), cells if keep else [c], opened, read
@@ -180,8 +178,8 @@ def _walk_back(w_hh, w_peephole, cells, opened, dout, dh, dc, gates, peephole_ne
     if dtype.itemsize < 4: back = back.contiguous()          # 16-bit products do not like a transposed left factor
     dz, dw = [None]*T, 0
     for t in reversed(range(T)):
-        dout_t = None if dout is None else dout[t]
-        dz[t], dc, dw_t = gates(*opened[4*t:4*t + 4], cells[t], cells[t + 1], w_peephole, dh, dout_t, dc)
+        pair, dout_t = (cells[t], cells[t + 1]), None if dout is None else dout[t]
+        dz[t], dc, dw_t = gates(opened[4*t:4*t + 4], pair, w_peephole, dh=dh, dc=dc, dout=dout_t)
         dh = back @ dz[t]
         if peephole_needs: dw = dw + dw_t
     return torch.cat(dz, 1), dh, dc, dw

@@ -1,15 +1,18 @@
 "The fast layers against the readable one: outputs, every gradient, and what happens around them."
+import errno
 import itertools
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
 from lstm_video_repr import fast_lstm
-from lstm_video_repr.fast_lstm import Compiled, choose_backend, fused_layer, gates_forward
-from lstm_video_repr.lstm import PeepholeLSTM, lstm_layer, set_backend
+from lstm_video_repr.fast_lstm import (Compiled, choose_backend, fused_layer, gates_backward, gates_forward,
+                                       lacks_memory, lstm_flops)
+from lstm_video_repr.lstm import PeepholeLSTM, set_backend
 from lstm_video_repr.models import Decoder, VideoLSTM
 
 cuda = pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device'))
@@ -18,26 +21,27 @@ cuda = pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available
 def relative(a, b): return ((a.double() - b.double()).norm() / b.double().norm().clamp_min(1e-30)).item()
 
 
-def passes(lstm, x, state, steps, backend, autocast=None, wanted=('out', 'h', 'c')):
+def passes(lstm, x, state, frames, backend, autocast=None, wanted=('out', 'h', 'c')):
     "Outputs and the gradient of everything, by one backend, as a dictionary."
     set_backend(lstm, backend)
     leaves = {'h0': state[0].clone().requires_grad_(), 'c0': state[1].clone().requires_grad_()}
     if x is not None: leaves['x'] = x.clone().requires_grad_()
     lstm.zero_grad()
     with torch.autocast(state[0].device.type, autocast, enabled=autocast is not None):
-        out, (h, c) = lstm(leaves.get('x'), (leaves['h0'], leaves['c0']), steps)
+        out, (h, c) = lstm(leaves.get('x'), (leaves['h0'], leaves['c0']), frames=frames)
     results = dict(out=out, h=h, c=c)
     gen = torch.Generator().manual_seed(9)
-    goal = sum((results[k] * torch.randn(results[k].shape, generator=gen, dtype=torch.float64).to(results[k])).sum() for k in wanted)
-    goal.backward()
+    factors = {k: torch.randn(results[k].shape, generator=gen, dtype=torch.float64).to(results[k]) for k in wanted}
+    sum((results[k] * factors[k]).sum() for k in wanted).backward()
     named = dict(lstm.named_parameters()) | leaves
-    return {k: v.detach() for k, v in results.items()} | {f'd{k}': v.grad.clone() for k, v in named.items() if v.grad is not None}
+    grads = {f'd{k}': v.grad.clone() for k, v in named.items() if v.grad is not None}
+    return {k: v.detach() for k, v in results.items()} | grads
 
 
 def drawn(D, H, L=1, B=3, T=5, peephole=True, dtype=torch.float64, device='cpu', dropout=0.):
     gen = torch.Generator().manual_seed(0)
-    lstm = PeepholeLSTM(D, H, L, dropout, peephole, generator=gen)
-    with torch.no_grad():                                   # biases and peepholes start at zero or one; here they shall matter
+    lstm = PeepholeLSTM(D, H, L, dropout=dropout, peephole=peephole, generator=gen)
+    with torch.no_grad(): # biases and peepholes start at zero or one; here they shall matter
         for w in lstm.parameters():
             if w.ndim == 1 or len(w) == 3: w.copy_(torch.randn(w.shape, generator=gen))
     x, h, c = (torch.randn(*s, generator=gen).to(device, dtype) for s in ((B, T, max(D, 1)), (L, B, H), (L, B, H)))
@@ -53,13 +57,15 @@ def test_same_function_same_gradients(reads, peephole, layers, dtype, eps, devic
     lstm, x, state = drawn(7, 6, layers, peephole=peephole, dtype=dtype, device=device)
     ours, theirs = (passes(lstm, x if reads else None, state, 5, b) for b in ('fused', 'reference'))
     assert ours.keys() == theirs.keys()
-    assert len(ours) == 3 + 2 + reads + (3 + peephole) * layers - (not reads)    # outputs, states, input, parameters; without input no W_x in the first layer
+    # outputs, states, input, parameters; without input no W_x in the first layer
+    assert len(ours) == 3 + 2 + reads + (3 + peephole) * layers - (not reads)
     for k in theirs:
         assert ours[k].dtype == theirs[k].dtype == dtype and ours[k].shape == theirs[k].shape
         assert relative(ours[k], theirs[k]) < eps, k
 
 
-@pytest.mark.parametrize('sizes', [dict(B=1, T=1, D=1, H=1), dict(B=1, T=9, D=4, H=3), dict(B=5, T=1, D=2, H=7), dict(B=2, T=150, D=3, H=4)], ids=str)
+@pytest.mark.parametrize('sizes', [dict(B=1, T=1, D=1, H=1), dict(B=1, T=9, D=4, H=3), dict(B=5, T=1, D=2, H=7),
+                                   dict(B=2, T=150, D=3, H=4)], ids=str)
 def test_small_and_long(sizes):
     D, H = sizes.pop('D'), sizes.pop('H')
     lstm, x, state = drawn(D, H, **sizes)
@@ -108,13 +114,15 @@ def test_gradients_of_some_results(wanted):
 def test_only_the_gradients_asked_for():
     lstm, x, state = drawn(4, 6)
     set_backend(lstm, 'fused')
-    for frozen in (['weight_ih_l0'], ['weight_hh_l0', 'bias_l0'], ['weight_peephole_l0'], [n for n, _ in lstm.named_parameters()]):
+    every = [n for n, _ in lstm.named_parameters()]
+    for frozen in (['weight_ih_l0'], ['weight_hh_l0', 'bias_l0'], ['weight_peephole_l0'], every):
         lstm.zero_grad()
         for name, w in lstm.named_parameters(): w.requires_grad_(name not in frozen)
         x.requires_grad_(); x.grad = None
         lstm(x, state)[0].sum().backward()
         assert [n for n, w in lstm.named_parameters() if w.grad is None] == frozen and x.grad is not None
-    plain, *_ = fused_layer(x.detach(), state[0][0], state[1][0], *[w.detach() for w in lstm._weights(0)], 5)
+    named = dict(zip(('w_ih', 'w_hh', 'bias', 'w_peephole'), (w.detach() for w in lstm.weights(0))))
+    plain, *_ = fused_layer(x.detach(), state[0][0], state[1][0], **named, frames=5)
     assert plain.grad_fn is None
 
 
@@ -162,39 +170,173 @@ def test_results_can_be_changed_in_place():
 @pytest.fixture
 def fresh(monkeypatch):
     "The compiled halves as they are in a new process."
-    for name in ('_compiled_forward', '_compiled_backward'): monkeypatch.setattr(fast_lstm, name, Compiled(getattr(fast_lstm, name).function))
+    for name in ('compiled_forward', 'compiled_backward'):
+        monkeypatch.setattr(fast_lstm, name, Compiled(getattr(fast_lstm, name).function))
+    fast_lstm.warn_of_compiling.cache_clear()
 
 
+@pytest.fixture
+def stub(monkeypatch):
+    "A compiler that takes no time: what it was given is run as it is, and counted."
+    given = []
+    def compile(function):
+        def run(*args, **kw): given.append(function); return function(*args, **kw)
+        return run
+    monkeypatch.setattr(torch, 'compile', compile)
+    return given
+
+
+@pytest.mark.filterwarnings("ignore:backend='compiled' on a CPU")
 def test_compiled_is_the_same(fresh):
-    lstm, x, state = drawn(7, 6, dtype=torch.float32)
-    ours, theirs = (passes(lstm, x, state, 5, b) for b in ('compiled', 'reference'))
-    if problem := fast_lstm._compiled_forward.problem or fast_lstm._compiled_backward.problem: pytest.skip(f'nothing compiles here: {problem}')
-    assert fast_lstm._compiled_forward.fast is not None and fast_lstm._compiled_backward.fast is not None
+    "With the compiler that is here, as small as it gets."
+    lstm, x, state = drawn(2, 2, B=2, T=1, dtype=torch.float32)
+    ours, theirs = (passes(lstm, x, state, 1, b) for b in ('compiled', 'reference'))
+    if problem := fast_lstm.compile_problem(): pytest.skip(f'nothing compiles here: {problem}')
+    assert fast_lstm.compiled_forward.fast is not None and fast_lstm.compiled_backward.fast is not None
     for k in theirs: assert relative(ours[k], theirs[k]) < 1e-5, k
 
 
+@pytest.mark.filterwarnings("ignore:backend='compiled' on a CPU")
+def test_every_frame_goes_through_the_compiler(fresh, stub):
+    lstm, x, state = drawn(7, 6, 2)
+    ours, theirs = (passes(lstm, x, state, 5, b) for b in ('compiled', 'fused'))
+    for k in theirs: assert torch.equal(ours[k], theirs[k]), k
+    assert stub == [gates_forward]*10 + [gates_backward]*10    # two layers, five frames, there and back
+    assert fast_lstm.compile_problem() is None
+
+
+def test_without_training_a_cpu_compiles_nothing(fresh, stub):
+    lstm, x, state = drawn(7, 6, 2)
+    set_backend(lstm, 'compiled')
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('error')
+        lstm(x, state)
+    assert stub == []
+
+
+def test_compiling_on_a_cpu_warns_once(fresh, stub):
+    "What it costs, and what becomes of the last bits."
+    lstm, x, state = drawn(4, 6, 2)
+    with pytest.warns(UserWarning) as told:
+        for _ in range(2): passes(lstm, x, state, 5, 'compiled')
+    assert len(told) == 1
+    for words in ("backend='compiled' on a CPU", 'tens of seconds', 'each new shape', 'last bits', 'compiled before'):
+        assert words in str(told[0].message)
+
+
+def test_auto_compiles_nothing_on_a_cpu(fresh, stub, monkeypatch):
+    "Whatever units the processor has, in any dtype: a training step compiles nothing and warns of nothing."
+    monkeypatch.setattr(fast_lstm, 'has_unit', lambda unit: True)
+    lstm, x, state = drawn(4, 6, 2, dtype=torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        for autocast in (None, torch.bfloat16): passes(lstm, x, state, 5, 'auto', autocast)
+    assert stub == []
+
+
+@pytest.mark.filterwarnings("ignore:backend='compiled' on a CPU")
 @pytest.mark.parametrize('when', ['at once', 'at the first call'])
 def test_without_a_compiler(fresh, monkeypatch, when):
     "Slower, not wrong, and it says why."
-    def fails(*args): raise RuntimeError('no compiler found\nlong story')
+    def fails(*args, **kw): raise RuntimeError('no compiler found\nlong story')
     monkeypatch.setattr(torch, 'compile', fails if when == 'at once' else lambda f: fails)
     lstm, x, state = drawn(7, 6)
     ours, theirs = (passes(lstm, x, state, 5, b) for b in ('compiled', 'reference'))
     for k in theirs: assert relative(ours[k], theirs[k]) < 1e-10, k
-    monkeypatch.setattr(fast_lstm, '_choice', lambda *a: ('compiled', 'it would be faster'))
-    assert choose_backend('cpu') == ('fused', 'compiling failed (RuntimeError: no compiler found)')
+    assert fast_lstm.compile_problem() == 'RuntimeError: no compiler found'
+    assert choose_backend('cuda') == ('fused', 'compiling failed (RuntimeError: no compiler found)')
 
 
-def test_a_real_mistake_is_not_hidden(fresh, monkeypatch):
+def test_a_real_mistake_is_not_hidden(fresh, stub):
     "What fails compiled and plain alike is raised."
-    monkeypatch.setattr(torch, 'compile', lambda f: f)
-    with pytest.raises(RuntimeError, match='size'): fast_lstm._compiled_forward(torch.zeros(8, 3), torch.zeros(8, 1), torch.zeros(5, 3), None)
+    with pytest.raises(RuntimeError, match='size'):
+        fast_lstm.compiled_forward(torch.zeros(8, 3), torch.zeros(5, 3), bias=torch.zeros(8, 1))
+
+
+class CompilerError(Exception):
+    "As torch's compiler wraps what went wrong inside."
+    def __init__(self, inner=None, text='the compiler failed'):
+        super().__init__(text)
+        self.inner_exception = inner
+
+
+def caused(error, cause):
+    "The error, raised from its cause."
+    try:
+        try: raise cause
+        except type(cause) as inner: raise error from inner
+    except type(error) as outer: return outer
+
+
+def while_handling(error, first):
+    "The error, raised while another one was handled."
+    try:
+        try: raise first
+        except type(first): raise error
+    except type(error) as outer: return outer
+
+
+NO_MEMORY = {
+    'host': MemoryError(), 'GPU': torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB'),
+    'fork': OSError(errno.ENOMEM, 'Cannot allocate memory'),
+    'torch on a CPU': RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    'inner': CompilerError(torch.OutOfMemoryError('out')), 'innermost': CompilerError(CompilerError(MemoryError())),
+    'cause': caused(CompilerError(), MemoryError()),
+    'cause of a cause': caused(CompilerError(), caused(ValueError(), MemoryError())),
+    'inside of a cause': caused(CompilerError(), CompilerError(MemoryError())),
+    'context': while_handling(CompilerError(), MemoryError()),
+    'quoted': CompilerError(text='An exception occurred in a subprocess:\n\nMemoryError\n')}
+OTHERS = {
+    'plain': RuntimeError('no compiler found'), 'inner': CompilerError(RuntimeError('no g++')),
+    'cause': caused(CompilerError(), ValueError()), 'no file': OSError(errno.ENOENT, 'g++'),
+    'registers of a GPU': RuntimeError('OutOfResources: out of resource: shared memory')}
+
+
+@pytest.mark.parametrize('error', NO_MEMORY.values(), ids=NO_MEMORY)
+@pytest.mark.parametrize('when', ['at once', 'at the first call', 'later'])
+def test_a_lack_of_memory_is_raised(monkeypatch, error, when):
+    "Never taken for a compiler that does not work: the plain function is not tried, and compiling is not given up."
+    calls, plain = [], []
+    def fails(*args, **kw):
+        calls.append(args)
+        if when != 'later' or len(calls) > 1: raise error
+        return 'compiled'
+    monkeypatch.setattr(torch, 'compile', fails if when == 'at once' else lambda f: fails)
+    compiled = Compiled(lambda x: plain.append(x))
+    if when == 'later': assert compiled(torch.zeros(1)) == 'compiled'
+    with pytest.raises(type(error)) as raised: compiled(torch.zeros(1))
+    assert raised.value is error and lacks_memory(error)
+    assert plain == [] and compiled.problem is None
+
+
+@pytest.mark.parametrize('error', OTHERS.values(), ids=OTHERS)
+def test_other_trouble_is_the_compilers(monkeypatch, error):
+    monkeypatch.setattr(torch, 'compile', lambda f: lambda x: (_ for _ in ()).throw(error))
+    compiled = Compiled(lambda x: 2*x)
+    assert compiled(3) == 6 and not lacks_memory(error)
+    assert compiled.problem.startswith(type(error).__name__)
+
+
+@pytest.mark.filterwarnings("ignore:backend='compiled' on a CPU")
+def test_a_training_step_raises_a_lack_of_memory(fresh, monkeypatch):
+    "On the way there and on the way back, through autograd."
+    for half in (gates_forward, gates_backward):
+        def compile(function):
+            def run(*args, **kw):
+                if function is half: raise CompilerError(torch.OutOfMemoryError('out'))
+                return function(*args, **kw)
+            return run
+        monkeypatch.setattr(torch, 'compile', compile)
+        for name in ('compiled_forward', 'compiled_backward'): getattr(fast_lstm, name).fast = None
+        lstm, x, state = drawn(4, 6)
+        with pytest.raises(CompilerError): passes(lstm, x, state, 5, 'compiled')
+        assert fast_lstm.compile_problem() is None
 
 
 def test_inside_a_compiled_model():
-    "`torch.compile` goes through the fused layer in one piece."
-    lstm, x, state = drawn(4, 6, 2, T=3)
-    plain = passes(lstm, x, state, 3, 'fused')
+    "`torch.compile` goes through the fused layer in one piece, and on the state alone, too."
+    lstm, x, state = drawn(4, 6, 2, T=2)
+    plain = passes(lstm, x, state, 2, 'fused')
     whole = torch.compile(lstm, fullgraph=True, backend='aot_eager')
     for name in ('fused', 'auto', 'compiled'):
         set_backend(lstm, name); lstm.zero_grad()
@@ -203,35 +345,49 @@ def test_inside_a_compiled_model():
         gen = torch.Generator().manual_seed(9)
         sum((v * torch.randn(v.shape, generator=gen, dtype=torch.float64)).sum() for v in (out, h, c)).backward()
         for n, w in lstm.named_parameters(): assert relative(w.grad, plain['d' + n]) < 1e-10, n
+    torch.testing.assert_close(whole(state=state, frames=2), lstm(state=state, frames=2))
 
 
 # ---- the choice
 
 def test_what_auto_takes(fresh, monkeypatch):
-    assert choose_backend('cpu')[0] == choose_backend('cpu', torch.float64)[0] == 'fused'
     assert choose_backend('cuda', torch.bfloat16)[0] == choose_backend(torch.device('cuda', 1))[0] == 'compiled'
     assert choose_backend('mps')[0] == 'reference' and 'mps' in choose_backend('mps')[1]
-    for units, compiler, fast, name in (((), '/c++', False, 'fused'), (['avx512_bf16'], '/c++', True, 'fused'), (['amx_tile'], None, True, 'fused'), (['amx_tile'], '/c++', True, 'compiled')):
-        fast_lstm._choice.cache_clear()
-        monkeypatch.setattr(fast_lstm, '_has', lambda unit: unit in units)
-        assert fast_lstm.fast_bf16('cpu') == fast
-        monkeypatch.setattr(fast_lstm.shutil, 'which', lambda name: compiler)
-        assert choose_backend('cpu', torch.bfloat16)[0] == name
-    fast_lstm._choice.cache_clear()
+    for units in ([], ['avx512_bf16'], ['amx_tile'], ['amx_tile', 'avx512_bf16']):
+        monkeypatch.setattr(fast_lstm, 'has_unit', lambda unit: unit in units)
+        assert fast_lstm.fast_bf16('cpu') == bool(units)
+        for dtype in (torch.float64, torch.float32, torch.bfloat16):
+            name, why = choose_backend('cpu', dtype)
+            assert name == 'fused' and ('float32 would be faster' in why) == (dtype == torch.bfloat16 and not units)
+
+
+@pytest.mark.parametrize('wrong', ['float32', 4, None])
+def test_a_dtype_that_is_none(wrong):
+    with pytest.raises(ValueError, match='^dtype is .*; expected a dtype of torch'): choose_backend('cpu', wrong)
+
+
+def test_operations_are_counted():
+    assert lstm_flops(2, 7, 3, hidden_size=5) == 2*2*7 * 20*(3 + 5)
+    assert lstm_flops(2, 7, 3, hidden_size=5, training=True) == lstm_flops(2, 7, 3, hidden_size=5) * 2 + 2*2*7 * 20*5
+    assert lstm_flops(2, 7, 0, hidden_size=5) == 2*2*7 * 20*5 and lstm_flops(2, 0, 3, hidden_size=5) == 0
+    for name, bad in dict(batch=1.5, frames=-1, input_size='3', hidden_size=0, training=1, input_grad=None).items():
+        with pytest.raises(ValueError, match=f'^{name} is .*; expected '):
+            lstm_flops(**dict(batch=2, frames=7, input_size=3, hidden_size=5, training=True) | {name: bad})
 
 
 def test_models_are_fast_by_default():
     model = VideoLSTM.composite(hidden_size=4, frame_shape=(1, 4, 4), conditional_future=True)
-    assert {m.chosen_backend()[0] for m in model.modules() if isinstance(m, PeepholeLSTM)} == {'fused'}
-    assert {m.backend for m in set_backend(model, 'reference').modules() if isinstance(m, PeepholeLSTM)} == {'reference'}
+    assert {m.resolve_backend()[0] for m in model.modules() if isinstance(m, PeepholeLSTM)} == {'fused'}
+    set_backend(model, 'reference')
+    assert {m.backend for m in model.modules() if isinstance(m, PeepholeLSTM)} == {'reference'}
     lstm = PeepholeLSTM(3, 4)
-    with torch.autocast('cpu', torch.bfloat16): assert lstm.chosen_backend() == choose_backend('cpu', torch.bfloat16)
+    with torch.autocast('cpu', torch.bfloat16): assert lstm.resolve_backend() == choose_backend('cpu', torch.bfloat16)
 
 
 @pytest.mark.parametrize('conditional', [False, True])
 def test_models_learn_the_same(conditional):
     "The whole loss, by both, down to the last weight."
-    model = VideoLSTM.composite(hidden_size=8, frame_shape=(1, 5, 5), num_layers=2, conditional_reconstruction=conditional, conditional_future=conditional).double()
+    model = VideoLSTM.composite(hidden_size=8, frame_shape=(1, 5, 5), num_layers=2, conditional=conditional).double()
     gen = torch.Generator().manual_seed(1)
     past, future = (torch.rand(4, n, 1, 5, 5, generator=gen, dtype=torch.float64) for n in (6, 3))
     ends = []
@@ -253,19 +409,20 @@ from lstm_video_repr.models import Decoder
 def peak(): return 1024 * int(re.search(r'VmHWM:\s*(\d+)', open('/proc/self/status').read())[1])
 dec, state = Decoder(4, 512), torch.zeros(2, 1, 64, 512).unbind(0)
 with torch.no_grad():
-    dec.free(state, 50); before = peak()
-    dec.free(state, 1000); print(peak() - before)
+    dec.run_free(state, 50); before = peak()
+    dec.run_free(state, 1000); print(peak() - before)
 '''
     if not sys.platform.startswith('linux'): pytest.skip('reads the peak of memory where Linux keeps it')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert 1000 * 64 * 4 * 4 / 2 < int(done.stdout) < .25 * 64 * 1000 * 512 * 4    # the frames themselves are half a megabyte or more
+    # the frames themselves are half a megabyte or more
+    assert 1000 * 64 * 4 * 4 / 2 < int(done.stdout) < .25 * 64 * 1000 * 512 * 4
 
 
 @pytest.mark.parametrize('conditional', [False, True])
 def test_rollouts_in_blocks(conditional):
     dec = Decoder(6, 8, 2, conditional=conditional, generator=torch.Generator().manual_seed(0))
     state = torch.randn(2, 2, 3, 8, generator=torch.Generator().manual_seed(1)).unbind(0)
-    for steps in (1, 31, 32, 33, 100):
-        with torch.no_grad(): quick = dec.free(state, steps)
-        torch.testing.assert_close(quick, dec.free(state, steps))
+    for frames in (1, 31, 32, 33, 100):
+        with torch.no_grad(): quick = dec.run_free(state, frames)
+        torch.testing.assert_close(quick, dec.run_free(state, frames))
