@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_target', 'make_folder', 'replace_file', 'write_text', 'write_json', 'write_safetensors', 'read_safetensors',
-           'import_extra', 'cache_folder', 'download']
+           'import_extra', 'Missing', 'cache_folder', 'download']
 
 # %% ../../nbs/core/02_files.ipynb #5f13e1f5
 import gzip
@@ -130,6 +130,23 @@ def import_extra(
     except ImportError as e:
         library = module.split('.')[0]
         raise ImportError(f"{purpose} need {library}: pip install 'lstm-video-repr[{extra}]'", name=library) from e
+
+# %% ../../nbs/core/02_files.ipynb #9c2c3a22
+class Missing:
+    "Stands for a name whose library is not installed; an `ImportError` that says how to get it, once it is used."
+    def __init__(self,
+        name: str, # what it stands for: 'show_strip'
+        error: ImportError, # what happened when the library was looked for
+    ): self._name, self._error = name, error
+
+    def __call__(self, *args, **kwargs):
+        raise ImportError(f'{self._name}: {self._error}', name=self._error.name) from self._error
+
+    def __getattr__(self, key):
+        if key.startswith('_'): raise AttributeError(key)      # what Python itself asks for is not a use
+        self()
+
+    def __repr__(self): return f'<{self._name}: {self._error}>'
 
 # %% ../../nbs/core/02_files.ipynb #42fd100d
 def cache_folder() -> Path: # made by whoever writes into it
