@@ -1,10 +1,12 @@
-"Presets, model files and the authors' checkpoints; their forward pass is written here anew, in numpy, from the description of the format."
+"""Presets, model files and the authors' checkpoints; their forward pass is written here anew, in numpy, from the
+description of the format."""
 import contextlib
 import copy
 import errno
+import importlib.util
 import json
 import os
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from itertools import product
 from pathlib import Path
 
@@ -14,12 +16,14 @@ import torch
 
 from lstm_video_repr import zoo
 from lstm_video_repr.clips import MovingDigits
+from lstm_video_repr.core.files import read_safetensors, write_safetensors
 from lstm_video_repr.models import VideoLSTM, VideoLSTMConfig
-from lstm_video_repr.training import read_safetensors, train, write_safetensors
-from lstm_video_repr.zoo import (PRESETS, Card, load_authors_checkpoint, load_model, load_pretrained, preset,
-                                 save_authors_checkpoint, save_model)
+from lstm_video_repr.training import train
+from lstm_video_repr.zoo import (PRESETS, Card, Preset, load_authors_checkpoint, load_model, load_pretrained,
+                                 measure_card, preset, save_authors_checkpoint, save_model, widen)
 
 h5py = pytest.importorskip('h5py')
+ROOT = Path(__file__).resolve().parent.parent
 SHAPE = 1, 3, 4
 
 
@@ -55,14 +59,16 @@ def test_rows_of_the_paper():
     for name, want in decoders.items():
         c = preset(name).config
         assert (c.reconstruct, c.predict, c.conditional_future) == want
-        assert (c.num_layers, c.hidden_size, c.frame_shape, c.conditional_reconstruction, c.peephole, c.output) == (2, 2048, (1, 64, 64), False, True, 'bernoulli')
+        assert (c.num_layers, c.hidden_size, c.frame_shape) == (2, 2048, (1, 64, 64))
+        assert (c.conditional_reconstruction, c.peephole, c.output) == (False, True, 'bernoulli')
 
 
 def test_released_configurations():
     rewrite, first = preset('released-2015-12'), preset('released-2015-09')
-    assert (rewrite.config.num_layers, rewrite.config.conditional_reconstruction, rewrite.config.conditional_future) == (2, True, True)
-    assert (rewrite.training.batch_size, rewrite.training.lr, rewrite.training.step_clamp, rewrite.training.output_bias) == (80, 1e-4, 1e-4, False)
-    assert (first.config.num_layers, first.config.conditional_reconstruction, first.config.conditional_future) == (1, False, False)
+    def kind(c): return c.num_layers, c.conditional_reconstruction, c.conditional_future
+    assert kind(rewrite.config) == (2, True, True) and kind(first.config) == (1, False, False)
+    recipe = rewrite.training
+    assert (recipe.batch_size, recipe.lr, recipe.step_clamp, recipe.output_bias) == (80, 1e-4, 1e-4, False)
     assert (first.training.batch_size, first.training.rms_decay, first.start) == (128, .95, dict(forget_bias=5.))
 
 
@@ -77,7 +83,8 @@ def test_every_preset(name, tmp_path):
     if p.start is not None:
         w = model.state_dict()
         assert w['encoder.weight_hh_l0'].abs().max() <= .01 and .03 < w['encoder.weight_peephole_l0'].abs().max() <= .1
-        assert (w['encoder.bias_l0'][4:8] == p.start['forget_bias']).all() and not w['future_decoder.readout.bias'].any()
+        assert (w['encoder.bias_l0'][4:8] == p.start['forget_bias']).all()
+        assert not w['future_decoder.readout.bias'].any()
     back = load_model(save_model(model, tmp_path/'m.safetensors'))
     assert equal(model, back) and back.config == small.config and not back.training
 
@@ -89,17 +96,30 @@ def test_unknown_preset_says_which_exist():
     for seed in (-1, 1.5, True): pytest.raises(ValueError, preset('quick').build, seed)
 
 
+def test_a_preset_is_written_once():
+    "What is wrong with one is said when it is made, and nothing in it can be replaced afterwards."
+    quick = preset('quick')
+    with pytest.raises(FrozenInstanceError): quick.steps = 3
+    with pytest.raises(FrozenInstanceError): quick.config.hidden_size = 3
+    for change, words in ((dict(steps=0), 'steps is 0'), (dict(config=None), 'config is None'),
+                          (dict(recipe='none'), 'recipe'), (dict(overrides=dict(lr=-1.)), 'lr'),
+                          (dict(overrides=dict(pace=1)), 'pace')):
+        with pytest.raises(ValueError, match=words): replace(quick, **change)
+    with pytest.raises(TypeError): Preset('four', quick.config, 'adam', {})
+
+
 def test_presets_show_as_a_table():
     lines = PRESETS._repr_markdown_().splitlines()
     assert len(lines) == len(PRESETS) + 2 and len({line.count('|') for line in lines}) == 1
-    assert len(str(PRESETS).splitlines()) == len(PRESETS) + 1
+    assert len(str(PRESETS).splitlines()) == len(PRESETS) + 2 and str(PRESETS) == repr(PRESETS)
+    assert PRESETS._repr_html_().count('<tr>') == len(PRESETS) + 1
 
 
 def test_global_random_numbers_are_left_alone(tmp_path):
     model, before = tiny(), torch.get_rng_state()
     load_model(save_model(model, tmp_path/'m.safetensors'))
     save_authors_checkpoint(model, tmp_path/'m.h5')
-    load_authors_checkpoint(tmp_path/'m.h5', SHAPE)
+    load_authors_checkpoint(tmp_path/'m.h5', frame_shape=SHAPE)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -108,7 +128,7 @@ def test_global_random_numbers_are_left_alone(tmp_path):
 def test_a_file_holds_weights_configuration_and_card(tmp_path):
     card = dict(data='digits', clips_seen=10, nats={'future': 1.5, 'by frame': [1., 2.]}, note='größer | <b>')
     model = tiny(conditional_future=True, num_layers=2)
-    path = save_model(model, str(tmp_path/'m.safetensors'), card)
+    path = save_model(model, str(tmp_path/'m.safetensors'), card=card)
     assert isinstance(path, Path)
     back = load_model(path)
     assert equal(model, back) and back.config == model.config and back.card == card and isinstance(back.card, dict)
@@ -131,20 +151,22 @@ def test_a_loaded_model_can_be_trained_while_its_file_stays(tmp_path):
 @pytest.mark.parametrize('dtype, digits', [(torch.float16, 11), (torch.bfloat16, 8)])
 def test_half_precision(dtype, digits, tmp_path):
     model = tiny(hidden_size=16)
-    whole, half = save_model(model, tmp_path/'w.safetensors'), save_model(model, tmp_path/'h.safetensors', dtype=dtype)
+    whole = save_model(model, tmp_path/'w.safetensors')
+    half = save_model(model, tmp_path/'h.safetensors', dtype=dtype)
     assert half.stat().st_size < .6*whole.stat().st_size
     back = load_model(half)
     for name, w in model.state_dict().items():
         assert back.state_dict()[name].dtype == torch.float32
-        torch.testing.assert_close(back.state_dict()[name], w, rtol=2.**-digits, atol=1e-7)     # rounded to that many binary digits
+        torch.testing.assert_close(back.state_dict()[name], w, rtol=2.**-digits, atol=1e-7) # to that many binary digits
     again = load_model(save_model(back, tmp_path/'again.safetensors', dtype=dtype))
-    assert equal(back, again)                                                                  # rounding happens once
+    assert equal(back, again) # rounding happens once
 
 
 def test_eight_bits(tmp_path):
     model = tiny(hidden_size=64)
-    model.encoder.weight_hh_l0.data[3] = 0                                                     # a row of zeros has no scale
-    whole, small = save_model(model, tmp_path/'w.safetensors'), save_model(model, tmp_path/'s.safetensors', dict(mine=1), torch.int8)
+    model.encoder.weight_hh_l0.data[3] = 0 # a row of zeros has no scale
+    whole = save_model(model, tmp_path/'w.safetensors')
+    small = save_model(model, tmp_path/'s.safetensors', card=dict(mine=1), dtype=torch.int8)
     assert small.stat().st_size < .3*whole.stat().st_size
     back = load_model(small)
     assert back.card == dict(mine=1) and back.config == model.config
@@ -152,7 +174,7 @@ def test_eight_bits(tmp_path):
         again = back.state_dict()[name]
         assert again.dtype == torch.float32
         if w.dim() == 1 or 'peephole' in name: assert torch.equal(again, w)
-        else: assert ((again - w).abs() <= w.abs().amax(1, keepdim=True)/127*.50001).all()     # at most half a step of its row
+        else: assert ((again - w).abs() <= w.abs().amax(1, keepdim=True)/127*.50001).all() # half a step of its row
     assert (back.encoder.weight_hh_l0[3] == 0).all()
     twice = load_model(save_model(back, tmp_path/'again.safetensors', dtype=torch.int8))
     for name, w in back.state_dict().items(): torch.testing.assert_close(twice.state_dict()[name], w, rtol=1e-6, atol=0)
@@ -162,8 +184,10 @@ def test_damaged_scales(tmp_path):
     path = save_model(tiny(), tmp_path/'m.safetensors', dtype=torch.int8)
     tensors, notes = read_safetensors(path)
     name = 'encoder.weight_hh_l0'
-    for change, words in (({name + '.scale': torch.ones(3)}, name + '.scale'), ({name: tensors[name].float()}, name + '.scale'), ({'x.scale': torch.ones(2, 1)}, 'x.scale'),
-                          ({name + '.scale': tensors[name + '.scale']*float('nan')}, 'NaN'), ({name + '.scale': tensors[name + '.scale'].long()}, name + '.scale')):
+    scale = name + '.scale'
+    for change, words in (({scale: torch.ones(3)}, scale), ({name: tensors[name].float()}, scale),
+                          ({'x.scale': torch.ones(2, 1)}, 'x.scale'), ({scale: tensors[scale]*float('nan')}, 'NaN'),
+                          ({scale: tensors[scale].long()}, scale)):
         write_safetensors(path, tensors | change, notes)
         with pytest.raises(ValueError, match=words): load_model(path)
     del tensors[name + '.scale']
@@ -187,22 +211,86 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     for bad in (float('nan'), float('inf')):
         model = tiny(seed=1)
         model.future_decoder.readout.weight.data[0, 0] = bad
-        with pytest.raises(ValueError, match='future_decoder.readout.weight'): save_model(model, path)
-        with pytest.raises(ValueError, match='future_decoder.readout.weight'): save_authors_checkpoint(model, tmp_path/'m.h5')
+        for save, file in ((save_model, path), (save_authors_checkpoint, tmp_path/'m.h5')):
+            with pytest.raises(ValueError, match='future_decoder.readout.weight'): save(model, file)
     large = tiny(seed=1)
     large.encoder.bias_l0.data[0] = 1e6
-    with pytest.raises(ValueError, match='float16.*encoder.bias_l0'): save_model(large, path, dtype=torch.float16)     # beyond what it can hold
+    with pytest.raises(ValueError, match='float16.*encoder.bias_l0'): # beyond what it can hold
+        save_model(large, path, dtype=torch.float16)
     assert path.read_bytes() == old and os.listdir(tmp_path) == ['m.safetensors']
 
 
 @pytest.mark.parametrize('change, words', [
-    (dict(model='m'), 'model is a str'), (dict(model=torch.nn.Linear(1, 1)), 'model is a Linear'), (dict(path='m.pt'), r"'.*m.pt'.*\.safetensors"), (dict(path='m'), r'\.safetensors'),
-    (dict(dtype=torch.int16), 'dtype is torch.int16'), (dict(dtype='float16'), 'dtype is float16'), (dict(card=dict(a=float('nan'))), 'card'), (dict(card=dict(a={1, 2})), 'card'),
-    (dict(card=[1, 2]), 'card'), (dict(card='text'), 'card')])
+    (dict(model='m'), "model is 'm'; expected a VideoLSTM"), (dict(model=torch.nn.Linear(1, 1)), 'model is a Linear'),
+    (dict(model=tiny().to('meta')), 'device meta'), (dict(path='m.pt'), r"'.*m.pt'.*\.safetensors"),
+    (dict(path='m'), r'\.safetensors'), (dict(dtype=torch.int16), 'dtype is torch.int16'),
+    (dict(dtype='float16'), "dtype is 'float16'"), (dict(card=dict(a=float('nan'))), 'card'),
+    (dict(card=dict(a={1, 2})), 'card'), (dict(card=[1, 2]), 'card'), (dict(card=[]), 'card'),
+    (dict(card='text'), 'card')])
 def test_bad_arguments_of_save_model(change, words, tmp_path):
     kw = dict(model=tiny(), path='m.safetensors') | change
     with pytest.raises(ValueError, match=words): save_model(**kw | dict(path=tmp_path/kw['path']))
     assert not os.listdir(tmp_path)
+
+
+def more_layers(model): model.extra = torch.nn.Linear(2, 2)
+def fewer_layers(model): del model.future_decoder
+def another_shape(model): model.encoder.bias_l0 = torch.nn.Parameter(torch.zeros(3))
+def whole_numbers(model): model.register_buffer('count', torch.zeros(1, dtype=torch.long))
+
+
+@pytest.mark.parametrize('change, words', [
+    (more_layers, 'extra.weight has no place'), (fewer_layers, 'future_decoder.readout.weight is missing'),
+    (another_shape, r'encoder.bias_l0 has shape \(3,\), expected'), (whole_numbers, 'count has no place')])
+@pytest.mark.parametrize('dtype', [None, torch.float16, torch.int8])
+def test_nothing_is_saved_that_would_not_load(change, words, dtype, tmp_path):
+    "What the configuration does not know of cannot come back: said when saving, and what was there stays."
+    path = save_model(tiny(), tmp_path/'m.safetensors')
+    model = tiny(seed=1)
+    change(model)
+    with pytest.raises(ValueError, match=words): save_model(model, path, dtype=dtype)
+    assert equal(load_model(path), tiny()) and os.listdir(tmp_path) == ['m.safetensors']
+
+
+def test_numbers_too_large_for_eight_bits(tmp_path):
+    "A float64 beyond what float32 holds would come back as infinite."
+    model = tiny(double=True)
+    model.encoder.weight_hh_l0.data[0, 0] = 1e300
+    assert equal(load_model(save_model(model, tmp_path/'m.safetensors')), model)
+    with pytest.raises(ValueError, match='int8.*encoder.weight_hh_l0'):
+        save_model(model, tmp_path/'small.safetensors', dtype=torch.int8)
+
+
+# What the files hold: weights of sixteenths, in files as they were written before this test was.
+def sixteenths():
+    model = VideoLSTM.composite(frame_shape=(1, 2, 2), hidden_size=3, conditional_future=True)
+    with torch.no_grad():
+        for p in model.parameters(): p.copy_(((torch.arange(p.numel()) * 7) % 23 - 11).view(p.shape) / 16)
+    return model
+
+
+@pytest.mark.parametrize('name', ['1', '1-half', '2'])
+def test_old_files_load(name):
+    "Files of both versions, written before the package moved into this house: weights, configuration and card."
+    back, model = load_model(ROOT/'tests'/'data'/f'model-version-{name}.safetensors'), sixteenths()
+    assert back.config == model.config
+    assert back.card == {'data': 'none', 'clips seen': 0, 'test': {'embedded': {'clips': 2, 'future': {'nats': 1.5}}}}
+    assert 'clips seen' in str(back.card) and isinstance(back.card, Card)
+    for key, w in model.state_dict().items():
+        torch.testing.assert_close(back.state_dict()[key], w, rtol=0, atol=.5/127 if name == '2' else 0)
+    with torch.no_grad(): past, future = torch.rand(2, 4, 1, 2, 2).split(2, 1)
+    torch.testing.assert_close(back.loss(past, future).total, model.loss(past, future).total, rtol=0, atol=.05)
+
+
+@pytest.mark.parametrize('name', ['1', '1-half', '2'])
+def test_files_are_written_as_before(name, tmp_path):
+    "Byte for byte the same tensors and notes."
+    dtype = {'1': None, '1-half': torch.float16, '2': torch.int8}[name]
+    old, notes = read_safetensors(ROOT/'tests'/'data'/f'model-version-{name}.safetensors')
+    file = save_model(sixteenths(), tmp_path/'m.safetensors', card=json.loads(notes['card']), dtype=dtype)
+    new, now = read_safetensors(file)
+    assert now == notes and old.keys() == new.keys()
+    assert all(torch.equal(old[n], new[n]) and old[n].dtype == new[n].dtype for n in old)
 
 
 @pytest.mark.parametrize('save, name', [(save_model, 'm.safetensors'), (save_authors_checkpoint, 'm.h5')])
@@ -241,7 +329,8 @@ def test_no_pickle_is_loaded(tmp_path):
 
 @pytest.mark.parametrize('part', [0, 1, 7, 8, 9, 200, .3, .9, -1])
 def test_files_that_were_cut_short(part, tmp_path):
-    for save, load, name in ((save_model, load_model, 'm.safetensors'), (save_authors_checkpoint, lambda p: load_authors_checkpoint(p, SHAPE), 'm.h5')):
+    def load_theirs(p): return load_authors_checkpoint(p, frame_shape=SHAPE)
+    for save, load, name in ((save_model, load_model, 'm.safetensors'), (save_authors_checkpoint, load_theirs, 'm.h5')):
         path = save(tiny(), tmp_path/name)
         data = path.read_bytes()
         path.write_bytes(data[:int(part*len(data)) if isinstance(part, float) else part])
@@ -268,7 +357,7 @@ def damaged(path, tensors=(), drop=(), **notes):
 
 
 def test_content_that_does_not_fit(tmp_path):
-    path = save_model(tiny(), tmp_path/'m.safetensors', dict(a=1))
+    path = save_model(tiny(), tmp_path/'m.safetensors', card=dict(a=1))
     config = json.loads(read_safetensors(path)[1]['config'])
     changed = lambda **kw: json.dumps(config | kw)
     for words, kw in [
@@ -277,41 +366,92 @@ def test_content_that_does_not_fit(tmp_path):
         (r'encoder.bias_l0 has shape \(3,\), expected \(20,\)', dict(tensors={'encoder.bias_l0': torch.zeros(3)})),
         ('encoder.bias_l0 holds torch.int32', dict(tensors={'encoder.bias_l0': torch.zeros(20, dtype=torch.int32)})),
         ('NaN or infinite values in encoder.bias_l0', dict(tensors={'encoder.bias_l0': torch.full((20,), torch.nan)})),
-        ('no config', dict(config=None)), ('no config', dict(config='{')), ('no config', dict(config='[1]')), ('no card', dict(card='3')),
-        ('newer version.*attention', dict(config=changed(attention=True))), ('newer version', dict(version='3')), ("version 'x'", dict(version='x')),
-        ("format 'pt'", dict(format='pt')), ('configuration is not valid: hidden_size', dict(config=changed(hidden_size=-1))), ('not valid', dict(config=changed(frame_shape=None))),
-        (r'has shape .*; and \d+ more', dict(config=changed(hidden_size=10**6))),      # nothing of that size is ever made
-        *(('no model is as large', dict(config=changed(**{name: value}))) for name, value in [('hidden_size', 10**15), ('hidden_size', 10**30), ('frame_shape', [10**10]*3)]),
+        ('no config', dict(config=None)), ('no config', dict(config='{')), ('no config', dict(config='[1]')),
+        ('no card', dict(card='3')), ('newer version.*attention', dict(config=changed(attention=True))),
+        ('newer version', dict(version='3')), ("version 'x'", dict(version='x')), ("format 'pt'", dict(format='pt')),
+        ('configuration is not valid: hidden_size', dict(config=changed(hidden_size=-1))),
+        ('not valid', dict(config=changed(frame_shape=None))),
+        (r'has shape .*; and \d+ more', dict(config=changed(hidden_size=10**6))), # nothing of that size is ever made
+        ('no model is as large', dict(config=changed(hidden_size=10**15))),
+        ('no model is as large', dict(config=changed(frame_shape=[10**10]*3))),
+        ('not valid: hidden_size is 1000', dict(config=changed(hidden_size=10**30))),
         (r'1000000000 layers, but only \d+ arrays', dict(config=changed(num_layers=10**9))),
         ('future_decoder.lstm.weight_ih_l0 is missing', dict(config=changed(conditional_future=True))),
     ]:
         bad = damaged(path, **kw)
         with pytest.raises(ValueError, match=f'damaged.safetensors.*{words}'): load_model(bad)
-    older = damaged(path, config=json.dumps({k: v for k, v in config.items() if k != 'dropout'}))      # a setting that came later has its default
+    config.pop('dropout') # a setting that came later has its default
+    older = damaged(path, config=json.dumps(config))
     assert equal(load_model(older), tiny())
 
 
 def test_a_training_checkpoint_is_no_model_file(tmp_path):
     clips = MovingDigits(torch.ones(1, 3, 3), n_digits=1, image_size=8, past=2, future=2)
-    train(VideoLSTM.composite(frame_shape=(1, 8, 8), hidden_size=4), clips, steps=2, batch_size=2, checkpoint=tmp_path/'c.safetensors', progress=None)
+    model = VideoLSTM.composite(frame_shape=(1, 8, 8), hidden_size=4)
+    train(model, clips, steps=2, batch_size=2, checkpoint=tmp_path/'c.safetensors', progress=None)
     with pytest.raises(ValueError, match='c.safetensors.*save_model'): load_model(tmp_path/'c.safetensors')
 
 
 def test_unknown_device(tmp_path):
     path = save_model(tiny(), tmp_path/'m.safetensors')
-    for device in ('toaster', 'cuda:99'): pytest.raises(ValueError, load_model, path, device)
+    for device in ('toaster', 'cuda:99'): pytest.raises(ValueError, load_model, path, device=device)
 
 
 def test_cards():
-    card = Card(data='a | b\nc', seen=448000, year=2015, good=True, nats={'mnist': {'future': 381.25}}, unknown=None, sizes=[1, 2.5])
-    text, table = str(card), card._repr_markdown_()
-    for words in ('448,000', '2015', 'yes', 'nats', 'mnist', 'future', '381.25', '1, 2.5'): assert words in text and words in table
+    card = Card(data='a | b\nc', seen=448000, year=2015, good=True, nats={'mnist': {'future': 381.25}}, unknown=None,
+                sizes=[1, 2.5])
+    text, table, html = str(card), card._repr_markdown_(), card._repr_html_()
+    for words in ('448,000', '2015', 'yes', 'nats', 'mnist', 'future', '381.25', '1, 2.5'):
+        assert words in text and words in table and words in html
     assert r'a \| b c' in table and '| nats | future |' in table and '| mnist | 381.25 |' in table
     table = Card(nats={'mnist': {'clips': 9, 'future': {'all': 1.5}, 'past': {'all': 2, 'last': 3}}})._repr_markdown_()
-    assert table.splitlines() == ['| nats | clips | all | last |', '| --- | --- | --- | --- |', '| mnist | 9 |  |  |', '| mnist, future |  | 1.5 |  |', '| mnist, past |  | 2 | 3 |']
+    assert table.splitlines() == ['| nats | clips | all | last |', '| --- | --: | --: | --: |', '| mnist | 9 |  |  |',
+                                  '| mnist, future |  | 1.5 |  |', '| mnist, past |  | 2 | 3 |']
     assert Card(empty={})._repr_markdown_() == '(an empty card)'
     assert json.loads(json.dumps(card)) == card and copy.deepcopy(card) == card
     assert str(Card()) and Card()._repr_markdown_()
+
+
+def test_a_measured_card_is_that_of_evaluate(data_folder):
+    "Its figures are those of the fixed test sets, for each decoder that there is."
+    from lstm_video_repr.clips import fixed_test_set
+    from lstm_video_repr.metrics import evaluate
+    model = VideoLSTM.composite(hidden_size=3)
+    card = measure_card(model, dict(mine=1), digits=['mnist', 'embedded'], n_clips=4, folder=data_folder)
+    assert card['mine'] == 1 and isinstance(card, Card) and json.loads(json.dumps(card)) == card
+    for name in ('mnist', 'embedded'):
+        scores, told = evaluate(model, fixed_test_set(name, 4, folder=data_folder)), card['test'][name]
+        assert told['clips'] == 4
+        for task in ('reconstruction', 'future'):
+            assert told[task].keys() == getattr(scores, task).overall.keys()
+            for k, v in getattr(scores, task).overall.items(): assert told[task][k] == pytest.approx(v, abs=.006)
+    alone = measure_card(VideoLSTM.autoencoder(hidden_size=3), {}, digits=['embedded'], n_clips=2)
+    assert set(alone['test']['embedded']) == {'clips', 'reconstruction'}
+    with pytest.raises(ValueError, match='frames of shape'): measure_card(tiny(), {}, n_clips=2)
+
+
+def test_a_card_without_mnist_says_so(tmp_path, monkeypatch):
+    from lstm_video_repr import digits
+    def offline(*a, **k): raise OSError('no network here\nsecond line')
+    for name in ('mnist_digits', 'download'):
+        if hasattr(digits, name): monkeypatch.setattr(digits, name, offline)
+    monkeypatch.delenv('LVR_DATA', raising=False)
+    model = VideoLSTM.composite(hidden_size=2)
+    card = measure_card(model, {}, digits=['mnist', 'embedded'], n_clips=2, folder=tmp_path)
+    assert card['test']['mnist'].startswith('not measured: ') and card['test']['embedded']['clips'] == 2
+
+
+def test_a_wider_model_says_the_same():
+    past, _ = clips(past=3)
+    both = dict(conditional_reconstruction=True, conditional_future=True)
+    for config in (dict(num_layers=2), both, dict(predict=False)):
+        small = tiny(double=True, **config)
+        a, b = small(past), widen(small, 8, seed=3)(past)
+        for name in ('reconstruction', 'future'):
+            one, two = getattr(a, name), getattr(b, name)
+            if one is not None: torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match='hidden_size is 4'): widen(small, 4)
+    with pytest.raises(ValueError, match='seed'): widen(small, 9, seed=-1)
 
 
 # ---- the bundled model
@@ -322,14 +462,55 @@ def test_the_bundled_model():
     model = load_pretrained()
     assert model.config == preset('bundled').config and model.card and not model.training
     past, future = MovingDigits('embedded', split='test', seed=11).batch(24)
-    with torch.no_grad(): loss, out = model.loss(past, future), model(past, future_steps=3)
+    with torch.no_grad(): loss, out = model.loss(past, future), model(past, future_frames=3)
     assert loss.future < 600 and loss.reconstruction < 500                 # the mean frame alone costs about 700
     assert out.future.shape == (24, 3, 1, 64, 64) and out.future.min() >= 0 and out.future.max() <= 1
 
 
 def test_pretrained_may_be_another_file(tmp_path):
-    path = save_model(tiny(), tmp_path/'m.safetensors', dict(mine=1))
+    path = save_model(tiny(), tmp_path/'m.safetensors', card=dict(mine=1))
     assert equal(load_pretrained(path), tiny()) and load_pretrained(path).card == dict(mine=1)
+
+
+@pytest.fixture(scope='module')
+def bundle():
+    "The tool that makes a model the bundled one."
+    spec = importlib.util.spec_from_file_location('bundle', ROOT/'tools'/'bundle.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_bundling(bundle, tmp_path, capsys):
+    "A trained model in 8 bits, its card measured as it is stored, and its log; nothing else is in the folder."
+    run, assets = tmp_path/'run', tmp_path/'assets'
+    run.mkdir(); assets.mkdir()
+    file = save_model(VideoLSTM.composite(hidden_size=6), run/'model.safetensors',
+                      card={'preset': 'mine', 'machine': 'another', 'test': {'embedded': {'clips': 9}}})
+    (run/'log.jsonl').write_text('{"step": 1}\n')
+    assert bundle.main([str(file), '--assets', str(assets), '--n-clips', '4']) == 0
+    assert 'stored as' in capsys.readouterr().out
+    assert sorted(os.listdir(assets)) == ['pretrained.jsonl', 'pretrained.safetensors']
+    assert (assets/'pretrained.jsonl').read_text() == '{"step": 1}\n'
+    new, notes = load_model(assets/'pretrained.safetensors'), read_safetensors(assets/'pretrained.safetensors')[1]
+    assert notes['version'] == '2' and new.card['preset'] == 'mine' and new.card['machine'] != 'another'
+    assert 'rounding cost' in new.card['stored as'] and new.card['test']['embedded']['clips'] == 4
+    assert measure_card(new, {}, digits=['embedded'], n_clips=4)['test'] == new.card['test'] # of just these weights
+    exact, stored = load_model(file).encoder.weight_hh_l0, new.encoder.weight_hh_l0
+    assert not torch.equal(exact, stored) and torch.allclose(exact, stored, atol=.01)
+
+
+def test_bundling_replaces_nothing_if_something_is_wrong(bundle, tmp_path, capsys):
+    assets = tmp_path/'assets'
+    assets.mkdir()
+    (assets/'pretrained.safetensors').write_text('old')
+    file = save_model(tiny(), tmp_path/'model.safetensors')
+    for words in ('log.jsonl', 'frames of shape'):
+        assert bundle.main([str(file), '--assets', str(assets), '--n-clips', '4']) == 1
+        assert words in capsys.readouterr().err
+        (tmp_path/'log.jsonl').write_text('')
+    assert bundle.main([str(tmp_path/'none.safetensors'), '--assets', str(assets)]) == 1
+    assert os.listdir(assets) == ['pretrained.safetensors'] and (assets/'pretrained.safetensors').read_text() == 'old'
 
 
 def test_a_missing_bundled_model_says_how_to_make_it(tmp_path, monkeypatch):
@@ -345,12 +526,13 @@ def sigmoid(x): return 1/(1 + np.exp(-x))
 class Authors:
     "Encoder and decoders of an HDF5 file, as the released code runs them."
     def __init__(self, path):
-        with h5py.File(path) as f: self.w = {n: f[n][()].astype(np.float64) for n in f if isinstance(f[n], h5py.Dataset)}
+        with h5py.File(path) as f:
+            self.w = {n: f[n][()].astype(np.float64) for n in f if isinstance(f[n], h5py.Dataset)}
 
     def layers(self, part): return [k for k in range(1, 9) if f'lstm_{k}_{part}:w_dense' in self.w]
 
     def step(self, part, states, x):
-        "One step of the stack; a state is (h, c). Gates lie in the order i, f, a, o; i and f see the old cell, o the new one."
+        "One step of the stack; a state is (h, c). Gates in the order i, f, a, o; i and f see the old cell, o the new one."
         new = []
         for k, (h, c) in zip(self.layers(part), states):
             w = {n.split(':')[1]: v for n, v in self.w.items() if n.startswith(f'lstm_{k}_{part}:')}
@@ -372,14 +554,16 @@ class Authors:
         for t in range(past.shape[1]): states = self.step('enc', states, past[:, t])
         return states
 
-    def decode(self, part, states, steps, conditional, truth=None):
-        "Raw outputs. The first step is an ordinary one without input; then a conditional decoder reads the frame before: the true one, or its own through the logistic."
+    def decode(self, part, states, frames, conditional, truth=None):
+        """Raw outputs. The first step is an ordinary one without input; then a conditional decoder reads the frame
+        before: the true one, or its own through the logistic."""
         last, raw = self.layers(part)[-1], []
-        for t in range(steps):
+        w, b = self.w[f'lstm_{last}_{part}:w_output'], self.w[f'lstm_{last}_{part}:b_output']
+        for t in range(frames):
             x = None
             if conditional and t > 0: x = sigmoid(raw[-1]) if truth is None else truth[:, t-1]
             states = self.step(part, states, x)
-            raw.append(states[-1][0] @ self.w[f'lstm_{last}_{part}:w_output'].T + self.w[f'lstm_{last}_{part}:b_output'])
+            raw.append(states[-1][0] @ w.T + b)
         return np.stack(raw, 1)
 
     def loss(self, part, past, future, conditional):
@@ -414,23 +598,27 @@ def clips(seed=3, past=5, future=4, n=3):
 @pytest.mark.parametrize('layers, reconstruction, future', list(product((1, 2), (False, True), (False, True))))
 def test_equal_weights_give_the_authors_losses(layers, reconstruction, future, tmp_path):
     theirs = Authors(path := authors_file(tmp_path/'their.h5', layers=layers))
-    ours = load_authors_checkpoint(path, SHAPE, reconstruction, future)
-    assert (ours.config.num_layers, ours.config.hidden_size, ours.config.conditional_reconstruction, ours.config.conditional_future) == (layers, 5, reconstruction, future)
+    conditional = dict(conditional_reconstruction=reconstruction, conditional_future=future)
+    ours = load_authors_checkpoint(path, frame_shape=SHAPE, **conditional)
+    assert (ours.config.num_layers, ours.config.hidden_size) == (layers, 5)
+    assert (ours.config.conditional_reconstruction, ours.config.conditional_future) == (reconstruction, future)
     past, ahead = clips()
     p, a = past.flatten(2).numpy(), ahead.flatten(2).numpy()
-    with torch.no_grad(): loss, out = ours.loss(past, ahead), ours(past, future_steps=7, reconstruct_steps=6)
+    with torch.no_grad(): loss, out = ours.loss(past, ahead), ours(past, future_frames=7, reconstruction_frames=6)
     assert abs(loss.reconstruction.item() - theirs.loss('dec', p, a, reconstruction)) < 1e-9
     assert abs(loss.future.item() - theirs.loss('fut', p, a, future)) < 1e-9
-    states = theirs.encode(p)                                                # running free: their own outputs come back as probabilities
-    for got, part, steps, conditional in ((out.reconstruction, 'dec', 6, reconstruction), (out.future, 'fut', 7, future)):
-        want = sigmoid(theirs.decode(part, states, steps, conditional))
+    states = theirs.encode(p) # running free: their own outputs come back as probabilities
+    parts = (out.reconstruction, 'dec', 6, reconstruction), (out.future, 'fut', 7, future)
+    for got, part, frames, conditional in parts:
+        want = sigmoid(theirs.decode(part, states, frames, conditional))
         np.testing.assert_allclose(got.flatten(2).numpy(), want, rtol=0, atol=1e-12)
     h, c = ours.encode(past)
     np.testing.assert_allclose(h.detach().numpy(), np.stack([s[0] for s in states]), atol=1e-12)
     np.testing.assert_allclose(c.detach().numpy(), np.stack([s[1] for s in states]), atol=1e-12)
 
 
-@pytest.mark.parametrize('config', [dict(), dict(num_layers=2), dict(predict=False), dict(reconstruct=False, conditional_future=True),
+@pytest.mark.parametrize('config', [dict(), dict(num_layers=2), dict(predict=False),
+                                    dict(reconstruct=False, conditional_future=True),
                                     dict(num_layers=3, conditional_reconstruction=True, conditional_future=True)])
 def test_there_and_back(config, tmp_path):
     past, ahead = clips()
@@ -438,11 +626,13 @@ def test_there_and_back(config, tmp_path):
         ours = tiny(double=double, **config)
         path = save_authors_checkpoint(ours, tmp_path/'m.h5')
         conditional = {k: v for k, v in config.items() if k.startswith('conditional')}
-        back = load_authors_checkpoint(path, SHAPE, **conditional)
+        back = load_authors_checkpoint(path, frame_shape=SHAPE, **conditional)
         assert equal(ours, back) and back.config == ours.config and not back.training
     theirs, loss = Authors(path), ours.loss(past, ahead)                     # and they would see the same
     p, a = past.flatten(2).numpy(), ahead.flatten(2).numpy()
-    for part, got, c in (('dec', loss.reconstruction, ours.config.conditional_reconstruction), ('fut', loss.future, ours.config.conditional_future)):
+    parts = (('dec', loss.reconstruction, ours.config.conditional_reconstruction),
+             ('fut', loss.future, ours.config.conditional_future))
+    for part, got, c in parts:
         assert (got is None) == (not theirs.layers(part))
         if got is not None: assert abs(got.item() - theirs.loss(part, p, a, c)) < 1e-9
 
@@ -451,12 +641,17 @@ def test_what_the_authors_loader_reads(tmp_path):
     "Arrays of two dimensions, each with its optimiser's memory beside it and its number of updates as an attribute."
     path = save_authors_checkpoint(tiny(num_layers=2, conditional_future=True), tmp_path/'m.h5')
     H, D = 5, 12
-    want = {f'lstm_{k}_{part}:{n}': s for k, part in product((1, 2), ('enc', 'dec', 'fut')) for n, s in dict(w_dense=(4*H, H), w_diag=(1, 3*H), b=(1, 4*H)).items()}
-    want |= {f'lstm_2_{part}:w_input': (4*H, H) for part in ('enc', 'dec', 'fut')} | {f'lstm_1_{part}:w_input': (4*H, D) for part in ('enc', 'fut')}
-    want |= {f'lstm_2_{part}:w_output': (D, H) for part in ('dec', 'fut')} | {f'lstm_2_{part}:b_output': (1, D) for part in ('dec', 'fut')}
+    parts, decoders = ('enc', 'dec', 'fut'), ('dec', 'fut')
+    each = dict(w_dense=(4*H, H), w_diag=(1, 3*H), b=(1, 4*H))
+    want = {f'lstm_{k}_{part}:{n}': s for k, part in product((1, 2), parts) for n, s in each.items()}
+    want |= {f'lstm_2_{part}:w_input': (4*H, H) for part in parts}
+    want |= {f'lstm_1_{part}:w_input': (4*H, D) for part in ('enc', 'fut')}
+    want |= {f'lstm_2_{part}:w_output': (D, H) for part in decoders}
+    want |= {f'lstm_2_{part}:b_output': (1, D) for part in decoders}
     with h5py.File(path) as f:
         assert {n: f[n].shape for n in f if not n.endswith('_grad')} == want
-        assert {n for n in f if n.endswith('_grad')} == {n + '_grad' for n in want} and set(f.attrs) == {n + '_t' for n in want}
+        assert {n for n in f if n.endswith('_grad')} == {n + '_grad' for n in want}
+        assert set(f.attrs) == {n + '_t' for n in want}
         for n in want:
             assert f[n].dtype == f[n + '_grad'].dtype == np.float32 and f[n + '_grad'].shape == f[n].shape
             assert not f[n + '_grad'][()].any() and f.attrs[n + '_t'] == 0
@@ -464,43 +659,53 @@ def test_what_the_authors_loader_reads(tmp_path):
 
 def test_order_of_the_gates(tmp_path):
     path = authors_file(tmp_path/'m.h5', H=1)
-    with h5py.File(path, 'r+') as f: f['lstm_1_enc:b'][:] = [[1, 2, 3, 4]]; f['lstm_1_enc:w_diag'][:] = [[5, 6, 7]]
-    encoder = load_authors_checkpoint(path, SHAPE).encoder
-    assert encoder.bias_l0.tolist() == [1, 2, 3, 4] and encoder.weight_peephole_l0.tolist() == [[5], [6], [7]]      # i, f, g, o and i, f, o
+    with h5py.File(path, 'r+') as f:
+        f['lstm_1_enc:b'][:] = [[1, 2, 3, 4]]
+        f['lstm_1_enc:w_diag'][:] = [[5, 6, 7]]
+    encoder = load_authors_checkpoint(path, frame_shape=SHAPE).encoder
+    assert encoder.bias_l0.tolist() == [1, 2, 3, 4] # i, f, g, o
+    assert encoder.weight_peephole_l0.tolist() == [[5], [6], [7]] # i, f, o
 
 
 def test_unused_parts_of_a_file_are_no_error(tmp_path):
-    path = authors_file(tmp_path/'m.h5')                                       # the decoders have input weights that unconditional ones do not use
+    path = authors_file(tmp_path/'m.h5') # its decoders have input weights that unconditional ones do not use
     with h5py.File(path, 'r+') as f:
-        f['logreg:w'] = np.zeros((3, 3)); f['lstm_1_enc:w_output'] = np.zeros((12, 5)); f['notes'] = 'text'; f.create_group('group')
+        f['logreg:w'], f['lstm_1_enc:w_output'], f['notes'] = np.zeros((3, 3)), np.zeros((12, 5)), 'text'
+        f.create_group('group')
         del f['lstm_1_dec:b_grad'], f.attrs['lstm_1_dec:b_t']
-    assert load_authors_checkpoint(path, SHAPE).config.reconstruct
+    assert load_authors_checkpoint(path, frame_shape=SHAPE).config.reconstruct
     for parts, has in ((('dec',), (True, False)), (('fut',), (False, True))):
-        c = load_authors_checkpoint(authors_file(tmp_path/'p.h5', parts=parts, decoder_input=False), SHAPE).config
-        assert (c.reconstruct, c.predict) == has
+        path = authors_file(tmp_path/'p.h5', parts=parts, decoder_input=False)
+        config = load_authors_checkpoint(path, frame_shape=SHAPE).config
+        assert (config.reconstruct, config.predict) == has
 
 
 def test_kinds_of_numbers_in_a_file(tmp_path):
-    for dtype, want in ((np.float64, torch.float64), (np.float32, torch.float32), (np.float16, torch.float32), ('>f4', torch.float32)):
-        model = load_authors_checkpoint(authors_file(tmp_path/'m.h5', dtype=dtype), SHAPE)
+    kinds = {np.float64: torch.float64, np.float32: torch.float32, np.float16: torch.float32, '>f4': torch.float32}
+    for dtype, want in kinds.items():
+        model = load_authors_checkpoint(authors_file(tmp_path/'m.h5', dtype=dtype), frame_shape=SHAPE)
         assert {p.dtype for p in model.parameters()} == {want}
         assert abs(model.encoder.bias_l0[0].item() - h5py.File(tmp_path/'m.h5')['lstm_1_enc:b'][0, 0]) < 1e-6
 
 
 def test_frame_shape_and_output_are_the_callers(tmp_path):
     path = authors_file(tmp_path/'m.h5')
-    model = load_authors_checkpoint(path, (12,), output='gaussian')
+    model = load_authors_checkpoint(path, frame_shape=(12,), output='gaussian')
     assert model.config.frame_shape == (12,) and model.config.output == 'gaussian'
-    assert load_authors_checkpoint(path, [3, 2, 2]).config.frame_shape == (3, 2, 2)
+    assert load_authors_checkpoint(path, frame_shape=[3, 2, 2]).config.frame_shape == (3, 2, 2)
 
 
 def test_arguments_that_do_not_fit_an_authors_file(tmp_path):
     plain = authors_file(tmp_path/'plain.h5', decoder_input=False)
-    for words, kw in [('frame_shape is .*4096 values.*reads 12', dict(frame_shape=(1, 64, 64))), ('frame_shape', dict(frame_shape=(0,))), ('output', dict(output='poisson')),
-                      ('lstm_1_dec:w_input is missing', dict(conditional_reconstruction=True)), ('lstm_1_fut:w_input is missing', dict(conditional_future=True))]:
+    for words, kw in [('frame_shape is .*4096 values.*reads 12', dict(frame_shape=(1, 64, 64))),
+                      ('frame_shape', dict(frame_shape=(0,))), ('output', dict(output='poisson')),
+                      ('lstm_1_dec:w_input is missing', dict(conditional_reconstruction=True)),
+                      ('lstm_1_fut:w_input is missing', dict(conditional_future=True))]:
         with pytest.raises(ValueError, match=words): load_authors_checkpoint(plain, **dict(frame_shape=SHAPE) | kw)
     for part, name in (('dec', 'conditional_future'), ('fut', 'conditional_reconstruction')):
-        with pytest.raises(ValueError, match=f'{name} is True'): load_authors_checkpoint(authors_file(tmp_path/'p.h5', parts=[part]), SHAPE, **{name: True})
+        path = authors_file(tmp_path/'p.h5', parts=[part])
+        with pytest.raises(ValueError, match=f'{name} is True'):
+            load_authors_checkpoint(path, frame_shape=SHAPE, **{name: True})
 
 
 def test_authors_files_with_faults(tmp_path):
@@ -516,29 +721,38 @@ def test_authors_files_with_faults(tmp_path):
         return change
 
     def group(f): del f['lstm_1_dec:b']; f.create_group('lstm_1_dec:b')
+    def extra(f): f.create_dataset('lstm_2_dec:b', data=np.zeros((1, 20)))
+    def nothing(f): pass
+    diagonal = r'lstm_1_enc:w_diag has shape \(1, 9\), expected \(1, 15\)'
     for words, change, kw in [
-        ('lstm_1_enc:b is missing', swap('lstm_1_enc:b', None), {}), ('lstm_1_fut:w_output is missing', swap('lstm_1_fut:w_output', None), {}), ('lstm_1_dec:b is missing', group, {}),
-        ('lstm_1_enc:w_input is missing', swap('lstm_1_enc:w_input', None), {}), (r'lstm_1_enc:w_diag has shape \(1, 9\), expected \(1, 15\)', swap('lstm_1_enc:w_diag', np.zeros((1, 9))), {}),
-        (r'lstm_1_enc:w_dense has shape \(19, 5\)', swap('lstm_1_enc:w_dense', np.zeros((19, 5))), {}), ('lstm_1_fut:w_output has shape', swap('lstm_1_fut:w_output', np.zeros((11, 5))), {}),
-        ('holds int64', swap('lstm_1_enc:b', np.zeros((1, 20), int)), {}), ('NaN or infinite', swap('lstm_1_enc:b', np.full((1, 20), np.nan)), {}),
-        ("without decoders", lambda f: None, dict(parts=())), ("layers in 'dec'", swap('lstm_1_enc:b', None), dict(layers=1)),
+        ('lstm_1_enc:b is missing', swap('lstm_1_enc:b', None), {}), ('lstm_1_dec:b is missing', group, {}),
+        ('lstm_1_fut:w_output is missing', swap('lstm_1_fut:w_output', None), {}),
+        ('lstm_1_enc:w_input is missing', swap('lstm_1_enc:w_input', None), {}),
+        (diagonal, swap('lstm_1_enc:w_diag', np.zeros((1, 9))), {}),
+        (r'lstm_1_enc:w_dense has shape \(19, 5\)', swap('lstm_1_enc:w_dense', np.zeros((19, 5))), {}),
+        ('lstm_1_fut:w_output has shape', swap('lstm_1_fut:w_output', np.zeros((11, 5))), {}),
+        ('holds int64', swap('lstm_1_enc:b', np.zeros((1, 20), int)), {}),
+        ('NaN or infinite', swap('lstm_1_enc:b', np.full((1, 20), np.nan)), {}),
+        ("without decoders", nothing, dict(parts=())), ("2 layers in 'dec'", extra, {}),
     ]:
-        if words.startswith('layers in'): change = lambda f: f.create_dataset('lstm_2_dec:b', data=np.zeros((1, 20)))
-        with pytest.raises(ValueError, match=f'f.h5.*{words}'): load_authors_checkpoint(fault(change, **kw), SHAPE)
+        path = fault(change, **kw)
+        with pytest.raises(ValueError, match=f'f.h5.*{words}'): load_authors_checkpoint(path, frame_shape=SHAPE)
     with h5py.File(tmp_path/'foreign.h5', 'w') as f: f['images'] = np.zeros((3, 3))
-    with pytest.raises(OSError, match="foreign.h5: no lstm_1_enc:w_dense in it; expected a checkpoint of the authors' programs$"): load_authors_checkpoint(tmp_path/'foreign.h5')
+    said = "foreign.h5: no lstm_1_enc:w_dense in it; expected a checkpoint of the authors' programs$"
+    with pytest.raises(OSError, match=said): load_authors_checkpoint(tmp_path/'foreign.h5')
     with h5py.File(tmp_path/'foreign.h5', 'w') as f: f['lstm_1_enc:w_dense'] = np.zeros(3)
     with pytest.raises(OSError, match='foreign.h5'): load_authors_checkpoint(tmp_path/'foreign.h5')
 
 
 def test_without_peepholes_zero_ones_are_written(tmp_path):
     ours = tiny(peephole=False, double=True)
-    back = load_authors_checkpoint(save_authors_checkpoint(ours, tmp_path/'m.h5'), SHAPE)
+    back = load_authors_checkpoint(save_authors_checkpoint(ours, tmp_path/'m.h5'), frame_shape=SHAPE)
     past, ahead = clips()
     assert back.config.peephole and not back.encoder.weight_peephole_l0.any()
     torch.testing.assert_close(ours.loss(past, ahead).total, back.loss(past, ahead).total, rtol=0, atol=1e-12)
 
 
 def test_bad_arguments_of_save_authors_checkpoint(tmp_path):
-    with pytest.raises(ValueError, match='model is a Linear'): save_authors_checkpoint(torch.nn.Linear(1, 1), tmp_path/'m.h5')
+    with pytest.raises(ValueError, match='model is a Linear'):
+        save_authors_checkpoint(torch.nn.Linear(1, 1), tmp_path/'m.h5')
     with pytest.raises(ValueError, match=r"m.pt'.*\.h5 or \.hdf5"): save_authors_checkpoint(tiny(), tmp_path/'m.pt')
