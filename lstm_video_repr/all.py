@@ -6,16 +6,38 @@
 __all__ = []
 
 # %% ../nbs/index.ipynb #a3ed9704
-from .fast_lstm import *
-from .lstm import *
-from .clips import *
-from .models import *
-from .metrics import *
-from .training import *
-from .zoo import *
-from .pictures import *
-from .widgets import *
-from .actions import *
+from importlib import import_module as _import_module
+
+from .core.files import Missing as _Missing
+from .lstm import PeepholeLSTM, backend_names, set_backend
+from .digits import embedded_digits, load_digits, mnist_digits, read_idx
+from .clips import Clips, FixedClips, FiniteClips, MovingDigits, MovingMNISTFile
+from .clips import as_clips, clips_checksum, fixed_test_set
+from .models import VideoLSTM, VideoLSTMConfig, VideoLoss, VideoOutput, frame_loss
+from .metrics import LastFrame, MeanFrame, Scores, compare, evaluate
+from .metrics import mae, mse, nats_floor, nats_per_frame, psnr, ssim
+from .training import RECIPES, Callback, Checkpoint, History, LivePlot, Recipe, Run, StopAfter, Validation
+from .training import paper_start, train
+from .scale import processes
+from .zoo import PRESETS, Card, Preset, load_model, load_pretrained, measure_card, preset, save_model, widen
+from .zoo import load_authors_checkpoint, save_authors_checkpoint
+from .actions import LSTMClassifier, LabelledDigits, accuracy, few_labels, predict_clips, train_classifier
 
 # %% ../nbs/index.ipynb #ad1442e2
+_DRAWN = {  # rooms that want the extra `notebook`
+    'pictures': 'PAST_COLOR FUTURE_COLOR INK_COLOR Row animate prediction_rows save_animation save_strip show_grid '
+                'show_prediction show_strip strip timeline_rows',
+    'activity': 'Activity GATES feature_images show_activity show_features show_unit strongest unit_activity',
+    'widgets': 'FeatureBrowser FrameStepper save_page widget_html'}
+
+def _names(room, names):
+    "What a room offers; where its libraries are missing, stand-ins that say which."
+    try: module = _import_module(f'lstm_video_repr.{room}')
+    except ImportError as error:
+        if (error.name or '').startswith('lstm_video_repr'): raise
+        return {name: _Missing(name, error) for name in names.split()}
+    return {name: getattr(module, name) for name in names.split()}
+
+# %% ../nbs/index.ipynb #18a27eea
+for _room in _DRAWN: globals().update(_names(_room, _DRAWN[_room]))
 __all__ = [name for name in dir() if not name.startswith('_')]
