@@ -18,18 +18,19 @@ class LoopLSTM(PeepholeLSTM):
         self,
         x: Tensor | None = None, # (B, T, D) inputs; None: run on the state alone
         state: tuple[Tensor, Tensor] | None = None, # (h, c), each (L, B, H); None: zeros
-        steps: int | None = None, # number of steps if there is no `x`
+        *,
+        frames: int | None = None, # number of frames if there is no `x`
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]: # top layer's outputs (B, T, H), last (h, c), each (L, B, H)
         "As `PeepholeLSTM.forward`, without its checks."
         if state is None: state = (self.weight_hh_l0.new_zeros(self.num_layers, len(x), self.hidden_size),)*2
         hs, cs, outputs = list(state[0]), list(state[1]), []
-        for t in range(x.shape[1] if x is not None else steps):
+        for t in range(x.shape[1] if x is not None else frames):
             y = None if x is None else x[:, t]
             for l in range(self.num_layers):
-                w_ih, w_hh, bias, w_peephole = self._weights(l)
+                w_ih, w_hh, bias, w_peephole = self.weights(l)
                 z = F.linear(hs[l], w_hh) + bias
                 if y is not None: z = z + F.linear(y, w_ih)
-                y, cs[l] = lstm_gates(z, cs[l], w_peephole)
+                y, cs[l], *_ = lstm_gates(z, cs[l], w_peephole)
                 hs[l] = y
             outputs.append(y)
         return torch.stack(outputs, 1), (torch.stack(hs), torch.stack(cs))
@@ -89,7 +90,7 @@ class _RowsLayer(torch.autograd.Function):
         i, f, _, o = dz.chunk(4, 2)
         dw = torch.stack([(i * c[:T]).sum((0, 1)), (f * c[:T]).sum((0, 1)), (o * c[1:]).sum((0, 1))])
         db, dz = dz.sum((0, 1)), dz.view(T*B, 4*H).to(w_hh.dtype).t()
-        if dz.dtype.itemsize < 4: dz = dz.contiguous()                             # 16-bit products do not like a transposed left factor
+        if dz.dtype.itemsize < 4: dz = dz.contiguous() # 16-bit products do not like a transposed left factor
         return None, dh, dc, (dz @ frames).to(db.dtype), (dz @ h[:T].flatten(0, 1)).to(db.dtype), db, dw, None
 
 
@@ -97,28 +98,30 @@ def rows_layer(
     x: Tensor, # (B, T, D) frames, float32; their gradient is not made
     lstm: PeepholeLSTM, # of one layer, whose weights are used
 ) -> Tensor: # (B, T, H) outputs, from a zero state
-    "One product for the input of all steps and a backward pass by hand, but with clips as rows: a step on the way to the fused layer."
+    "One product for all inputs and a backward pass by hand, but clips are rows: a step on the way to the fused layer."
     kind, start = x.device.type, x.new_zeros(len(x), lstm.hidden_size)
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     with torch.autocast(kind, enabled=False):
-        return _RowsLayer.apply(x, start, start, lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_l0, lstm.weight_peephole_l0, dtype)
+        return _RowsLayer.apply(x, start, start, *lstm.weights(0), dtype)
 
 
 # ---- the whole model
 
 class NNVideoLSTM(nn.Module):
-    "The composite model made of `torch.nn.LSTM`: no peepholes; an unconditional decoder is fed one zero per step."
+    "The composite model made of `torch.nn.LSTM`: no peepholes; an unconditional decoder is fed one zero per frame."
     def __init__(
         self,
         frame_values: int, # D, values in a frame
         hidden_size: int, # H, units in a layer
         num_layers: int = 1, # L
+        *,
         conditional: bool = False, # do both decoders see the true frame before?
     ):
         super().__init__()
         self.conditional = conditional
         self.encoder = nn.LSTM(frame_values, hidden_size, num_layers, batch_first=True)
-        self.decoders = nn.ModuleList([nn.LSTM(frame_values if conditional else 1, hidden_size, num_layers, batch_first=True) for _ in range(2)])
+        seen = frame_values if conditional else 1
+        self.decoders = nn.ModuleList([nn.LSTM(seen, hidden_size, num_layers, batch_first=True) for _ in range(2)])
         self.readouts = nn.ModuleList([nn.Linear(hidden_size, frame_values) for _ in range(2)])
 
     def loss(
@@ -132,7 +135,8 @@ class NNVideoLSTM(nn.Module):
         for decoder, readout, target in zip(self.decoders, self.readouts, (past.flip(1), future)):
             B, T, D = target.shape
             seen = F.pad(target[:, :-1], (0, 0, 1, 0)) if self.conditional else target.new_zeros(B, T, 1)
-            total = total + F.binary_cross_entropy_with_logits(readout(decoder(seen, state)[0]), target, reduction='sum') / (B*T)
+            logits = readout(decoder(seen, state)[0])
+            total = total + F.binary_cross_entropy_with_logits(logits, target, reduction='sum') / (B*T)
         return total
 
 
@@ -142,9 +146,10 @@ def python_clips(
     digits: np.ndarray, # (n, h, w) uint8 pictures
     n_clips: int, # how many
     frames: int, # T, frames in a clip
+    *,
     image_size: int, # S, side of a frame
     n_digits: int, # digits in a clip
-    step: float, # speed, as a share of the way across per frame
+    speed: float, # share of the way across per frame
     rng: np.random.Generator, # where the clips come from
 ) -> Tensor: # (n_clips, T, 1, S, S) float32 in [0, 1]
     "Bouncing digits as the usual scripts make them: a loop over clips, digits and frames."
@@ -154,7 +159,7 @@ def python_clips(
         for _ in range(n_digits):
             digit = digits[rng.integers(len(digits))] / np.float32(255)
             y, x, angle = rng.random(), rng.random(), rng.random() * 2 * math.pi
-            dy, dx = math.sin(angle) * step, math.cos(angle) * step
+            dy, dx = math.sin(angle) * speed, math.cos(angle) * speed
             for frame in clip[:, 0]:
                 y, x = y + dy, x + dx
                 if not 0 < y < 1: dy, y = -dy, min(max(y, 0.), 1.)

@@ -1,4 +1,4 @@
-"""Results: what `benchmarks/` and `experiments/` share. Where and with what something was measured, and the file it is kept in.
+"""Results: what `benchmarks/` and `experiments/` share. Where, when and with what something was measured, and its file.
 
     sys.path[:0] = [str(ROOT), str(ROOT/'tools')]
     from results import load, save_rows, select, stamp
@@ -18,7 +18,7 @@ import torch
 
 import lstm_video_repr
 from lstm_video_repr.core.files import write_json, write_text
-from lstm_video_repr.fast_lstm import fast_bf16
+from lstm_video_repr.fast_lstm import fast_bf16, has_unit
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,20 +46,19 @@ def ask_git(
 
 
 @lru_cache
-def commit() -> str | None: # its first 12 digits, then '-dirty' if a tracked .py file is not as it was there; None outside of a clone
-    "The commit that this process works with."
+def commit() -> str | None: # its first 12 digits, then '-dirty' if a .py file is not as it is there
+    "The commit that this process works with; None outside of a clone."
     top, _, head = (ask_git('rev-parse', '--show-toplevel', '--short=12', 'HEAD') or '').partition('\n')
     if not head or Path(top).resolve() != ROOT: return None
     return head + '-dirty'*bool(ask_git('status', '--porcelain', '--untracked-files=no', '--', '*.py'))
 
 
 @lru_cache
-def cpu_info() -> tuple[str, frozenset]: # its name, and the names of its instruction sets where the system tells
+def cpu_name() -> str: # as the system has it
     "The processor."
     file = Path('/proc/cpuinfo')
-    text = file.read_text() if file.is_file() else ''
-    name, flags = (re.search(rf'^{key}\s*:\s*(.+)$', text, re.M) for key in ('model name', 'flags'))
-    return name[1].strip() if name else platform.processor() or platform.machine(), frozenset(flags[1].split() if flags else ())
+    name = re.search(r'^model name\s*:\s*(.+)$', file.read_text(), re.M) if file.is_file() else None
+    return name[1].strip() if name else platform.processor() or platform.machine()
 
 
 def capability(
@@ -71,7 +70,7 @@ def capability(
         name = torch.cuda.get_device_name(device)
         number = re.search(r'\b[A-Z]*\d+[A-Z]*\b', name, re.I)
         return re.sub(r'\W+', '-', (number[0] if number else name).lower())
-    if fast_bf16(device): return 'amx' if 'amx_tile' in cpu_info()[1] else 'avx512-bf16'
+    if fast_bf16(device): return 'amx' if has_unit('amx_tile') else 'avx512-bf16'
     return torch.backends.cpu.get_cpu_capability().lower().replace(' ', '-')
 
 
@@ -80,7 +79,7 @@ def machine(
 ) -> dict: # no names of hosts or people; `cores_used` is `threads` by the name that benchmarks have for it
     "The machine, as far as it matters."
     device, threads = torch.device(device), torch.get_num_threads()
-    found = dict(device=device.type, capability=capability(device), cpu=cpu_info()[0], cores_used=threads, threads=threads)
+    found = dict(device=device.type, capability=capability(device), cpu=cpu_name(), cores_used=threads, threads=threads)
     if hasattr(os, 'sysconf') and 'SC_PHYS_PAGES' in os.sysconf_names:
         found['memory_gib'] = round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30)
     if device.type == 'cuda':
@@ -130,6 +129,7 @@ def reason_of(
 
 def select(
     rows: list[dict], # of a file
+    /,
     **like, # entries that have to agree, of the row or of its `case`: model='composite', seed=0, units=512, ...
 ) -> list[dict]: # those that fit
     "Some of the rows."
@@ -187,4 +187,5 @@ def check_same(
     "Can the file be gone on with? `ValueError` that names what differs."
     other = [k for k in {**old, **now} if k not in skip and old.get(k) != now.get(k)]
     said = ', '.join(f'{k} {old.get(k)!r} (now {now.get(k)!r})' for k in other)
-    if other: raise ValueError(f'{Path(path).name} has results for {said}; expected the same, another --out' + f', or {hint}'*bool(hint))
+    more = f', or {hint}' if hint else ''
+    if other: raise ValueError(f'{Path(path).name} has results for {said}; expected the same, another --out{more}')
