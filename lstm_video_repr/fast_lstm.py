@@ -194,10 +194,9 @@ _TWICE = ("the fused LSTM layer has no second derivative; where one is needed (c
           "use backend='reference'")
 
 # %% ../nbs/01_fast_lstm.ipynb #a4011a3f
-def _sum_products(ctx, dz, dw, cell):
+def _sum_products(dz, dw, read, hs, needs, dtype, cell):
     "Gradients of all weights, each one product or sum over all frames and clips; None for those that nobody wants."
-    read, w_ih, hs, dtype = ctx.saved_tensors[0], ctx.saved_tensors[1], ctx.saved_tensors[4], ctx.like[3]
-    _, _, _, ih_needs, hh_needs, bias_needs, peephole_needs = ctx.needs_input_grad[:7]
+    ih_needs, hh_needs, bias_needs, peephole_needs = needs
     return ((dz @ read).to(dtype) if ih_needs else None,
             (dz @ hs[:-1].transpose(1, 2).flatten(0, 1)).to(dtype) if hh_needs else None,
             dz.sum(1, dtype=cell).to(dtype) if bias_needs else None,
@@ -206,17 +205,18 @@ def _sum_products(ctx, dz, dw, cell):
 # %% ../nbs/01_fast_lstm.ipynb #1c2d9264
 def _differentiate(ctx, dout, dh, dc):
     "The backward pass: gradients of the arguments of `_FusedLayer.forward`."
-    _, w_ih, w_hh, w_peephole, hs, *saved = ctx.saved_tensors
-    T, (_, H, B), (x_dtype, h_dtype, c_dtype, _) = ctx.frames, hs.shape, ctx.like
+    read, w_ih, w_hh, w_peephole, hs, *saved = ctx.saved_tensors
+    T, (_, H, B), (x_dtype, h_dtype, c_dtype, w_dtype) = ctx.frames, hs.shape, ctx.like
     cells, opened, dtype, cell = saved[:T + 1], saved[T + 1:], hs.dtype, saved[0].dtype
     dout = None if dout is None else dout.permute(1, 2, 0).to(cell).contiguous()
     dh = hs.new_zeros(H, B) if dh is None else dh.t().to(dtype).contiguous()
     dc = cells[0].new_zeros(H, B) if dc is None else dc.t().to(cell).contiguous()
     gates = compiled_backward if ctx.compiled else gates_backward
-    w_peephole = _columns(w_peephole, cell)
-    dz, dh, dc, dw = _walk_back(w_hh, w_peephole, cells, opened, dout, dh, dc, gates, ctx.needs_input_grad[6])
-    dx = (dz.t() @ w_ih.to(dtype)).view(T, B, -1).transpose(0, 1).to(x_dtype) if ctx.needs_input_grad[0] else None
-    return dx, dh.t().to(h_dtype), dc.t().to(c_dtype), *_sum_products(ctx, dz, dw, cell), None, None, None
+    x_needs, _, _, *needs = ctx.needs_input_grad[:7]
+    dz, dh, dc, dw = _walk_back(w_hh, _columns(w_peephole, cell), cells, opened, dout, dh, dc, gates, needs[-1])
+    dx = (dz.t() @ w_ih.to(dtype)).view(T, B, -1).transpose(0, 1).to(x_dtype) if x_needs else None
+    dw = _sum_products(dz, dw, read, hs, needs, w_dtype, cell)
+    return dx, dh.t().to(h_dtype), dc.t().to(c_dtype), *dw, None, None, None
 
 # %% ../nbs/01_fast_lstm.ipynb #cc04ee12
 class _FusedLayer(torch.autograd.Function):

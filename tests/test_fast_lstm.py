@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lstm_video_repr import fast_lstm
 from lstm_video_repr.fast_lstm import (Compiled, choose_backend, fused_layer, gates_backward, gates_forward,
@@ -426,3 +426,14 @@ def test_rollouts_in_blocks(conditional):
     for frames in (1, 31, 32, 33, 100):
         with torch.no_grad(): quick = dec.run_free(state, frames)
         torch.testing.assert_close(quick, dec.run_free(state, frames))
+
+
+def test_checkpointing():
+    "What was kept is asked for once only, so that a layer can be computed again on the way back instead of kept."
+    lstm, x, state = drawn(4, 6, 2)
+    plain = passes(lstm, x, state, 5, 'fused', wanted=('out',))
+    lstm.zero_grad()
+    out, _ = checkpoint(lstm, x, state, use_reentrant=False)
+    gen = torch.Generator().manual_seed(9)
+    (out * torch.randn(out.shape, generator=gen, dtype=torch.float64)).sum().backward()
+    for name, w in lstm.named_parameters(): assert relative(w.grad, plain['d' + name]) < 1e-10, name
