@@ -45,7 +45,7 @@ def mnist_folder():
 def find_browser():
     "The path of an installed Chromium or Chrome; None if there is none."
     names = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome'
-    on_a_mac = '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome', '/Applications/Chromium.app/Contents/MacOS/Chromium'
+    on_a_mac = [f'/Applications/{name}.app/Contents/MacOS/{name}' for name in ('Google Chrome', 'Chromium')]
     return next(filter(None, map(shutil.which, (os.environ.get('LVR_BROWSER', ''), *names, *on_a_mac))), None)
 
 

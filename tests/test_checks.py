@@ -12,8 +12,8 @@ import torch
 from lstm_video_repr.core import checks as C
 
 # Everything that somebody may hand in by mistake.
-ODD = [None, True, False, 0, 1, -1, 3, 2.5, 1e308, math.nan, math.inf, 10**400, 1j, '', '3', 'adam', b'x', (), [], [1, 2], {},
-       {1}, range(3), slice(None), object(), int, len, np.int8(3), np.float32(.5), np.bool_(True), np.array(2),
+ODD = [None, True, False, 0, 1, -1, 3, 2.5, 1e308, math.nan, math.inf, 10**400, 1j, '', '3', 'adam', b'x', (), [], [1, 2],
+       {}, {1}, range(3), slice(None), object(), int, len, np.int8(3), np.float32(.5), np.bool_(True), np.array(2),
        np.array([1, 2]), np.array(['a']), torch.tensor(2), torch.tensor(True), torch.zeros(0), torch.zeros(2, 3),
        torch.full((2, 2, 2), math.nan), torch.zeros(2, 2, 2), torch.zeros(2, 2, 2, dtype=torch.uint8), 'line\nbreak',
        fractions.Fraction(1, 3), decimal.Decimal('1'), 'x' * 10000, list(range(10000)), [torch.zeros(20, 20)]]

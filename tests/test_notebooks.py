@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-run_notebook = pytest.importorskip('nbdev.test', reason='needs nbdev').test_nb    # not as test_nb: pytest would collect it
+# under another name: pytest would collect what is called test_nb
+run_notebook = pytest.importorskip('nbdev.test', reason='needs nbdev').test_nb
 
 
 def notebooks():

@@ -1,4 +1,4 @@
-"Run notebooks from top to bottom and store their outputs: all of them, or those that are named. A second run makes no noise in git."
+"Run notebooks from top to bottom and store their outputs: all, or those that are named. Twice makes no noise in git."
 import argparse
 import hashlib
 import json
@@ -18,8 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def notebooks() -> list[Path]:
     "All notebooks, in reading order: the library, the tutorials, the front page."
-    found = [p for p in sorted((ROOT/'nbs').rglob('*.ipynb')) if not any(part[0] in '_.' for part in p.relative_to(ROOT).parts)]
-    return sorted(found, key=lambda p: (p.name == 'index.ipynb', len(p.parts)))
+    def hidden(path): return any(part[0] in '_.' for part in path.relative_to(ROOT).parts)
+    def order(path): return path.name == 'index.ipynb', 'tutorials' in path.parts, 'core' not in path.parts, path
+    return sorted((p for p in (ROOT/'nbs').rglob('*.ipynb') if not hidden(p)), key=order)
 
 
 def steady_ids(nb: dict,   # a notebook
@@ -29,7 +30,7 @@ def steady_ids(nb: dict,   # a notebook
     text = {i: json.dumps(state[i], sort_keys=True) for i in state}
     def named(s): return [i for i in re.findall('[0-9a-f]{32}', s) if i in state]
     order = list(dict.fromkeys(named(json.dumps(nb['cells']))))
-    for i in order: order += [j for j in dict.fromkeys(named(text[i])) if j not in order]      # grows while it is walked
+    for i in order: order += [j for j in dict.fromkeys(named(text[i])) if j not in order]   # grows while it is walked
     order += sorted((i for i in state if i not in order), key=lambda i: re.sub('[0-9a-f]{32}', '', text[i]))
     new = {i: hashlib.md5(f'{name} {k}'.encode()).hexdigest() for k, i in enumerate(order)}
     return json.loads(re.sub('[0-9a-f]{32}', lambda m: new.get(m[0], m[0]), json.dumps(nb)))
@@ -45,12 +46,14 @@ def run(path: Path,    # the notebook; rewritten only if every cell went through
        ) -> None:
     "Run one notebook in a fresh kernel, in its own folder, as JupyterLab would."
     nb = nbformat.read(path, as_version=4)
-    for cell in nb.cells:
-        if cell.cell_type == 'code' and re.search(r'^#\|\s*eval:\s*false', cell.source, re.M): cell.metadata['tags'] = ['skip-execution']
-    NotebookClient(nb, timeout=timeout, kernel_name='python3', coalesce_streams=True, extra_arguments=['--log-level=40'],
-                   resources={'metadata': {'path': str(path.parent)}}).execute()
+    code = [c for c in nb.cells if c.cell_type == 'code']
+    for cell in code:
+        if re.search(r'^#\|\s*eval:\s*false', cell.source, re.M): cell.metadata['tags'] = ['skip-execution']
+    NotebookClient(nb, timeout=timeout, kernel_name='python3', coalesce_streams=True,
+                   extra_arguments=['--log-level=40'], resources={'metadata': {'path': str(path.parent)}}).execute()
     nb.metadata['kernelspec'] = {'display_name': 'python3', 'language': 'python', 'name': 'python3'}
-    for output in (o for c in nb.cells if c.cell_type == 'code' for o in c.outputs if o.output_type == 'stream'): output.text = without_clock(output.text)
+    for output in (o for c in code for o in c.outputs if o.output_type == 'stream'):
+        output.text = without_clock(output.text)
     clean_nb(nb)
     text = nbformat.writes(nbformat.from_dict(steady_ids(nb, path.stem))).rstrip('\n') + '\n'
     partial = path.with_name(f'.{path.name}.part')

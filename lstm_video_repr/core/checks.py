@@ -24,7 +24,7 @@ _SHOWN = (type(None), bool, int, float, complex, str, bytes, tuple, list, dict, 
 def describe(
     value, # anything
 ) -> str: # one line, at most about 80 characters
-    "A value as an error message shows it: numbers and short text in full, arrays by dtype and shape, others by type."
+    "A value as an error message shows it: numbers and short text, arrays by dtype and shape, others by type."
     if isinstance(value, (Tensor, np.ndarray)):
         kind = 'a tensor' if isinstance(value, Tensor) else 'an array'
         return f'{kind} of {str(value.dtype).removeprefix("torch.")}, shape {tuple(value.shape)}'
@@ -54,7 +54,8 @@ def check_whole(
     except TypeError: number = None
     if number is not None and least <= number <= most: return number
     open_end = most == 2**63 - 1 and (number is None or number < least)
-    raise argument_error(name, value, 'a whole number ' + (f'of at least {least}' if open_end else f'from {least} to {most}'))
+    wanted = f'of at least {least}' if open_end else f'from {least} to {most}'
+    raise argument_error(name, value, f'a whole number {wanted}')
 
 # %% ../../nbs/core/01_checks.ipynb #c8143282
 def check_number(
@@ -77,8 +78,8 @@ def check_choice(
 ): # the same value
     "One of a few, or a `ValueError` that lists them."
     choices = list(choices)
-    # only what can be a choice is compared: == of an array is an array
-    if isinstance(value, (str, int, type(None))) and any(c == value and type(c) is type(value) for c in choices): return value
+    simple = isinstance(value, (str, int, type(None)))          # == of an array would be an array
+    if simple and any(c == value and type(c) is type(value) for c in choices): return value
     raise argument_error(name, value, f'one of {", ".join(map(repr, choices))}')
 
 # %% ../../nbs/core/01_checks.ipynb #43df3308
@@ -130,7 +131,8 @@ def check_like(
     like: Tensor, # weights of the model that is to read it
 ) -> None: # a `ValueError` if it does not fit
     "Is a tensor on the device of the weights, and, unless autocast is on, of their dtype?"
-    if x.device != like.device: raise ValueError(f'{name} is on device {x.device}; expected {like.device}, that of the weights')
+    if x.device != like.device:
+        raise ValueError(f'{name} is on device {x.device}; expected {like.device}, that of the weights')
     if x.dtype == like.dtype or x.is_floating_point() and torch.is_autocast_enabled(x.device.type): return
     hint = '' if x.is_floating_point() else '; for pixels divide by 255'
     raise ValueError(f'{name} has dtype {str(x.dtype)[6:]}; expected {str(like.dtype)[6:]}, that of the weights{hint}')
@@ -143,8 +145,10 @@ def check_range(
 ) -> None: # a `ValueError` if they do not fit
     "Are all values finite, and in [0, 1] if they are pixels? Waits for a GPU to finish."
     low, high = (v.item() for v in x.detach().aminmax())
-    if not (low > -math.inf and high < math.inf): raise ValueError(f'{name} holds NaN or infinite values; expected finite ones')
-    if unit and (low < 0 or high > 1): raise ValueError(f'{name} has values from {low:g} to {high:g}; expected [0, 1]')
+    if not (low > -math.inf and high < math.inf):
+        raise ValueError(f'{name} holds NaN or infinite values; expected finite ones')
+    if unit and (low < 0 or high > 1):
+        raise ValueError(f'{name} has values from {low:g} to {high:g}; expected [0, 1]')
 
 # %% ../../nbs/core/01_checks.ipynb #419f5eaf
 def check_frames(

@@ -31,14 +31,15 @@ def check_target(
     name: str = 'path', # of the argument
     endings: tuple = (), # what the name may end in, such as ('.png', '.pdf'); (): anything
 ) -> Path: # the same as a path
-    "Where a file is to be written, checked before any work is done: `ValueError` for the name, `OSError` for the place."
+    "Where a file is to be written, checked before any work: `ValueError` for the name, `OSError` for the place."
     if not isinstance(path, (str, Path)): raise argument_error(name, path, 'the name of a file')
     path = Path(path)
     if endings and path.suffix.lower() not in endings:
         raise ValueError(f'{name} is {str(path)!r}; expected a name that ends in {" or ".join(endings)}')
     if path.is_dir(): raise IsADirectoryError(f'{name} is {str(path)!r}, a folder; expected the name of a file')
     if path.parent.is_dir(): return path
-    raise FileNotFoundError(f'{name} is {str(path)!r}; expected a file in an existing folder, and {str(path.parent)!r} is none')
+    here = repr(str(path.parent))
+    raise FileNotFoundError(f'{name} is {str(path)!r}; expected a file in an existing folder, and {here} is none')
 
 # %% ../../nbs/core/02_files.ipynb #d01d36c4
 def make_folder(
@@ -50,12 +51,20 @@ def make_folder(
     except OSError as e: raise OSError(f'cannot make the folder {str(path)!r}: {e.strerror or e}') from e
     return path
 
-# %% ../../nbs/core/02_files.ipynb #c652cb0a
+# %% ../../nbs/core/02_files.ipynb #577853f9
+def _settle(temp):
+    "All of a temporary file on the disk, with the rights that a new file would have."
+    with open(temp, 'rb+') as f: os.fsync(f.fileno())
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(temp, 0o666 & ~mask)
+
+# %% ../../nbs/core/02_files.ipynb #a7ba404e
 @contextmanager
 def replace_file(
     path: str | Path, # the file to write or replace
 ): # gives the path of a temporary file beside it, to be written
-    "When the block ends well the temporary file becomes `path`; if not, what was there is unchanged. `OSError` names the path."
+    "When the block ends well the temporary file becomes `path`; if not, nothing is changed. `OSError` names the path."
     path, temp = check_target(path), None
     try:
         handle, temp = tempfile.mkstemp(prefix=f'.{path.name}.', suffix=path.suffix, dir=path.parent)
@@ -68,14 +77,6 @@ def replace_file(
     finally:
         if temp:
             with suppress(FileNotFoundError): os.unlink(temp)
-
-# %% ../../nbs/core/02_files.ipynb #577853f9
-def _settle(temp):
-    "All of a temporary file on the disk, with the rights that a new file would have."
-    with open(temp, 'rb+') as f: os.fsync(f.fileno())
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(temp, 0o666 & ~mask)
 
 # %% ../../nbs/core/02_files.ipynb #c825a1a2
 def write_text(
@@ -91,9 +92,10 @@ def write_json(
     path: str | Path, # the file to write or replace
     value, # what JSON can hold
 ) -> Path: # the file
-    "Write all or nothing, as a person can read it; `ValueError` for what JSON cannot hold. `OSError` names the path."
+    "Write all or nothing, as a person can read it; `ValueError` for what JSON cannot hold, `OSError` for the path."
     try: text = json.dumps(value, indent=1, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as e: raise ValueError(f'{str(path)!r} cannot hold this as JSON: {e}') from e
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ValueError(f'{str(path)!r} cannot hold this as JSON: {e}') from e
     return write_text(path, text + '\n')
 
 # %% ../../nbs/core/02_files.ipynb #2b48ff09
@@ -113,9 +115,11 @@ def read_safetensors(
 ) -> tuple[dict[str, Tensor], dict[str, str]]: # tensors by name, and the header's text
     "Read a file that `write_safetensors` wrote. A missing, cut or foreign file gives an `OSError` that names it."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f'path is {str(path)!r}; expected a safetensors file, and there is none')
+    if not path.is_file():
+        raise FileNotFoundError(f'path is {str(path)!r}; expected a safetensors file, and there is none')
     try:
-        with safe_open(path, framework='pt') as f: return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
+        with safe_open(path, framework='pt') as f:
+            return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
     except (SafetensorError, ValueError, RuntimeError) as e:
         raise OSError(f'{str(path)!r} is no whole safetensors file ({e})') from e
 
@@ -154,6 +158,23 @@ def cache_folder() -> Path: # made by whoever writes into it
     import pooch
     return Path(pooch.os_cache('lstm-video-repr'))
 
+# %% ../../nbs/core/02_files.ipynb #01a32363
+def _fetch(url, file, progress):
+    "Get one file; what went wrong, or None."
+    import pooch
+    try: pooch.retrieve(url, known_hash=None, fname=file.name, path=file.parent, progressbar=progress)
+    except (OSError, ValueError) as e: return f'{type(e).__name__}: {e}'
+
+def _differs(file, digest):
+    "How a file's content, of a .gz file unpacked, differs from what it should be; None: not at all."
+    kind, _, wanted = digest.partition(':')
+    done = hashlib.new(kind)
+    try:
+        with (gzip.open if file.suffix == '.gz' else open)(file, 'rb') as f:
+            while block := f.read(2**20): done.update(block)
+    except (OSError, EOFError, zlib.error) as e: return f'{type(e).__name__}: {e}'
+    return None if done.hexdigest() == wanted else f'{kind} of the content is {done.hexdigest()}, expected {wanted}'
+
 # %% ../../nbs/core/02_files.ipynb #63d798d5
 def download(
     urls: list[str], # where it may be had; the next one is tried if one fails
@@ -173,20 +194,3 @@ def download(
         file.unlink(missing_ok=True)
         problems.append(f'{url}: {problem}')
     raise OSError('could not be downloaded:\n  ' + '\n  '.join(problems))
-
-# %% ../../nbs/core/02_files.ipynb #01a32363
-def _fetch(url, file, progress):
-    "Get one file; what went wrong, or None."
-    import pooch
-    try: pooch.retrieve(url, known_hash=None, fname=file.name, path=file.parent, progressbar=progress)
-    except (OSError, ValueError) as e: return f'{type(e).__name__}: {e}'
-
-def _differs(file, digest):
-    "How a file's content, of a .gz file unpacked, differs from what it should be; None: not at all."
-    kind, _, wanted = digest.partition(':')
-    done = hashlib.new(kind)
-    try:
-        with (gzip.open if file.suffix == '.gz' else open)(file, 'rb') as f:
-            while block := f.read(2**20): done.update(block)
-    except (OSError, EOFError, zlib.error) as e: return f'{type(e).__name__}: {e}'
-    return None if done.hexdigest() == wanted else f'{kind} of the content is {done.hexdigest()}, expected {wanted}'

@@ -10,6 +10,14 @@ import builtins
 from functools import partial
 from inspect import signature
 
+# %% ../../nbs/core/00_patch.ipynb #c8705a23
+def _owner(function):
+    "The class that the first argument is annotated with."
+    first = next(iter(signature(function).parameters.values()), None)
+    owner = getattr(first, 'annotation', None)
+    if isinstance(owner, type) and owner is not first.empty: return owner
+    raise TypeError(f'{function.__name__} names no class; expected its first argument to be annotated with one')
+
 # %% ../../nbs/core/00_patch.ipynb #be8bb34d
 def patch(
     function=None, # its first argument is annotated with the class it goes into
@@ -23,10 +31,3 @@ def patch(
     function.__qualname__ = f'{owner.__name__}.{name}'
     setattr(owner, name, property(function) if as_prop else classmethod(function) if cls_method else function)
     return function.__globals__.get(name, getattr(builtins, name, None))
-
-# %% ../../nbs/core/00_patch.ipynb #e9fd15f6
-def _owner(function):
-    "The class that the first argument is annotated with."
-    first = next(iter(signature(function).parameters.values()), None)
-    if first is not None and isinstance(first.annotation, type) and first.annotation is not first.empty: return first.annotation
-    raise TypeError(f'{function.__name__} names no class; expected its first argument annotated with one, such as self: Clock')

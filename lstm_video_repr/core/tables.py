@@ -24,8 +24,9 @@ class Table:
     def __post_init__(self):
         self.head, self.rows = [str(c) for c in self.head], [[str(c) for c in r] for r in self.rows]
         self.align = self.align or 'l' + 'r' * (len(self.head) - 1)
-        for name, cells in [('align', self.align), *((f'rows[{k}]', r) for k, r in enumerate(self.rows))]:
-            if len(cells) != len(self.head): raise ValueError(f'{name} is {cells!r}; expected one for each of {self.head}')
+        for name, cells in {'align': self.align, **{f'rows[{k}]': r for k, r in enumerate(self.rows)}}.items():
+            if len(cells) == len(self.head): continue
+            raise ValueError(f'{name} is {cells!r}; expected one for each of {self.head}')
 
     def __str__(self): return self.text()
     def __repr__(self): return self.text()
@@ -37,15 +38,19 @@ class Table:
 def text(self: Table) -> str: # lines
     "For a terminal: columns aligned, a line under the head."
     widths = [max(len(r[k]) for r in [self.head, *self.rows]) for k in range(len(self.head))]
-    def line(row): return '  '.join(c.rjust(w) if a == 'r' else c.ljust(w) for c, w, a in zip(row, widths, self.align)).rstrip()
+    def line(row):
+        cells = (c.rjust(w) if a == 'r' else c.ljust(w) for c, w, a in zip(row, widths, self.align))
+        return '  '.join(cells).rstrip()
     rule = '-' * (sum(widths) + 2 * len(widths) - 2)
     return '\n'.join([self.title] * bool(self.title) + [line(self.head), rule, *map(line, self.rows)])
 
 # %% ../../nbs/core/03_tables.ipynb #4df28403
 def _row(tag, cells, align):
-    sides = ['right' if a == 'r' else 'left' for a in align]
-    style = 'text-align:{};padding:.15em .6em;font-variant-numeric:tabular-nums'
-    return '<tr>' + ''.join(f'<{tag} style="{style.format(s)}">{escape(c)}</{tag}>' for c, s in zip(cells, sides)) + '</tr>'
+    def cell(text, a):
+        side = 'right' if a == 'r' else 'left'
+        style = f'text-align:{side};padding:.15em .6em;font-variant-numeric:tabular-nums'
+        return f'<{tag} style="{style}">{escape(text)}</{tag}>'
+    return f'<tr>{"".join(map(cell, cells, align))}</tr>'
 
 # %% ../../nbs/core/03_tables.ipynb #c0d9d0d1
 @patch
