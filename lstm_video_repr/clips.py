@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 # %% ../nbs/03_clips.ipynb #0b86e473
-from .core.checks import argument_error, check_number, check_pixels, check_whole, describe
+from .core.checks import argument_error, check_number, check_pixels, check_tensor, check_whole, describe
 from .core.patch import patch
 from .digits import as_digits
 
@@ -71,6 +71,7 @@ def batch(
 # %% ../nbs/03_clips.ipynb #1fe5676d
 def _has_end(clips): return hasattr(type(clips), '__len__')
 
+# %% ../nbs/03_clips.ipynb #d66655b7
 @patch
 def _within(self: Clips, first, n):
     "How many of the clips first to first + n - 1 belong to the first pass."
@@ -78,6 +79,7 @@ def _within(self: Clips, first, n):
 
 def _too_few(n_clips, have): return ValueError(f'n_clips is {n_clips}; expected at most {have}, the clips in a pass')
 
+# %% ../nbs/03_clips.ipynb #823b6502
 def _walk(clips, batch_size, n_clips):
     first = 0
     while n_clips is None or first < n_clips:
@@ -129,6 +131,7 @@ def __repr__(self: Clips):
     frames = f'frame_shape={self.frame_shape}, past={self.past}, future={self.future}'
     return f'{type(self).__name__}({end}{frames}{"" if seed is None else f", seed={seed}"}, index={self.index})'
 
+# %% ../nbs/03_clips.ipynb #bf2280c7
 def _checksum(*arrays):
     "Content, dtypes and shapes of tensors or arrays in 16 letters, read in blocks."
     done = hashlib.sha256()
@@ -160,7 +163,7 @@ def uniform(
     stream: int, # what the numbers are for: numbers of different streams are unrelated
 ) -> Tensor: # float64, the shape of `index`: multiples of 2**-32 in [0, 1)
     "Uniform random numbers that depend on nothing but `seed`, `index` and `stream`."
-    key = mix(mix(mix(seed) ^ (seed >> 32) ^ 0x9e3779b9) + stream) # the constant keeps small seeds, streams and indexes apart
+    key = mix(mix(mix(seed) ^ (seed >> 32) ^ 0x9e3779b9) + stream)    # the constant keeps small seeds and streams apart
     return mix(mix(mix(index) ^ key) ^ (index >> 32)).double() / 2**32
 
 # %% ../nbs/03_clips.ipynb #595ad410
@@ -228,6 +231,7 @@ def _send(x, device):
     "A CPU tensor's copy on `device`, without waiting for a GPU to finish what it is doing."
     return x.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' and not x.is_cuda else x.to(device)
 
+# %% ../nbs/03_clips.ipynb #c77baf9c
 def _check_size(image_size, digits):
     "The side of a frame in which the digits have room."
     h, w = digits.shape[-2:]
@@ -235,35 +239,33 @@ def _check_size(image_size, digits):
         raise argument_error('image_size', image_size, f'at least {max(h, w)}, the size of the digits')
     return int(image_size)
 
-# %% ../nbs/03_clips.ipynb #c77baf9c
+# %% ../nbs/03_clips.ipynb #2990145e
 def _check_corners(corners, digits, image_size):
     "Whole pixels from which no digit sticks out, or a `ValueError`."
-    (B, N, h, w), whole = digits.shape, (torch.int64, torch.int32, torch.int16, torch.uint8)
-    if not isinstance(corners, Tensor) or corners.dim() != 4 or corners.shape[:2] != (B, N) or corners.shape[3] != 2 or not corners.shape[2]:
-        raise argument_error('corners', corners, f'a tensor ({B}, {N}, T, 2): row and column of each digit in each frame')
-    if corners.dtype not in whole: raise argument_error('corners', corners, 'whole pixels (an integer tensor)')
+    B, N, h, w = digits.shape
+    check_tensor(corners, 'corners', (B, N, 'T', 2))
+    if corners.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
+        raise argument_error('corners', corners, 'whole pixels: row and column of each digit in each frame')
     limit = torch.tensor([image_size - h, image_size - w], device=corners.device)
     if not ((corners < 0) | (corners > limit)).any(): return
     low, high = corners.amin((0, 1, 2)).tolist(), corners.amax((0, 1, 2)).tolist()
     raise ValueError(f'corners reach from {low} to {high}; expected [0, 0] to {limit.tolist()}, '
                      f'so that digits of {h}x{w} stay inside {image_size}x{image_size}')
 
-# %% ../nbs/03_clips.ipynb #2990145e
+# %% ../nbs/03_clips.ipynb #5c5fcf23
 def render(
     digits: Tensor, # (B, N, h, w) pixels of the N digits of each clip, uint8 or float in [0, 1]
     corners: Tensor, # (B, N, T, 2) whole pixels: row and column of each digit's top left corner in each frame
     image_size: int = 64, # side S of the frames in pixels
 ) -> Tensor: # (B, T, 1, S, S), dtype and device of `digits`
     "Paint digits at the given corners on black; where they overlap, the brighter pixel wins (section 3.2)."
-    if not isinstance(digits, Tensor) or digits.dim() != 4 or 0 in digits.shape:
-        raise argument_error('digits', digits, 'a tensor (B, N, h, w): N digits for each of B clips')
-    S = _check_size(image_size, check_pixels(digits, 'digits'))
+    S = _check_size(image_size, check_pixels(check_tensor(digits, 'digits', tuple('BNhw')), 'digits'))
     _check_corners(corners, digits, S)
     (B, N, h, w), T = digits.shape, corners.shape[2]
     canvas = digits.new_zeros(B, T, S, S)
-    windows = canvas.unfold(2, h, 1).unfold(3, w, 1)                      # a view: (B, T, corner row, corner column, h, w)
+    windows = canvas.unfold(2, h, 1).unfold(3, w, 1)                  # a view: (B, T, corner row, corner column, h, w)
     b, t = torch.arange(B, device=digits.device)[:, None], torch.arange(T, device=digits.device)
-    rows, cols = _send(corners, digits.device).long().unbind(-1)          # (B, N, T) each
+    rows, cols = _send(corners, digits.device).long().unbind(-1)      # (B, N, T) each
     for n in range(N):
         at, ink = (b, t, rows[:, n], cols[:, n]), digits[:, n, None].expand(B, T, h, w)
         windows[at] = torch.maximum(windows[at], ink) if n else ink
@@ -271,9 +273,9 @@ def render(
 
 # %% ../nbs/03_clips.ipynb #10a80aa4
 class MovingDigits(Clips):
-    "An endless supply of clips of bouncing digits (section 3.2). Clip k of a seed is the same on any device and in any batch."
+    "Clips of bouncing digits without end (section 3.2). Clip k of a seed is the same on any device and in any batch."
     def __init__(self,
-        digits: str | Tensor | np.ndarray = 'auto', # a name as in `load_digits`, or grey pictures (n, h, w), see `as_digits`
+        digits: str | Tensor | np.ndarray = 'auto', # a name as in `load_digits`, or grey pictures (n, h, w)
         *,
         n_digits: int = 2, # digits N in each clip
         image_size: int = 64, # side S of a frame, in pixels
@@ -298,8 +300,8 @@ def plan(
     self: MovingDigits,
     first: int, # number of the first clip
     n: int, # number of clips
-) -> tuple[Tensor, Tensor]: # which digits, int64 (n, N), and their corners, int64 (n, N, T, 2) in pixels; both on the CPU
-    "What happens in clips first, first + 1, ..., first + n - 1."
+) -> tuple[Tensor, Tensor]: # which digits, int64 (n, N), and their corners in pixels, int64 (n, N, T, 2)
+    "What happens in clips first, first + 1, ..., first + n - 1. On the CPU, wherever the clips are painted."
     first, n, N = check_whole(first, 'first', 0), check_whole(n, 'n'), self.n_digits
     turns = torch.arange(first * N, (first + n) * N).view(n, N)           # each digit's turn, counted through all clips
     path = random_paths(self.seed, turns, self.past + self.future, speed=self.speed)
@@ -311,13 +313,14 @@ def _floats(frames):
     "Pixels in [0, 1]."
     return frames.float().div_(255) if frames.dtype == torch.uint8 else frames
 
+# %% ../nbs/03_clips.ipynb #9f501678
 @patch
 def _paint(self: MovingDigits, first, n):
     "Whole clips in the dtype of the digits."
     which, corners = self.plan(first, n)
     return render(self.digits[_send(which, self.device)], corners, self.image_size)
 
-# %% ../nbs/03_clips.ipynb #9f501678
+# %% ../nbs/03_clips.ipynb #dd54d229
 @patch
 def read(
     self: MovingDigits,
@@ -326,7 +329,7 @@ def read(
 ) -> tuple[Tensor, Tensor]: # (n, past, 1, S, S) and (n, future, 1, S, S), float32 in [0, 1]
     "Clips first to first + n - 1, cut into what a model is shown and what comes after."
     x = self._paint(first, n)
-    return _floats(x[:, :self.past]), _floats(x[:, self.past:])       # two smaller pieces of memory are had sooner than one large one
+    return _floats(x[:, :self.past]), _floats(x[:, self.past:])       # two pieces of memory are had sooner than one
 
 # %% ../nbs/03_clips.ipynb #fc513ac4
 @patch
@@ -344,12 +347,12 @@ def describe(self: MovingDigits) -> str:
     "What the clips are, in a line: the same text only for the same clips."
     if self._content is None: self._content = _checksum(self.digits)
     n, h, w = self.digits.shape
-    return (f'moving digits: {self.n_digits} of {n} pictures of {h}x{w} ({self._content}) in {self.image_size}x{self.image_size}, '
-            f'past {self.past}, future {self.future}, speed {self.speed}, seed {self.seed}')
+    return (f'moving digits: {self.n_digits} of {n} pictures of {h}x{w} ({self._content}), '
+            f'side {self.image_size}, past {self.past}, future {self.future}, speed {self.speed}, seed {self.seed}')
 
 # %% ../nbs/03_clips.ipynb #5ed34fbc
 class FiniteClips(Clips):
-    "Clips with an end: a subclass writes `__len__` and `take`, and may say a `seed`. Number k is a clip of epoch k // len."
+    "Clips with an end. A subclass writes `__len__` and `take`. Number k is a clip of epoch k // len."
     seed: int | None = None # shuffled anew for each epoch by this seed; None: in order
 
 # %% ../nbs/03_clips.ipynb #e1f388a0
@@ -468,7 +471,7 @@ class MovingMNISTFile(FiniteClips):
     ):
         self.path, self.device = Path(path), torch.device(device)
         self.past, self.future = check_whole(past, 'past'), check_whole(future, 'future', 0)
-        if past + future > 20: raise argument_error('past + future', past + future, 'at most 20, the frames of a clip in the file')
+        check_whole(past + future, 'past + future', 1, 20)                # a clip in the file has 20 frames
         self._data, self._content = _open_file(self.path), None
 
     def __len__(self): return self._data.shape[1]
@@ -494,6 +497,7 @@ def _kind(x):
     if x.is_floating_point(): return 'float'
     return None if x.dtype == torch.bool or x.is_complex() else 'whole'
 
+# %% ../nbs/03_clips.ipynb #3cf45d12
 def _check_clips(x, name, scale, least=1):
     "Clips (N, T, *frame) of numbers that can become frames; T may be `least`."
     if not _is_array(x) or x.ndim < 3 or 0 in (len(x), *x.shape[2:]) or x.shape[1] < least:
@@ -502,7 +506,7 @@ def _check_clips(x, name, scale, least=1):
         raise argument_error(name, x, 'floating point, or whole numbers and scale=255 for pixels')
     return x.detach() if isinstance(x, Tensor) else x
 
-# %% ../nbs/03_clips.ipynb #3cf45d12
+# %% ../nbs/03_clips.ipynb #fb3bd5a7
 def _split(x, past, future):
     "Whole clips cut in time; views, no copies."
     T = x.shape[1]
@@ -511,27 +515,29 @@ def _split(x, past, future):
     future = T - past if future is None else check_whole(future, 'future', 0, T - past)
     return x[:, :past], x[:, past:past + future]
 
+# %% ../nbs/03_clips.ipynb #ab368061
 def _trim(x, y, past, future):
     "The last frames of the past and the first ones of the future."
     P, F = x.shape[1], y.shape[1]
     past = P if past is None else check_whole(past, 'past', 1, P)
     return x[:, P - past:], y[:, :F if future is None else check_whole(future, 'future', 0, F)]
 
-# %% ../nbs/03_clips.ipynb #fb3bd5a7
+# %% ../nbs/03_clips.ipynb #cbd8c5bf
 def _cut(item, *, past=None, future=None, scale=None):
-    "Past and future, arrays (B, frames, *frame), of clips in either form, alone or with something that does not matter."
+    "Past and future, arrays (B, frames, *frame), of clips in either form."
     if isinstance(item, (tuple, list)) and len(item) == 1: item = item[0]
     if _is_array(item): return _split(_check_clips(item, 'clips', scale), past, future)
     if not isinstance(item, (tuple, list)) or len(item) != 2:
         size = f' of {len(item)}' if isinstance(item, (tuple, list)) else ''
-        raise ValueError(f'clips holds a {type(item).__name__}{size}; expected clips (N, T, *frame) or pairs (past, future)')
+        wanted = 'clips (N, T, *frame) or pairs (past, future)'
+        raise ValueError(f'clips holds a {type(item).__name__}{size}; expected {wanted}')
     x, y = _check_clips(item[0], 'past', scale), item[1]
     if _is_array(y) and y.ndim == x.ndim and y.shape[2:] == x.shape[2:] and y.shape[1]:
         if len(y) != len(x): raise ValueError(f'future has {len(y)} clips; expected {len(x)}, as many as past')
         return _trim(x, _check_clips(y, 'future', scale), past, future)
     return _split(x, x.shape[1] if past is None and future is None else past, future)
 
-# %% ../nbs/03_clips.ipynb #ab368061
+# %% ../nbs/03_clips.ipynb #7da8640b
 def _to_frames(x, scale):
     "A tensor of floats. NumPy's numbers come in single precision, tensors as they are; `scale` divides."
     whole = _kind(x) == 'whole'
@@ -541,6 +547,7 @@ def _to_frames(x, scale):
     elif whole: x = x.float()
     return x if scale is None else x.div_(scale) if whole else x / scale
 
+# %% ../nbs/03_clips.ipynb #0c3972b7
 def _check_seed(seed): return None if seed is None else check_whole(seed, 'seed', 0)
 
 def _check_scale(scale):
@@ -553,7 +560,7 @@ def _check_identity(identity):
 # %% ../nbs/03_clips.ipynb #5d0c87d9
 def _gather(x, numbers, scale):
     "Copies of some clips, as floats."
-    return _to_frames(x[numbers.to(x.device)] if isinstance(x, Tensor) else x[numbers.numpy()], scale)
+    return _to_frames(x[_send(numbers, x.device)] if isinstance(x, Tensor) else x[numbers.numpy()], scale)
 
 # %% ../nbs/03_clips.ipynb #981d66ff
 class ArrayClips(FiniteClips):
@@ -581,21 +588,25 @@ def describe(self: ArrayClips):
     "The content of the arrays, their form, and the seed."
     if self._content is None: self._content = _checksum(self._past, self._future)
     kind = 'array' if isinstance(self._past, np.ndarray) else 'tensor'
-    return (f'{len(self)} clips of frames {self.frame_shape} from a {kind} ({self._content}), past {self.past}, future {self.future}'
-            f'{"" if self.scale is None else f", scale {self.scale:g}"}, seed {self.seed}')
+    scale = '' if self.scale is None else f', scale {self.scale:g}'
+    return (f'{len(self)} clips of frames {self.frame_shape} in a {kind} ({self._content}), '
+            f'past {self.past}, future {self.future}{scale}, seed {self.seed}')
 
 # %% ../nbs/03_clips.ipynb #52db7d5a
 def _open(item, wishes):
     "Past and future as tensors of floats."
     return tuple(_to_frames(x, wishes['scale']) for x in _cut(item, **wishes))
 
+# %% ../nbs/03_clips.ipynb #ae111b24
 def _check_same(pair, shapes):
     "The same frames as at first?"
     found = [tuple(x.shape[1:]) for x in pair]
     if found != shapes:
-        raise ValueError(f'clips changes from past {shapes[0]} and future {shapes[1]} to {found[0]} and {found[1]}; expected one shape')
+        before, after = (f'past {past} and future {future}' for past, future in (shapes, found))
+        raise ValueError(f'clips changes from {before} to {after}; expected one shape')
     return pair
 
+# %% ../nbs/03_clips.ipynb #27640c3f
 def _shapes(clips): return [(clips.past, *clips.frame_shape), (clips.future, *clips.frame_shape)]
 
 def _identify(clips, wishes):
@@ -603,9 +614,9 @@ def _identify(clips, wishes):
     scale = '' if wishes['scale'] is None else f', scale {wishes["scale"]:g}'
     return f'{clips.identity}: frames {clips.frame_shape}, past {clips.past}, future {clips.future}{scale}'
 
-# %% ../nbs/03_clips.ipynb #ae111b24
+# %% ../nbs/03_clips.ipynb #e9532830
 class DatasetClips(FiniteClips):
-    "Clips from a data set whose items are clips (T, *frame), pairs (past, future), or clips with labels; see `as_clips`."
+    "Clips from a data set whose items are clips (T, *frame), pairs (past, future), or clips with labels."
     def __init__(self, dataset, *, past=None, future=None, seed=0, scale=None, identity=None):
         self.dataset, self.seed, self.identity = dataset, _check_seed(seed), _check_identity(identity)
         self._wishes = dict(past=past, future=future, scale=_check_scale(scale))
@@ -639,10 +650,9 @@ class _Reel:
         self.once = isinstance(pairs, Iterator) # can it be gone through only once?
         self.rewind()
 
-@patch
-def rewind(self: _Reel):
-    self.start = self.end = self.drawn = 0 # numbers of the first clip here and of the next to come, pieces drawn in this pass
-    self.pieces, self.source, self.length = deque(), None, None # length: clips in the first pass, once it has ended
+    def rewind(self):
+        self.start = self.end = self.drawn = 0 # number of the first clip here, of the next to come; pieces in this pass
+        self.pieces, self.source, self.length = deque(), None, None # length: clips in the first pass, once it has ended
 
 # %% ../nbs/03_clips.ipynb #b20dc706
 @patch
@@ -657,21 +667,26 @@ def draw(self: _Reel):
         return True
     self.source, self.length = None, self.end if self.length is None else self.length
     if self.drawn: return False
-    raise ValueError(f'clips gives {self.end} clips and then no more; expected ' + ('an iterable that can be gone through again' if self.end
-                     else 'batches of clips (B, T, *frame) or of pairs (past, future)'))
+    again = 'an iterable that can be gone through again'
+    wanted = again if self.end else 'batches of clips (B, T, *frame) or of pairs (past, future)'
+    raise ValueError(f'clips gives {self.end} clips and then no more; expected {wanted}')
 
-# %% ../nbs/03_clips.ipynb #21a2c222
+# %% ../nbs/03_clips.ipynb #edb9d8f0
 @patch
 def fill(self: _Reel, first, n, one_pass=False):
-    "Let go of what lies before clip `first` and draw n clips from there on, or what the first pass has of them."
+    "Let go of what lies before clip `first`, and draw n clips from there on, or what the first pass has of them."
     if first < self.start:
-        if self.once: raise ValueError(f'clips is asked for number {first} again; expected {self.start} or more: it can be gone through only once')
+        if self.once:
+            raise ValueError(f'clips is asked for number {first} again; expected at least {self.start}, '
+                             'or something that can be gone through again')
         self.rewind()
     while True:
-        while self.pieces and self.start + len(self.pieces[0][0]) <= first: self.start += len(self.pieces.popleft()[0])
+        while self.pieces and self.start + len(self.pieces[0][0]) <= first:
+            self.start += len(self.pieces.popleft()[0])
         if self.end >= first + n or one_pass and self.length is not None: return
         self.draw()
 
+# %% ../nbs/03_clips.ipynb #36268353
 @patch
 def give(self: _Reel, first, n):
     "Clips first to first + n - 1, all of which are here."
@@ -682,13 +697,14 @@ def give(self: _Reel, first, n):
         at += len(pair[0])
     return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts)))
 
-# %% ../nbs/03_clips.ipynb #edb9d8f0
+# %% ../nbs/03_clips.ipynb #e1c8934a
 class StreamClips(Clips):
-    "Clips from an iterable of batches: clips (B, T, *frame), pairs (past, future), or clips with labels; see `as_clips`."
+    "Clips from an iterable of batches: clips (B, T, *frame), pairs (past, future), or clips with labels."
     def __init__(self, pairs, *, past=None, future=None, scale=None, identity=None):
-        self.identity, self._wishes = _check_identity(identity), dict(past=past, future=future, scale=_check_scale(scale))
+        self.identity = _check_identity(identity)
+        self._wishes = dict(past=past, future=future, scale=_check_scale(scale))
         self._reel = _Reel(pairs, self._wishes)
-        self._reel.fill(0, 1)                                             # the first batch says how large everything is; it stays here
+        self._reel.fill(0, 1)                                             # the first batch says the shapes, and stays
         past, future = self._reel.shapes
         self.frame_shape, self.past, self.future = past[1:], past[0], future[0]
 
@@ -720,11 +736,15 @@ def _join(items, wishes):
     shapes = [tuple(x.shape[1:]) for x in parts[0]]
     return map(torch.cat, zip(*(_check_same(pair, shapes) for pair in parts)))
 
+# %% ../nbs/03_clips.ipynb #18e41fd6
+def _is_pairs(x):
+    return isinstance(x, (tuple, list)) and len(x) > 0 and all(isinstance(item, (tuple, list)) for item in x)
+
 def _is_map(x):
     "Has it a length, and items by number?"
-    return not isinstance(x, (Mapping, str, bytes, IterableDataset)) and all(hasattr(type(x), f) for f in ('__len__', '__getitem__'))
+    return all(hasattr(type(x), f) for f in ('__len__', '__getitem__'))
 
-# %% ../nbs/03_clips.ipynb #18e41fd6
+# %% ../nbs/03_clips.ipynb #2b57b21e
 def as_clips(
     x, # `Clips`, a tensor or array, a pair, a list of pairs, a `Dataset`, a `DataLoader`, any iterable of batches
     *,
@@ -737,9 +757,10 @@ def as_clips(
     "Whatever holds clips as a source of numbered clips. `ValueError` that says what was expected."
     if isinstance(x, Clips): return x
     wishes = dict(past=past, future=future, scale=_check_scale(scale))
-    if isinstance(x, (tuple, list)) and x and all(isinstance(item, (tuple, list)) for item in x):
-        return ArrayClips(*_join(x, wishes), seed=seed)
+    if _is_pairs(x): return ArrayClips(*_join(x, wishes), seed=seed)
     if _is_array(x) or isinstance(x, (tuple, list)): return ArrayClips(*_cut(x, **wishes), seed=seed, scale=scale)
+    if isinstance(x, (str, bytes, Mapping, IterableDataset)) or not isinstance(x, Iterable) and not _is_map(x):
+        wanted = 'Clips, an array (N, T, *frame), a pair (past, future), a Dataset, or an iterable of batches'
+        raise argument_error('clips', x, wanted)
     if _is_map(x): return DatasetClips(x, **wishes, seed=seed, identity=identity)
-    if isinstance(x, Iterable) and not isinstance(x, (Mapping, str, bytes)): return StreamClips(x, **wishes, identity=identity)
-    raise argument_error('clips', x, 'Clips, an array (N, T, *frame), a pair (past, future), a Dataset or an iterable of batches')
+    return StreamClips(x, **wishes, identity=identity)
