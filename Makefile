@@ -37,7 +37,7 @@ bench: $(VENV)/.runtime  ## Measure speed and memory beside others' code, into b
 gpu: $(VENV)/.runtime  ## Check and measure everything on a GPU, into benchmarks/results (an hour; goes on where it stopped)
 	@$(PY) benchmarks/gpu.py $(ARGS)
 
-experiments: $(VENV)/.runtime  ## Run the paper's experiments, into experiments/results (hours on a CPU; goes on where it stopped)
+experiments: $(VENV)/.dev  ## Run the paper's experiments, into experiments/results (hours on a CPU; goes on where it stopped)
 	@$(PY) experiments/run.py $(ARGS)
 
 lab: $(VENV)/.dev  ## Open the tutorials in JupyterLab
@@ -87,7 +87,7 @@ $(PY):
 
 # torch by its exact version first: pip would otherwise take the newest build there is, several GB of it.
 $(VENV)/.runtime: $(SETUP) | $(PY)
-	@echo '[2/3] Installing $(TORCH) and what the package needs (once; one to five minutes, most of it the download of torch)'
+	@echo '[2/3] Installing $(TORCH) and what the package needs, pictures and widgets included (once; one to five minutes, most of it the download of torch)'
 	@if [ -t 1 ]; then $(PIP) $(TORCH); else $(PIP) --quiet $(TORCH); fi
 	@$(PIP) --quiet --use-pep517 --no-build-isolation -e '.[notebook,authors]'
 	@touch $@

@@ -153,7 +153,7 @@ def refused(use):
 print(json.dumps({
     'where': lstm_video_repr.__file__, 'steps': len(losses), 'shape': list(out.future.shape),
     'error': mse(out.future, future).mean().item(), 'ink': mse(0 * future, future).mean().item(),
-    'show': refused(lambda: show_prediction(past, future, out)), 'stepper': refused(lambda: FrameStepper(past)),
+    'drawn': {name: refused(use) for name, use in list(globals().items()) if type(use).__name__ == 'Missing'},
     'authors': refused(lambda: load_authors_checkpoint('x.h5')), 'imported': sorted(HEAVY & sys.modules.keys())}))
 '''
 
@@ -178,8 +178,9 @@ def test_bare_environment_trains(session): assert session['steps'] == 2
 
 def test_missing_libraries_are_named(session):
     "Whoever uses what needs more reads which extra brings it."
-    for name in ('show', 'stepper'): assert "pip install 'lstm-video-repr[notebook]'" in session[name], session[name]
-    assert session['show'].startswith('show_prediction: ')
+    for name, error in session['drawn'].items():
+        assert error.startswith(f'{name}: ') and "pip install 'lstm-video-repr[notebook]'" in error, error
+    assert {'show_prediction', 'show_activity', 'FrameStepper'} <= session['drawn'].keys()
     assert "pip install 'lstm-video-repr[authors]'" in session['authors'], session['authors']
 
 
