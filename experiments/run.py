@@ -10,15 +10,16 @@ An experiment consists of parts, and each part becomes a row of `experiments/res
 Stop whenever you like: the same command goes on where it stopped, in the middle of a training, too (checkpoints lie in
 `runs/experiments`; delete that folder when the results are complete). `load` and `rows` read what was written.
 
-Real MNIST is used where the environment variable LVR_DATA names a folder that has it, the embedded digits elsewhere; the results say which.
+Real MNIST is used where the environment variable LVR_DATA names a folder that has it, the embedded digits elsewhere;
+the results say which.
 """
 # How to add an experiment: put one file into this folder, say `mine.py`, with
 #
 #     "One line that says what is asked."
-#     NAME = 'mine'                                       # that of the file: on the command line, and of the results
-#     SETTINGS = dict(units=128, seeds=(0, 1, 2))         # become options (--units 64 --seeds 0,1), typed as their defaults are
-#     QUICK = dict(units=8, seeds=(0,))                   # what --quick changes; a second or two has to be enough
-#     def run(context):                                   # see `Context`: .settings, .device, .part, .train, .train_clips, .test_clips
+#     NAME = 'mine'                                   # that of the file: on the command line, and of the results
+#     SETTINGS = dict(units=128, seeds=(0, 1, 2))     # become options: --units 64 --seeds 0,1, typed as these are
+#     QUICK = dict(units=8, seeds=(0,))               # what --quick changes; a second or two has to be enough
+#     def run(context):                               # see `Context`: .settings, .device, .part, .train, .test_clips
 #         for seed in context.settings.seeds:
 #             def measure(seed=seed):
 #                 model = VideoLSTM.composite(hidden_size=context.settings.units, seed=seed)
@@ -32,9 +33,6 @@ import ast
 import datetime
 import importlib
 import json
-import math
-import os
-import platform
 import re
 import shutil
 import sys
@@ -49,16 +47,20 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
+for folder in (ROOT, ROOT/'tools'):
+    if str(folder) not in sys.path: sys.path.insert(0, str(folder))
 
-import lstm_video_repr
-from lstm_video_repr.clips import FixedClips, MovingDigits, _find_mnist, fixed_test_set
-from lstm_video_repr.fast_lstm import fast_bf16
-from lstm_video_repr.training import History, replacing, train
+import results as files
+from results import find_digits, plain, select, stamp
+from lstm_video_repr.clips import FixedClips, MovingDigits, fixed_test_set
+from lstm_video_repr.core.files import make_folder, replace_file
+from lstm_video_repr.training import Checkpoint, History, train
 
 RESULTS, RUNS = HERE/'results', ROOT/'runs'/'experiments'
-REQUIRED = 'name', 'about', 'quick', 'finished', 'settings', 'digits', 'seeds', 'clips_seen', 'seconds', 'date', 'machine', 'versions', 'rows'
+REQUIRED = ('name', 'about', 'quick', 'finished', 'settings', 'digits', 'seeds', 'clips_seen', 'seconds', 'date',
+            'machine', 'versions', 'rows')
 MADE = 'seconds', 'clips_seen', 'date', 'machine', 'versions'
+KEPT_EVERY = 100 # steps of a training between two checkpoints
 
 
 # ---- what there is
@@ -74,7 +76,8 @@ def about(
     name: str, # of an experiment
 ) -> str: # the first line of its docstring
     "What an experiment asks, read without running its file."
-    return (ast.get_docstring(ast.parse((HERE/f'{name}.py').read_text(encoding='utf8'))) or '').split('\n')[0]
+    said = ast.get_docstring(ast.parse((HERE/f'{name}.py').read_text(encoding='utf8')))
+    return (said or '').split('\n')[0]
 
 
 def experiment(
@@ -83,11 +86,12 @@ def experiment(
     "Import an experiment. `ValueError` if it lacks something."
     if name not in names(): raise ValueError(f'name is {name!r}; expected one of {", ".join(names())}')
     module = importlib.import_module(f'experiments.{name}')
-    missing = [k for k in ('NAME', 'SETTINGS', 'QUICK', 'run', '__doc__') if not hasattr(module, k) or getattr(module, k) is None]
-    if missing: raise ValueError(f'experiments/{name}.py lacks {", ".join(missing)}; see the top of experiments/run.py')
-    if module.NAME != name: raise ValueError(f'NAME of experiments/{name}.py is {module.NAME!r}; expected that of the file')
+    file, needed = f'experiments/{name}.py', ('NAME', 'SETTINGS', 'QUICK', 'run', '__doc__')
+    missing = [k for k in needed if getattr(module, k, None) is None]
+    if missing: raise ValueError(f'{file} lacks {", ".join(missing)}; see the top of experiments/run.py')
+    if module.NAME != name: raise ValueError(f'NAME of {file} is {module.NAME!r}; expected that of the file')
     unknown = sorted(set(module.QUICK) - set(module.SETTINGS))
-    if unknown: raise ValueError(f'QUICK of experiments/{name}.py has {unknown[0]!r}, which SETTINGS has not')
+    if unknown: raise ValueError(f'QUICK of {file} has {unknown[0]!r}; expected some of SETTINGS')
     return module
 
 
@@ -97,13 +101,7 @@ def load(
     path: str | Path, # a file that this program wrote
 ) -> dict: # name, settings, ..., rows
     "Results. `OSError` or `ValueError` name the file."
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f'{str(path)!r} is no file; `python experiments/run.py {path.stem}` makes it')
-    try: results = json.loads(path.read_text(encoding='utf8'))
-    except ValueError as error: raise ValueError(f'{str(path)!r} is no whole JSON file ({error})') from error
-    missing = [k for k in REQUIRED if k not in results] if isinstance(results, dict) else REQUIRED
-    if missing: raise ValueError(f'{str(path)!r} lacks {", ".join(missing)}; expected results that experiments/run.py wrote')
-    return results
+    return files.load(path, REQUIRED, maker=f'python experiments/run.py {Path(path).stem}')
 
 
 def rows(
@@ -111,49 +109,7 @@ def rows(
     **like, # entries that have to agree: model='composite', seed=0, ...
 ) -> list[dict]: # the rows that fit
     "Some of the rows."
-    return [r for r in results['rows'] if all(r.get(k) == v for k, v in like.items())]
-
-
-def plain(
-    x, # numbers, arrays, tensors, and lists and dicts of these
-): # the same, of what JSON knows; fractions with 6 digits
-    "What goes into the file. `ValueError` for numbers that are not finite."
-    if isinstance(x, dict): return {str(k): plain(v) for k, v in x.items()}
-    if isinstance(x, (torch.Tensor, np.ndarray, np.generic)): x = x.tolist()
-    if isinstance(x, (list, tuple)): return [plain(v) for v in x]
-    if not isinstance(x, float): return x
-    if not math.isfinite(x): raise ValueError(f'a result is {x}; expected finite numbers')
-    return float(f'{x:.6g}')
-
-
-def text_of(
-    results: dict, # plain
-) -> str: # JSON
-    "The file: one line a row, so that a new row is a new line for git."
-    head = json.dumps({k: v for k, v in results.items() if k != 'rows'}, indent=1)
-    return head[:-2] + ',\n "rows": [\n' + ',\n'.join('  ' + json.dumps(r) for r in results['rows']) + '\n ]\n}\n'
-
-
-def machine(
-    device: torch.device, # where the models are
-) -> dict: # no names of hosts or people
-    "The machine, as far as it matters."
-    info = Path('/proc/cpuinfo')
-    model = re.search(r'^model name\s*:\s*(.+)$', info.read_text(), re.M) if info.is_file() else None
-    found = dict(device=device.type, cpu=model[1].strip() if model else platform.processor() or platform.machine(), threads=torch.get_num_threads())
-    if device.type == 'cuda': found['gpu'] = torch.cuda.get_device_name(device)
-    return found | dict(products='bf16' if fast_bf16(device) else 'fp32')
-
-
-def versions() -> dict: # name -> version
-    "What was computed with."
-    return dict(lstm_video_repr=lstm_video_repr.__version__, torch=torch.__version__, numpy=np.__version__, python=platform.python_version())
-
-
-def find_digits() -> str: # 'mnist' or 'embedded'
-    "MNIST if LVR_DATA has all of it, else the embedded digits. Nothing is downloaded."
-    folder = os.environ.get('LVR_DATA')
-    return 'mnist' if folder and all(_find_mnist(folder, split) for split in ('train', 'test')) else 'embedded'
+    return select(results['rows'], **like)
 
 
 class Context:
@@ -162,6 +118,7 @@ class Context:
         self,
         name: str, # of the experiment
         settings: dict, # its settings
+        *,
         device: torch.device | str = 'cpu', # where models are trained
         out: Path = RESULTS, # folder of the results
         quick: bool = False, # tiny sizes?
@@ -171,29 +128,30 @@ class Context:
         about: str = '', # what the experiment asks
     ):
         out = Path(out)
-        self.settings, self.device, self.quick, self.progress = SimpleNamespace(**settings), torch.device(device), quick, progress
+        self.settings, self.device = SimpleNamespace(**settings), torch.device(device)
+        self.quick, self.progress = quick, progress
         self.digits = find_digits() if digits == 'auto' else digits
         self.path, self.pictures = out/f'{name}.json', out/f'{name}.npz'
         self.runs = (RUNS if out.resolve() == RESULTS else out/'runs')/name # for checkpoints and logs
-        self.results = dict(name=name, about=about, quick=quick, finished=False, settings=plain(settings), digits=self._describe_digits(), seeds=[], clips_seen=0,
-                            seconds=0., date=None, machine=None, versions=None, notes={}, rows=[])
-        if fresh:
-            for path in (self.path, self.pictures): path.unlink(missing_ok=True)
-            shutil.rmtree(self.runs, ignore_errors=True)
+        self.results = dict(name=name, about=about, quick=quick, finished=False, settings=plain(settings),
+                            digits=self._describe_digits(), seeds=[], clips_seen=0, seconds=0., date=None, machine=None,
+                            versions=None, commit=None, notes={}, rows=[])
+        if fresh: self._forget()
         if self.path.exists(): self._go_on(load(self.path))
-        for folder in (out, self.runs): folder.mkdir(parents=True, exist_ok=True)
+        for folder in (out, self.runs): make_folder(folder)
         self._part, self._arrays = None, {}
 
+    def _forget(self):
+        for path in (self.path, self.pictures): path.unlink(missing_ok=True)
+        shutil.rmtree(self.runs, ignore_errors=True)
+
     def _describe_digits(self):
-        return dict(name=self.digits) | {split: len(MovingDigits(self.digits, split=split).digits) for split in ('train', 'test')}
+        sizes = {split: len(MovingDigits(self.digits, split=split).digits) for split in ('train', 'test')}
+        return dict(name=self.digits) | sizes
 
     def _go_on(self, old):
-        for what in ('settings', 'digits'):
-            a, b = old[what], self.results[what]
-            other = [k for k in {**a, **b} if a.get(k) != b.get(k) and k != 'seeds'] # more seeds are welcome
-            if other:
-                raise ValueError(f'{self.path.name} has results for {what} {", ".join(f"{k} {a.get(k)!r} (now {b.get(k)!r})" for k in other)}; '
-                                 'expected the same, another folder (--out), or --fresh to start anew')
+        for what in ('settings', 'digits'): # more seeds are welcome
+            files.check_same(self.path, old[what], self.results[what], skip=('seeds',), hint='--fresh to start anew')
         self.results |= {k: v for k, v in old.items() if k not in ('about', 'settings')}
 
     @property
@@ -236,18 +194,29 @@ class Context:
         model, # a `VideoLSTM` with fresh weights; trained in place, on the device
         clips, # as for `train`
         name: str | None = None, # of the checkpoint, where a part trains several models
+        *,
+        resume: bool = True, # go on where an interrupted training stopped
         **options, # of `train`: steps, recipe, batch_size, ...
     ) -> History: # the log
         "`train`, with a checkpoint: interrupted, it goes on where it stopped. To be called inside of a part."
-        if self._part is None: raise ValueError('train was called outside of a part; expected a call from the function that was given to `part`')
-        path = self.runs/re.sub(r'\W+', '-', f'{self._part}-{name or ""}').strip('-')
-        start = time.monotonic()
-        history = train(model.to(self.device), clips, checkpoint=path.with_suffix('.safetensors'), log=path.with_suffix('.jsonl'),
-                        **dict(progress=self.progress, checkpoint_every=100) | options)
+        if self._part is None: raise ValueError('train was called outside of a part; expected a call inside of one')
+        path, start = self.checkpoint_of(f'{self._part}-{name or ""}'), time.monotonic()
+        kept = Checkpoint(path, every=KEPT_EVERY, resume=resume)
+        history = train(model.to(self.device), clips, checkpoint=kept, log=path.with_suffix('.jsonl'),
+                        **dict(progress=self.progress) | options)
         last = history.rows[-1]
         self._clips += last['clips']
         self._earlier += max(0., last['seconds'] - (time.monotonic() - start))
         return history
+
+    def checkpoint_of(
+        self,
+        part: str, # and, after a dash, the name of the training if it has one
+        experiment: str | None = None, # whose; None: of this one
+    ) -> Path: # where it is, or would be
+        "The checkpoint of a training."
+        folder = self.runs if experiment is None else self.runs.parent/experiment
+        return folder/(re.sub(r'\W+', '-', part).strip('-') + '.safetensors')
 
     def keep_pictures(
         self,
@@ -256,7 +225,8 @@ class Context:
         "Small arrays to look at later, in NAME.npz beside the JSON as 'part: name'. To be called inside of a part."
         for name, x in arrays.items():
             x = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
-            self._arrays[f'{self._part}: {name}'] = np.rint(x.clip(0, 1) * 255).astype(np.uint8) if x.dtype.kind == 'f' else x
+            if x.dtype.kind == 'f': x = np.rint(x.clip(0, 1) * 255).astype(np.uint8)
+            self._arrays[f'{self._part}: {name}'] = x
 
     def part(
         self,
@@ -264,15 +234,15 @@ class Context:
         compute: Callable[[], dict], # gives the row; called only if the file has none of that name
     ) -> dict: # the row, with 'part', 'clips_seen' and 'made' (seconds, date, machine, versions)
         "Do a part, unless it is done, and keep its row at once."
-        done = [r for r in self.rows if r['part'] == name]
-        if done:
-            self.say(f'{name}: kept from {done[0]["made"]["date"]}')
-            return done[0]
+        for done in select(self.rows, part=name):
+            self.say(f'{name}: kept from {done["made"]["date"]}')
+            return done
         self.say(name)
         self._part, self._arrays, self._earlier, self._clips, start = name, {}, 0., 0, time.monotonic()
         try: found = compute()
         finally: self._part = None
-        made = dict(seconds=round(time.monotonic() - start + self._earlier, 2), clips_seen=self._clips, date=today(), machine=machine(self.device), versions=versions())
+        seconds = round(time.monotonic() - start + self._earlier, 2)
+        made = dict(seconds=seconds, clips_seen=self._clips) | stamp(self.device)
         self.rows.append(row := plain(dict(part=name) | found | dict(made=made)))
         if self._arrays: self._write_pictures()
         self._write(finished=False)
@@ -281,23 +251,20 @@ class Context:
 
     def finish(self):
         "Mark the results as complete."
-        if not self.rows: raise ValueError(f'experiment {self.results["name"]!r} has no parts; expected calls of context.part')
+        name = self.results['name']
+        if not self.rows: raise ValueError(f'experiment {name!r} has no parts; expected calls of context.part')
         if not self.results['finished']: self._write(finished=True)
 
     def _write_pictures(self):
         old = dict(np.load(self.pictures)) if self.pictures.exists() else {}
-        with replacing(self.pictures) as temp: np.savez_compressed(temp, **old | self._arrays)
+        with replace_file(self.pictures) as temp: np.savez_compressed(temp, **old | self._arrays)
 
     def _write(self, finished):
-        made, last = [r['made'] for r in self.rows], self.rows[-1]['made']
-        self.results |= dict(finished=finished, seeds=sorted({r['seed'] for r in self.rows if r.get('seed') is not None}), seconds=round(sum(m['seconds'] for m in made), 2),
-                             clips_seen=sum(m['clips_seen'] for m in made), date=last['date'], machine=last['machine'], versions=last['versions'])
-        with replacing(self.path) as temp: temp.write_text(text_of(self.results), encoding='utf8')
-
-
-def today() -> str: # as 2026-01-31T12:00:00+00:00
-    "Date and time, in UTC."
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
+        made, seeds = [r['made'] for r in self.rows], {r.get('seed') for r in self.rows} - {None}
+        self.results |= dict(finished=finished, seeds=sorted(seeds), seconds=round(sum(m['seconds'] for m in made), 2),
+                             clips_seen=sum(m['clips_seen'] for m in made))
+        self.results |= {k: made[-1].get(k) for k in ('date', 'machine', 'versions', 'commit')}
+        files.save_rows(self.path, self.results)
 
 
 # ---- the command
@@ -314,7 +281,46 @@ def typed(
             return w == 'true'
         return w if x is None else type(x)(w)
     try: return tuple(one(w, like[0]) for w in word.split(',')) if isinstance(like, tuple) else one(word, like)
-    except ValueError: raise ValueError(f'--{name} is {word!r}; expected something like {",".join(map(str, like)) if isinstance(like, tuple) else like}') from None
+    except ValueError: raise ValueError(f'--{name} is {word!r}; expected something like {in_text(like)}') from None
+
+
+def in_text(value): return ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def parser_of(
+    modules: dict, # name -> module of the experiments that were chosen
+) -> argparse.ArgumentParser: # with their settings, too
+    "What the command understands."
+    known = ', '.join(names())
+    parser = argparse.ArgumentParser(prog='experiments/run.py', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('names', nargs='*', metavar='NAME', help=f'experiments, of {known} (default: all)')
+    parser.add_argument('--list', action='store_true', help='say what there is and what is done, and do nothing')
+    parser.add_argument('--quick', action='store_true',
+                        help='tiny sizes on embedded digits, into another folder: does everything work?')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu',
+                        help='where (default: %(default)s)')
+    parser.add_argument('--digits', choices=('auto', 'mnist', 'embedded'),
+                        help='auto: MNIST if LVR_DATA has it, else embedded (default: auto; with --quick embedded)')
+    parser.add_argument('--out', type=Path,
+                        help='folder for results (default: experiments/results; with --quick runs/experiments/quick)')
+    parser.add_argument('--fresh', action='store_true',
+                        help='forget earlier results and checkpoints of the chosen experiments, and start anew')
+    group = parser.add_argument_group('settings of the experiments')
+    for key in dict.fromkeys(k for m in modules.values() for k in m.SETTINGS):
+        said = '; '.join(f'{n}: {in_text(m.SETTINGS[key])}' for n, m in modules.items() if key in m.SETTINGS)
+        group.add_argument(f'--{key.replace("_", "-")}', dest=f'set_{key}', metavar='X', help=f'({said})')
+    return parser
+
+
+def settings_of(
+    module: ModuleType, # of an experiment
+    args: argparse.Namespace, # as the parser gives them
+) -> dict: # the experiment's own, its quick ones, and above all what was asked for
+    "The settings of a run. `ValueError` for what is not of the right kind."
+    given = {k: w for k in module.SETTINGS if (w := getattr(args, f'set_{k}')) is not None}
+    asked = {k: typed(k.replace('_', '-'), w, module.SETTINGS[k]) for k, w in given.items()}
+    return module.SETTINGS | (module.QUICK if args.quick else {}) | asked
 
 
 def parse(
@@ -323,29 +329,15 @@ def parse(
     "Options; those of the experiments are known once one knows which."
     chosen = [w for w in words if w in names()] or names()
     modules = {n: experiment(n) for n in dict.fromkeys(chosen) if '--list' not in words}
-    parser = argparse.ArgumentParser(prog='experiments/run.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('names', nargs='*', metavar='NAME', help=f'experiments, of {", ".join(names())} (default: all)')
-    parser.add_argument('--list', action='store_true', help='say what there is and what is done, and do nothing')
-    parser.add_argument('--quick', action='store_true', help='tiny sizes on embedded digits, into another folder: does everything work?')
-    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu', help='where (default: %(default)s)')
-    parser.add_argument('--digits', choices=('auto', 'mnist', 'embedded'), help='auto: MNIST if LVR_DATA has it, else embedded (default: auto; with --quick embedded)')
-    parser.add_argument('--out', type=Path, help='folder for results (default: experiments/results; with --quick runs/experiments/quick)')
-    parser.add_argument('--fresh', action='store_true', help='forget earlier results and checkpoints of the chosen experiments, and start anew')
-    group = parser.add_argument_group('settings of the experiments')
-    for key in dict.fromkeys(k for m in modules.values() for k in m.SETTINGS):
-        said = '; '.join(f'{n}: {",".join(map(str, v)) if isinstance(v := m.SETTINGS[key], tuple) else v}' for n, m in modules.items() if key in m.SETTINGS)
-        group.add_argument(f'--{key.replace("_", "-")}', dest=f'set_{key}', metavar='X', help=f'({said})')
+    parser = parser_of(modules)
     args = parser.parse_args(words)
     wrong = [n for n in args.names if n not in names()]
     if wrong: parser.error(f'there is no experiment {wrong[0]!r}; expected some of {", ".join(names())}')
     if args.device == 'cuda' and not torch.cuda.is_available(): parser.error('--device cuda: torch finds no GPU')
     args.out = args.out or (RUNS/'quick' if args.quick else RESULTS)
     args.digits = args.digits or ('embedded' if args.quick else 'auto')
-    args.settings = {}
-    for n, m in modules.items():
-        given = {k: w for k in m.SETTINGS if (w := getattr(args, f'set_{k}')) is not None}
-        try: args.settings[n] = m.SETTINGS | (m.QUICK if args.quick else {}) | {k: typed(k.replace('_', '-'), w, m.SETTINGS[k]) for k, w in given.items()}
-        except ValueError as error: parser.error(str(error))
+    try: args.settings = {n: settings_of(m, args) for n, m in modules.items()}
+    except ValueError as error: parser.error(str(error))
     return args, modules
 
 
@@ -354,11 +346,11 @@ def show(
 ):
     "What there is and what is done."
     for name in names():
-        path = out/f'{name}.json'
-        state = 'not run yet'
+        path, state = out/f'{name}.json', 'not run yet'
         if path.exists():
             found = load(path)
-            state = f'{len(found["rows"])} parts, {"complete" if found["finished"] else "not complete"}, {found["digits"]["name"]} digits, {found["seconds"]/60:.1f} minutes, {found["date"][:10]}'
+            state = (f'{len(found["rows"])} parts, {"complete" if found["finished"] else "not complete"}, '
+                     f'{found["digits"]["name"]} digits, {found["seconds"]/60:.1f} minutes, {found["date"][:10]}')
         print(f'{name:10} {about(name)}\n{"":10} {state}')
 
 
@@ -366,8 +358,9 @@ def where(
     error: Exception, # that was raised
 ) -> str: # ' (experiments/design.py, line 70)', or nothing
     "The experiment's own line."
-    lines = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent == HERE and Path(f.filename).name != 'run.py']
-    return f' (experiments/{Path(lines[-1].filename).name}, line {lines[-1].lineno})' if lines else ''
+    frames = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    own = [(path.name, line) for path, line in frames if path.parent == HERE and path.name != 'run.py']
+    return ' (experiments/{}, line {})'.format(*own[-1]) if own else ''
 
 
 def main(
@@ -378,9 +371,12 @@ def main(
         args, modules = parse(sys.argv[1:] if words is None else words)
         if args.list: show(args.out)
         for name, module in modules.items():
-            context = Context(name, args.settings[name], args.device, args.out, args.quick, args.digits, args.fresh, None if args.quick else 'bar', about(name))
-            d = context.results['digits']
-            context.say(f'{d["name"]} digits ({d["train"]} to train, {d["test"]} to test), {json.dumps(context.results["settings"])}, on {args.device}')
+            options = dict(device=args.device, out=args.out, quick=args.quick, digits=args.digits, fresh=args.fresh)
+            options |= dict(progress=None if args.quick else 'bar', about=about(name))
+            context = Context(name, args.settings[name], **options)
+            d, settings = context.results['digits'], json.dumps(context.results['settings'])
+            digits = f'{d["name"]} digits ({d["train"]} to train, {d["test"]} to test)'
+            context.say(f'{digits}, {settings}, on {args.device}')
             module.run(context)
             context.finish()
             context.say(f'complete: {context.path}')

@@ -1,6 +1,8 @@
-"The experiments: a quick run of all of them, what they write, how they go on after an interruption, and the results that are kept."
+"""The experiments: a quick run of all of them, what they write, how they go on after an interruption, what they measure
+with, and the results that are kept."""
 import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -11,12 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from experiments import company, design, learning, run
-from lstm_video_repr.clips import load_digits
-from lstm_video_repr.models import VideoLSTM
+from experiments import company, design, far, features, labels, learning, run
+from lstm_video_repr.clips import MovingDigits, render
+from lstm_video_repr.core.files import read_safetensors
+from lstm_video_repr.digits import load_digits
+from lstm_video_repr.models import VideoLSTM, VideoOutput
 
 KEPT = sorted((ROOT/'experiments/results').glob('*.json'))
 SMALL = ['design', '--quick', '--seeds', '0', '--test-clips', '2']      # design with the smallest sizes
@@ -26,11 +31,13 @@ def check_results(results):
     "What any results file has."
     assert [k for k in run.REQUIRED if k not in results] == []
     assert results['rows'] and results['finished'] and results['about'] == run.about(results['name'])
-    assert results['digits']['name'] in ('mnist', 'embedded') and results['digits']['train'] > results['digits']['test'] > 0
+    digits = results['digits']
+    assert digits['name'] in ('mnist', 'embedded') and digits['train'] > digits['test'] > 0
     parts = [r['part'] for r in results['rows']]
     assert len(set(parts)) == len(parts)
     for r in results['rows']:
-        assert [k for k in run.MADE if k not in r['made']] == [] and r['made']['seconds'] >= 0 and r['made']['versions']['torch'], r['part']
+        assert [k for k in run.MADE if k not in r['made']] == [], r['part']
+        assert r['made']['seconds'] >= 0 and r['made']['versions']['torch'], r['part']
     assert results['clips_seen'] == sum(r['made']['clips_seen'] for r in results['rows'])
     assert results['seconds'] == pytest.approx(sum(r['made']['seconds'] for r in results['rows']), abs=.01)
     assert results['seeds'] == sorted({r['seed'] for r in results['rows'] if r.get('seed') is not None})
@@ -39,27 +46,32 @@ def check_results(results):
 
 def check_design(results, steps):
     "What design has: all models of all seeds, at one budget."
-    s, T = results['settings'], 10
-    assert {(r['model'], r['seed']) for r in run.rows(results, kind='model')} == {(m, k) for m in design.MODELS for k in s['seeds']}
+    s, T, models = results['settings'], 10, run.rows(results, kind='model')
+    assert {(r['model'], r['seed']) for r in models} == {(m, k) for m in design.MODELS for k in s['seeds']}
     assert {r['model'] for r in run.rows(results, kind='baseline')} == {'last frame', 'mean frame'}
-    assert {r['training']['clips'] for r in run.rows(results, kind='model')} == {steps * s['batch']}
+    assert {r['training']['clips'] for r in models} == {steps * s['batch']}
     floors = set()
     for r in results['rows']:
         for task in ('reconstruction', 'future'):
             found = r['scores'][task]
-            has = r['kind'] == 'baseline' or ('autoencoder' in r['model'] or r['model'].startswith('composite') if task == 'reconstruction' else 'autoencoder' not in r['model'])
+            recalls = 'autoencoder' in r['model'] or r['model'].startswith('composite')
+            has = r['kind'] == 'baseline' or (recalls if task == 'reconstruction' else 'autoencoder' not in r['model'])
             assert (found is not None) == has, (r['part'], task)
             if not has: continue
             for k in ('nats', 'floor', 'mse', 'ssim'):
-                assert len(found['per_frame'][k]) == T and found['overall'][k] == pytest.approx(np.mean(found['per_frame'][k]), rel=1e-4)
+                values = found['per_frame'][k]
+                assert len(values) == T and found['overall'][k] == pytest.approx(np.mean(values), rel=1e-4)
             floors.add((task, found['overall']['floor']))
             assert found['overall']['nats'] > found['overall']['floor']
         if r['kind'] == 'baseline': continue
-        for task, conditional in (('reconstruction', r['model'] == 'conditional autoencoder'), ('future', 'conditional future' in r['model'])):
+        for task, conditional in (('reconstruction', r['model'] == 'conditional autoencoder'),
+                                  ('future', 'conditional future' in r['model'])):
             forced = r['teacher_forced'][task]
             assert (forced is not None) == conditional, (r['part'], task)
+            if not conditional: continue
             first = 0 if task == 'future' else -1       # emitted first, hence without an input frame
-            if conditional: assert len(forced) == T and forced[first] == pytest.approx(r['scores'][task]['per_frame']['nats'][first], rel=1e-3)
+            free = r['scores'][task]['per_frame']['nats']
+            assert len(forced) == T and forced[first] == pytest.approx(free[first], rel=1e-3)
     assert len(floors) == 2, 'all are measured on the same clips'
 
 
@@ -82,12 +94,17 @@ def test_quick(name, quick):
     out, said = quick(name)
     results = run.load(out/f'{name}.json')
     check_results(results)
-    assert results['name'] == name and results['quick'] and results['digits'] == dict(name='embedded', train=1437, test=360)
-    assert f'{name}: complete' in said and [r['part'] for r in results['rows'] if f'{name}: {r["part"]}: done' not in said] == []
+    assert results['name'] == name and results['quick']
+    assert results['digits'] == dict(name='embedded', train=1437, test=360)
+    stamp = {'machine', 'versions', 'date', 'commit'}
+    assert stamp <= results.keys() and stamp <= results['rows'][0]['made'].keys()
+    assert f'{name}: complete' in said
+    assert [r['part'] for r in results['rows'] if f'{name}: {r["part"]}: done' not in said] == []
 
 
 def test_the_command_runs_what_is_named(tmp_path):
-    done = subprocess.run([sys.executable, str(ROOT/'experiments/run.py'), *SMALL, '--out', str(tmp_path)], capture_output=True, text=True, timeout=300)
+    command = [sys.executable, str(ROOT/'experiments/run.py'), *SMALL, '--out', str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and 'design: complete' in done.stdout, done.stdout + done.stderr
     assert [p.name for p in sorted(tmp_path.iterdir())] == ['design.json', 'design.npz', 'runs']
 
@@ -96,9 +113,10 @@ def test_company(quick):
     results = run.load(quick('company')[0]/'company.json')
     assert [r['part'] for r in results['rows']] == ['before', *company.ARMS]
     before, blind, truth, own = results['rows']
-    assert before['teacher_forced'] is None and blind['teacher_forced'] is None                        # nothing to be shown
+    assert before['teacher_forced'] is None and blind['teacher_forced'] is None, 'nothing to be shown'
     assert len(truth['teacher_forced']) == len(own['teacher_forced']) == 10
-    assert len({r['scores']['future']['overall']['nats'] for r in results['rows']}) == 4               # three trainings, each its own
+    nats = {r['scores']['future']['overall']['nats'] for r in results['rows']}
+    assert len(nats) == 4, 'three trainings, each its own'
 
 
 def test_new_eyes_change_nothing_at_first():
@@ -106,58 +124,76 @@ def test_new_eyes_change_nothing_at_first():
     seeing = company.conditioned(model)
     assert seeing.config.conditional_future and not seeing.config.conditional_reconstruction
     past, future = torch.rand(2, 3, 4, 1, 5, 5, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(): a, b = model(past, 4), seeing(past, 4)
+    with torch.no_grad(): a, b = (m(past, future_frames=4) for m in (model, seeing))
     torch.testing.assert_close(a.future, b.future)
     torch.testing.assert_close(a.reconstruction, b.reconstruction)
     torch.testing.assert_close(model.loss(past, future).future, seeing.loss(past, future).future)
     seeing.loss(past, future).future.backward()
-    assert seeing.future_decoder.lstm.weight_ih_l0.grad.abs().max() > 0                                # but they will learn
+    assert seeing.future_decoder.lstm.weight_ih_l0.grad.abs().max() > 0, 'but they will learn'
 
 
 def test_learning(quick):
     results = run.load(quick('learning')[0]/'learning.json')
-    assert [r['part'] for r in results['rows']] == ['the recipe, seed 0', 'the recipe, seed 1', *list(learning.arms(run.SimpleNamespace(**results['settings'])))[1:]]
+    arms = list(learning.arms(run.SimpleNamespace(**results['settings'])))
+    assert [r['part'] for r in results['rows']] == ['the recipe, seed 0', 'the recipe, seed 1', *arms[1:]]
     rows = {r['part']: r for r in results['rows']}
     nats = {n: r['scores']['future']['nats'] for n, r in rows.items()}
-    assert {n for n in nats if nats[n] > 2000} == {'readout not started from the mean frame', "the authors' first release", "the authors' rewrite"}
-    assert len({nats[n] for n in ('the recipe, seed 0', 'the recipe, seed 1', 'rate x 3', 'constant rate, weights averaged', 'batch / 4', 'forget bias 0', 'two layers')}) == 7
-    changed = {n: {k: (v, rows['the recipe, seed 0']['recipe'][k]) for k, v in r['recipe'].items() if v != rows['the recipe, seed 0']['recipe'][k]} for n, r in rows.items()}
-    assert changed['rate / 3'] == dict(lr=(pytest.approx(.001), .003)) and changed['batch x 2'] == dict(batch_size=(8, 4)) and changed['forget bias 0'] == {}
+    blank = {'readout not started from the mean frame', "the authors' first release", "the authors' rewrite"}
+    assert {n for n in nats if nats[n] > 2000} == blank
+    others = ('the recipe, seed 0', 'the recipe, seed 1', 'rate x 3', 'constant rate, weights averaged', 'batch / 4',
+              'forget bias 0', 'two layers')
+    assert len({nats[n] for n in others}) == 7
     assert {r['training']['clips'] for n, r in rows.items() if 'batch' not in n and 'authors' not in n} == {24}
     sizes = {n: r['parameters'] for n, r in rows.items()}
     assert sizes['two layers'] > sizes['rate / 3'] > sizes['no peepholes'] > sizes['half the units']
 
 
+def test_learning_changes_one_thing(quick):
+    rows = {r['part']: r['recipe'] for r in run.load(quick('learning')[0]/'learning.json')['rows']}
+    base = rows['the recipe, seed 0']
+    changed = {n: {k: v for k, v in recipe.items() if v != base[k]} for n, recipe in rows.items()}
+    assert changed['rate / 3'] == dict(lr=pytest.approx(base['lr'] / 3)) and base['lr'] == .003
+    assert changed['batch x 2'] == dict(batch_size=8) and base['batch_size'] == 4
+    assert changed['forget bias 0'] == changed['two layers'] == {}
+
+
 def test_average_and_forget_gates():
     model, seen = torch.nn.Linear(1, 1, bias=False), learning.Average(.5)
     for w in (8., 4., 2.):
-        model.weight.data.fill_(w); seen(run.SimpleNamespace(model=model))
-    assert seen.model.weight.item() == 4 and model.weight.item() == 2                                  # 8; (8 + 4)/2 = 6; (6 + 2)/2 = 4
-    lstm = learning.forget_nothing_special(VideoLSTM.composite(hidden_size=3, frame_shape=(1, 5, 5)))
-    assert all((p == 0).all() for n, p in lstm.named_parameters() if '.bias_l' in n)                   # of all biases only theirs were not 0
+        model.weight.data.fill_(w)
+        seen(run.SimpleNamespace(model=model))
+    assert seen.model.weight.item() == 4 and model.weight.item() == 2      # 8; (8 + 4)/2 = 6; (6 + 2)/2 = 4
+    fresh, lstm = (VideoLSTM.composite(hidden_size=3, frame_shape=(1, 5, 5)) for _ in range(2))
+    learning.forget_nothing_special(lstm)
+    biases = [p for m in (fresh, lstm) for n, p in m.named_parameters() if '.bias_l' in n]
+    assert [b.count_nonzero() for b in biases] == [3, 3, 3, 0, 0, 0], 'of all biases only theirs were not 0'
 
 
 def test_design(quick):
     results = run.load(quick('design')[0]/'design.json')
     check_design(results, design.QUICK['steps'])
     parts = [r['part'] for r in results['rows']]
-    assert parts[2:] == [f'{m}, seed {s}' for s in design.QUICK['seeds'] for m in design.MODELS], 'all models of a seed come before the next seed'
+    wanted = [f'{m}, seed {s}' for s in design.QUICK['seeds'] for m in design.MODELS]
+    assert parts[2:] == wanted, 'all models of a seed come before the next seed'
     one, other = (run.rows(results, model='composite', seed=s)[0] for s in design.QUICK['seeds'])
     assert one['scores'] != other['scores'] and one['training']['losses'] != other['training']['losses']
     pictures = np.load(quick('design')[0]/'design.npz')
-    assert pictures['last frame: past'].shape == pictures['composite, seed 0: reconstruction'].shape == (3, 10, 1, 64, 64)
-    assert {k for k in pictures.files if k.endswith('forced')} == {f'{m}, seed 0: forced' for m in design.MODELS if 'conditional future' in m}
+    shapes = {pictures[k].shape for k in ('last frame: past', 'composite, seed 0: reconstruction')}
+    assert shapes == {(3, 10, 1, 64, 64)}
+    forced = {f'{m}, seed 0: forced' for m in design.MODELS if 'conditional future' in m}
+    assert {k for k in pictures.files if k.endswith('forced')} == forced
 
 
 def test_a_second_run_changes_nothing(quick, tmp_path, capsys):
     shutil.copytree(quick('design')[0], tmp_path/'again')
     before = (tmp_path/'again/design.json').read_bytes()
     assert run.main(['design', '--quick', '--out', str(tmp_path/'again')]) == 0
-    assert (tmp_path/'again/design.json').read_bytes() == before and capsys.readouterr().out.count('kept from') == 14
+    assert (tmp_path/'again/design.json').read_bytes() == before
+    assert capsys.readouterr().out.count('kept from') == 14
 
 
 def test_a_missing_part_is_made_again(quick, tmp_path):
-    "The others are kept as they were; the new one is equal to the old one but for its date, with its checkpoint or without."
+    "The others are kept as they were; a new one equals the old one but for its date, with a checkpoint or without."
     shutil.copytree(quick('design')[0], tmp_path/'again')
     path, lost = tmp_path/'again/design.json', ['composite, seed 0', 'conditional autoencoder, seed 1']
     old = run.load(path)
@@ -169,29 +205,28 @@ def test_a_missing_part_is_made_again(quick, tmp_path):
     before, after = ({r['part']: r for r in x['rows']} for x in (old, new))
     assert before.keys() == after.keys()
     for name in before:
-        if name not in lost: assert after[name] == before[name]
-        else: assert after[name]['scores'] == before[name]['scores'] and after[name]['teacher_forced'] == before[name]['teacher_forced']
+        same = ('scores', 'teacher_forced') if name in lost else {**before[name], **after[name]}
+        assert [k for k in same if before[name].get(k) != after[name].get(k)] == [], name
 
 
 def test_an_interrupted_training_goes_on(quick, tmp_path, monkeypatch, capsys):
-    "Stopped in the second step of the second model: one model is kept, the second one goes on, and all ends as if nothing had happened."
-    batch, calls = run.MovingDigits.batch, []
-    def stop(self, n):
-        calls.append(n)
-        if len(calls) == 1 + 4 + 3: raise KeyboardInterrupt      # the mean frame; a model (clips for its bias, three steps); half of the next
-        return batch(self, n)
+    "Stopped in the second step of the second model: it goes on from there, and all ends as if nothing had happened."
+    read, calls, last = MovingDigits.read, [], 1 + 4 + 3     # mean frame; a model: bias, three steps; half of the next
+    def counted(self, first, n):
+        if len(self.digits) == 1437: calls.append(n)         # training digits
+        if len(calls) == last: raise KeyboardInterrupt
+        return read(self, first, n)
+    monkeypatch.setattr(MovingDigits, 'read', counted)
     words = ['design', '--quick', '--out', str(tmp_path)]
-    with monkeypatch.context() as patch:
-        patch.setattr(run.MovingDigits, 'batch', stop)
-        assert run.main(words) == 130
+    assert run.main(words) == 130
     cut = run.load(tmp_path/'design.json')
-    assert [r['part'] for r in cut['rows']] == ['last frame', 'mean frame', 'autoencoder, seed 0'] and not cut['finished']
+    assert [r['part'] for r in cut['rows']] == ['last frame', 'mean frame', 'autoencoder, seed 0']
+    assert not cut['finished']
     assert 'goes on from here' in capsys.readouterr().out
-    with monkeypatch.context() as patch:
-        calls.clear()
-        patch.setattr(run.MovingDigits, 'batch', lambda self, n: calls.append(n) or batch(self, n))
-        assert run.main(words + ['--seeds', '0']) == 0
-    assert 0 < len(calls) < 3 + 4 * 4, 'the steps that were taken are not taken again'
+    calls.clear()
+    last = None
+    assert run.main(words + ['--seeds', '0']) == 0
+    assert len(calls) == 2 + 4 * 4, 'the steps that were taken are not taken again'
     whole, done = run.load(quick('design')[0]/'design.json'), run.load(tmp_path/'design.json')
     check_results(done)
     assert done['rows'][:3] == cut['rows']
@@ -208,13 +243,16 @@ def test_more_seeds_are_added_and_other_settings_refused(tmp_path, monkeypatch, 
     assert 'steps 3 (now 4)' in said.err and '--fresh' in said.err and run.load(tmp_path/'design.json') == first
     assert run.main(words[:3] + ['0,5'] + words[4:]) == 0
     more = run.load(tmp_path/'design.json')
-    assert more['rows'][:len(first['rows'])] == first['rows'] and more['seeds'] == [0, 5] == more['settings']['seeds'] and more['finished']
+    assert more['rows'][:len(first['rows'])] == first['rows'] and more['finished']
+    assert more['seeds'] == [0, 5] == more['settings']['seeds']
     assert run.main(words + ['--steps', '4', '--fresh']) == 0
     assert run.load(tmp_path/'design.json')['settings']['steps'] == 4
 
 
-@pytest.mark.parametrize('words, said', [(['nothing', 'design'], "no experiment 'nothing'"), (['design', '--units', 'many'], "--units is 'many'"), (['design', '--units', '0'], 'hidden_size is 0; expected a whole number of at least 1 (experiments/design.py, line '),
-                                         (['design', '--wrong', '1'], 'unrecognized'), (['design', '--recipe', 'sgdd'], "recipe is 'sgdd'")])
+@pytest.mark.parametrize('words, said', [
+    (['nothing', 'design'], "no experiment 'nothing'"), (['design', '--units', 'many'], "--units is 'many'"),
+    (['design', '--units', '0'], 'hidden_size is 0; expected a whole number of at least 1 (experiments/design.py, '),
+    (['design', '--wrong', '1'], 'unrecognized'), (['design', '--recipe', 'sgdd'], "recipe is 'sgdd'")])
 def test_mistakes_are_named(words, said, tmp_path, capsys):
     try: status = run.main([*words, '--quick', '--out', str(tmp_path)])
     except SystemExit as stop: status = stop.code
@@ -225,7 +263,8 @@ def test_list(quick, tmp_path, capsys):
     assert run.main(['--list', '--out', str(quick('design')[0])]) == 0
     said = capsys.readouterr().out
     for name in run.names(): assert run.about(name) in said
-    assert said.count('14 parts, complete, embedded digits') == 1 and said.count('not run yet') == len(run.names()) - 1
+    assert said.count('14 parts, complete, embedded digits') == 1
+    assert said.count('not run yet') == len(run.names()) - 1
     assert run.main(['--list', '--out', str(tmp_path)]) == 0 and 'not run yet' in capsys.readouterr().out
 
 
@@ -249,13 +288,409 @@ def test_teacher_forcing_is_that_of_training(tmp_path):
     forced, loss = design.teacher_forced(model, clips, batch_size=2), model.loss(*clips.batch(5))
     assert forced['reconstruction'].mean().item() == pytest.approx(loss.reconstruction.item(), rel=1e-5)
     assert forced['future'].mean().item() == pytest.approx(loss.future.item(), rel=1e-5)
-    assert design.teacher_forced(VideoLSTM.composite(hidden_size=6), clips) == dict(reconstruction=None, future=None)
+    blind = VideoLSTM.composite(hidden_size=6)
+    assert design.teacher_forced(blind, clips) == dict(reconstruction=None, future=None)
+
+
+def test_what_is_shown_runs_forwards():
+    model = VideoLSTM.composite(hidden_size=4, frame_shape=(1, 3, 3), conditional_future=True)
+    past, future = torch.rand(2, 2, 5, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    found = design.frames(model, past, future[:, :2])
+    assert {k: tuple(v.shape) for k, v in found.items()} == dict(
+        reconstruction=(2, 5, 1, 3, 3), future=(2, 2, 1, 3, 3), forced=(2, 2, 1, 3, 3))
+    assert torch.equal(found['reconstruction'].flip(1), model(past).reconstruction)
+    same = (found['forced'] == found['future']).flatten(2).all(2)
+    assert same[:, 0].all() and not same[:, 1].any(), 'there is nothing to be shown before the first frame'
+
+
+# ---- far: the tracker
+
+def true_clips(n_digits, n, seed=3, frames=20, **options):
+    "True frames, the digits in them, where they are, and their names."
+    source = MovingDigits('embedded', n_digits=n_digits, split='test', seed=seed, past=1, future=frames - 1, **options)
+    which, corners = source.plan(0, n)
+    names = load_digits('embedded', 'test')[1][which]
+    return source.clips(0, n), source.digits[which].float() / 255, corners, names
+
+
+def visible(digits, corners):
+    "(B, N, T): share of each digit's energy that no other digit touches."
+    shares = []
+    for n in range(digits.shape[1]):
+        others = [m for m in range(digits.shape[1]) if m != n]
+        own = render(digits[:, [n]], corners[:, [n]])**2
+        free = render(digits[:, others], corners[:, others]) == 0 if others else torch.ones_like(own)
+        shares.append((own * free).sum((2, 3, 4)) / own.sum((2, 3, 4)))
+    return torch.stack(shares, 1)
+
+
+def test_correlation_is_the_sum_over_each_window():
+    g = torch.Generator().manual_seed(0)
+    frames, picture = torch.rand(2, 3, 9, 9, generator=g), torch.rand(2, 1, 4, 4, generator=g)
+    plain = (frames.unfold(2, 4, 1).unfold(3, 4, 1) * picture[:, :, None, None]).sum((-2, -1))
+    torch.testing.assert_close(far.correlation(frames, picture), plain)
+
+
+@pytest.mark.parametrize('n_digits, n', [(1, 10), (2, 25), (3, 8)])
+def test_the_tracker_is_exact_on_true_frames(n_digits, n):
+    frames, digits, corners, _ = true_clips(n_digits, n)
+    found, there = far.track(frames, digits)
+    wrong = (found != corners).any(-1)
+    seen = visible(digits, corners)
+    assert (seen < .9).any() or n_digits == 1           # some do overlap
+    assert wrong.float().mean() < .005
+    if n_digits < 3: assert not (wrong & (seen > .25)).any()    # what can be seen is found
+    torch.testing.assert_close(there[~wrong], torch.ones_like(there[~wrong]), atol=.02, rtol=0)
+
+
+def test_mnist_digits_are_found_too(mnist_folder):
+    source = MovingDigits('mnist', split='test', seed=5, past=10, future=10, folder=mnist_folder)
+    which, corners = source.plan(0, 20)
+    digits = source.digits[which].float() / 255
+    wrong = (far.track(source.clips(0, 20), digits)[0] != corners).any(-1)
+    assert not (wrong & (visible(digits, corners) > .25)).any() and wrong.float().mean() < .005
+
+
+def test_digits_on_top_of_each_other_are_told_apart():
+    _, digits, _, names = true_clips(2, 40)
+    digits = digits[names[:, 0] != names[:, 1]][:12]
+    shifts = torch.tensor([[0, 0], [0, 3], [4, 0], [5, 5], [-6, 2]])
+    corners = torch.full((len(digits), 2, len(shifts), 2), 18)
+    corners[:, 1] += shifts
+    found, _ = far.track(render(digits, corners), digits)
+    exact = (found == corners).all(-1)
+    assert exact[(visible(digits, corners) > .25)].all() and exact.float().mean() > .95
+
+
+def test_faint_and_blurred_digits_are_found():
+    frames, digits, corners, _ = true_clips(2, 6)
+    found, there = far.track(frames * .3, digits)
+    clear = visible(digits, corners) > .25
+    assert (found == corners).all(-1)[clear].all()
+    torch.testing.assert_close(there[clear], torch.full_like(there[clear], .3), atol=.01, rtol=0)
+    blurred = far.blur(frames[:, :, 0].flatten(0, 1), 3.).view_as(frames)
+    found, there = far.track(blurred, digits)
+    off = far.path_errors(found, corners)[1]
+    assert off.median() <= 1 and (off <= 3).float().mean() > .9 and abs(there.median() - 1) < .1
+
+
+def test_an_empty_frame_is_no_error():
+    _, digits, _, _ = true_clips(2, 2)
+    found, there = far.track(torch.zeros(2, 3, 1, 64, 64), digits)
+    assert found.shape == (2, 2, 3, 2) and (there.abs() < 1e-6).all()
+
+
+def test_path_errors():
+    true = torch.randint(0, 37, (4, 3, 5, 2), generator=torch.Generator().manual_seed(0))
+    own, error = far.path_errors(true, true)
+    assert own.shape == error.shape == (4, 3, 5) and not own.any() and not error.any()
+    own, error = far.path_errors(true[:, [1, 2, 0]], true)
+    assert not error.any() and own.any()
+    moved = true + torch.tensor([3, 4])
+    assert (far.path_errors(moved, true)[0] == 5).all() and (far.path_errors(moved, true)[1].sum(1) <= 15).all()
+
+
+def test_frames_until():
+    assert far.frames_until([0, 0, 0, 9, 9, 9], 5) == 4          # the mean of frames 3, 4 and 5 is 6
+    assert far.frames_until([9, 9, 9], 5) == 1
+    assert far.frames_until([0, 0, 9, 0, 0], 5) is None
+
+
+def test_blur_keeps_the_ink():
+    _, digits, _, _ = true_clips(1, 3)
+    x = torch.nn.functional.pad(digits[:, 0], (9, 9, 9, 9))
+    assert torch.equal(far.blur(x, 0.), x)
+    torch.testing.assert_close(far.blur(x, 2.).sum((1, 2)), x.sum((1, 2)))
+    point = torch.zeros(1, 21, 21)
+    point[0, 10, 10] = 1
+    soft = far.blur(point, 1.5)[0]
+    assert torch.equal(soft, soft.T)
+    assert soft[10, 12] / soft[10, 10] == pytest.approx(math.exp(-4 / 4.5), rel=1e-4)
+
+
+# ---- far: names, sharpness
+
+def test_windows_are_the_digits():
+    frames, digits, corners, _ = true_clips(1, 4)
+    assert torch.equal(far.cut(frames, corners), digits[:, :, None].expand(-1, -1, frames.shape[1], -1, -1))
+
+
+def test_the_reader_reads_digits_it_has_not_seen():
+    reader = far.train_reader(*load_digits('embedded', 'train'), steps=200, seed=0)
+    images, labels = load_digits('embedded', 'test')
+    assert (reader.name(images.float() / 255) == labels).float().mean() > .8
+    bright, dim = (reader.name(images.float() / most) for most in (255, 1000))
+    assert torch.equal(bright, dim), 'brightness does not matter'
+    a, b = (far.train_reader(*load_digits('embedded', 'train'), steps=2, seed=1).state_dict() for _ in range(2))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_sharpness():
+    x = torch.zeros(1, 3, 1, 64, 64)
+    x[:, 1, :, :8, :8], x[:, 2] = 1, .5
+    found = far.sharpness(x)
+    torch.testing.assert_close(found['ink'], torch.tensor([[0., 64., 2048.]]))
+    torch.testing.assert_close(found['entropy'], torch.tensor([[0., 0., 4096 * math.log(2)]]))
+    torch.testing.assert_close(found['crisp'], torch.tensor([[0., 1., .5]]))
+
+
+def test_centre():
+    frames, digits, corners, _ = true_clips(1, 5)
+    found = far.centre(frames)
+    torch.testing.assert_close(found.diff(), corners[:, 0].diff(dim=1).transpose(1, 2).float(), atol=1e-4, rtol=0)
+    x = torch.zeros(1, 1, 1, 64, 64)
+    x[..., 31:33, 63] = 1
+    assert far.centre(x).flatten().tolist() == [0, 31.5]
+
+
+# ---- far: units
+
+def test_rhythm_knows_waves_from_fading():
+    t = torch.arange(80.)
+    wave, fade = (2 * math.pi * t / 20).sin(), (-t / 10).exp()
+    noise = torch.randn(80, generator=torch.Generator().manual_seed(0))
+    share, period, back = far.rhythm(torch.stack([wave, fade, noise])).values()
+    assert period[0] == 20 and share[0] > .95 and back[0] > .95
+    assert back[1] < .35 and share[2] < .3
+    r = far.autocorrelation(wave, 41)
+    assert r[0] == 1 and r[10] < -.9 and r[20] > .9
+
+
+# ---- far: all of it
+
+class Oracle:
+    "Answers with the truth of the first clips of a source."
+    def __init__(self, source, n): self.clips, self.now = source.clips(0, n), source.past
+
+    def __call__(self, past, *, future_frames, reconstruction_frames):
+        before, after, seen = self.clips[:, :self.now].flip(1), self.clips[:, self.now:], past.shape[1]
+        if torch.equal(past, self.clips[:, self.now - seen:self.now].flip(1)): before, after = None, before[:, seen:]
+        def sure(x, frames): return None if x is None else x[:, :frames].clamp(1e-4, 1 - 1e-4).logit()
+        return VideoOutput(sure(before, reconstruction_frames), sure(after, future_frames))
+
+
+def test_the_truth_has_no_errors():
+    source = MovingDigits('embedded', split='test', seed=8, past=14, future=6)
+    names = load_digits('embedded', 'test')[1]
+    reader = far.train_reader(*load_digits('embedded', 'train'), steps=60)
+    found = far.look(Oracle(source, 6), source, names, n_clips=6, reader=reader, truth=True, batch=6)
+    assert [len(found[k]['nats']) for k in ('ahead', 'back', 'again')] == [6, 14, 4]
+    for k in ('ahead', 'back', 'again'):
+        assert not any(x.any() for x in (found[k]['error']['q3'], found[k]['own_error']['q3'], found[k]['confused']))
+        torch.testing.assert_close(found[k]['names_found'], found[k]['names_true'])
+        assert (found[k]['chance']['median'] > 3).all()
+        assert (found[k]['nats'] - found[k]['floor']).abs().max() < 3
+        assert (found[k]['presence'] > .98).all()
+    torch.testing.assert_close(found['ahead']['names_true'], found['truth']['names_true'])
+    assert found['ahead']['still']['median'][0] > 1
+    assert found['ahead']['pace'].median() > 2                      # 3.6 pixels a frame, less at walls
+
+
+def test_boxes_and_the_control():
+    x = far.boxes(20, seed=1)
+    assert x.shape == (20, 28, 28) and len({p.numpy().tobytes() for p in x}) > 10
+    assert torch.equal(x, far.boxes(20, seed=1))
+    model = VideoLSTM.composite(hidden_size=5, seed=0)
+    mean = torch.full((1, 64, 64), .1)
+    control = far.control_of(model, mean, seed=4)
+    assert control.config == model.config and not torch.equal(control.encoder.weight_ih_l0, model.encoder.weight_ih_l0)
+    with torch.no_grad(): out = control(torch.zeros(1, 3, 1, 64, 64), future_frames=2)
+    assert abs(out.future.mean() - .1) < .02
+
+
+def test_far(quick, tmp_path, capsys):
+    shutil.copytree(quick('far')[0], tmp_path/'again')
+    path = tmp_path/'again/far.json'
+    found, text = run.load(path), path.read_text()
+    assert {r['kind'] for r in found['rows']} == {'reader', 'far', 'crowd', 'speed', 'kind', 'activity'}
+    ahead = run.rows(found, kind='far', model='model')[0]
+    assert len(ahead['ahead']['nats']) == far.QUICK['ahead']
+    assert len(ahead['back']['nats']) == far.QUICK['behind'] + far.PAST
+    assert run.main(['far', '--quick', '--out', str(path.parent)]) == 0 and path.read_text() == text
+    assert 'kept from' in capsys.readouterr().out
+
+
+def test_an_unseen_class(quick):
+    found = run.load(quick('unseen')[0]/'unseen.json')
+    assert [r['left_out'] for r in found['rows']] == [False, True] and found['clips_seen'] == 2 * 2 * 4
+    parts = [r[c][part] for r in found['rows'] for c in ('this class', 'other classes') for part in ('back', 'ahead')]
+    assert all(len(p['nats']) == 10 for p in parts)
+    assert found['rows'][0]['this class'] != found['rows'][1]['this class'], 'two models'
+
+
+# ---- features
+
+def tensor(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize('n_digits', [1, 2])
+def test_a_scene_is_what_the_frames_show(n_digits):
+    "Each digit is a picture of its own: its class is its grey, and its corner is where that grey begins."
+    digits, labels = torch.stack([torch.full((8, 8), .1 * k + .05) for k in range(10)]), torch.arange(10)
+    source = MovingDigits(digits, n_digits=n_digits, image_size=40, seed=3)
+    clips, truth = features.scene(source, labels, 30, distinct=True)
+    assert clips.shape == (30, 10, 1, 40, 40) and truth['place'].shape == truth['velocity'].shape == (30, n_digits, 2)
+    assert (truth['class'].diff(dim=1) > 0).all(), 'digits of a clip in order of class, none twice'
+    brightest = truth['class'][:, -1]
+    for k in range(30):
+        now, before = ((clips[k, t, 0] - (.1 * brightest[k] + .05)).abs() < 1e-6 for t in (-1, -2))
+        corner = lambda mask: torch.tensor([mask.any(1).int().argmax(), mask.any(0).int().argmax()])
+        assert torch.equal(corner(now), truth['place'][k, -1].long()), 'the corner is the place, rounded down'
+        assert (corner(now) - corner(before) - truth['velocity'][k, -1]).abs().max() < 1 + 1e-4
+    again = features.scene(source, labels, 12, distinct=True)
+    assert torch.equal(again[0], clips[:12]), 'more clips begin with the same ones'
+    assert torch.equal(again[1]['class'], truth['class'][:12])
+
+
+def test_features_are_fitted_on_clips_of_other_digits(tmp_path, monkeypatch):
+    "Fitted on clips of training digits, judged on clips of test digits."
+    seen, original = [], features.scene
+    def scene(source, *args, **options):
+        seen.append(source)
+        return original(source, *args, **options)
+    monkeypatch.setattr(features, 'scene', scene)
+    monkeypatch.setattr(features, 'load_pretrained', lambda path: VideoLSTM.composite(hidden_size=4).eval())
+    settings = features.SETTINGS | features.QUICK | dict(seeds=(0,))
+    features.run(run.Context('features', settings, out=tmp_path, quick=True, digits='embedded'))
+    digits = {split: load_digits('embedded', split)[0] for split in ('train', 'test')}
+    splits = [[k for k, x in digits.items() if torch.equal(x, s.digits)] for s in seen]
+    assert splits == [['train'], ['test']] * 2 + [['test']] * 2
+    pictures = [{x.numpy().tobytes() for x in digits[k]} for k in digits]
+    assert not pictures[0] & pictures[1] and len({(s.seed, s.n_digits) for s in seen[:4]}) == 4
+
+
+@pytest.mark.parametrize('n, d', [(12, 40), (40, 12)])
+@pytest.mark.parametrize('scale', [True, False])
+def test_rotation_changes_no_ridge_regression(n, d, scale):
+    x, z, y = tensor(n, d) * torch.linspace(.1, 5, d) + 3, tensor(7, d, seed=1), tensor(n, 2, seed=2).numpy()
+    a, b = features.rotated(x, z, scale)
+    assert a.shape[1] == b.shape[1] <= min(n, d) and (a**2).sum(1).mean() == pytest.approx(1, rel=1e-3)
+    mean, spread = x.mean(0), x.std(0) if scale else torch.ones(d)
+    p, q = (((v - mean) / spread).double().numpy() for v in (x, z))
+    size = (p**2).sum(1).mean()
+    for alpha in (.01, 1.):
+        want = Ridge(alpha * size).fit(p, y).predict(q)
+        np.testing.assert_allclose(Ridge(alpha).fit(a, y).predict(b), want, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_there_is_read_and_what_is_not_is_not():
+    "Place as a weighted sum of the features is found; noise says nothing about anything."
+    def truth(seed, n=400):
+        classes = torch.randint(10, (n, 1), generator=torch.Generator().manual_seed(seed))
+        return {'place': tensor(n, 1, 2, seed=seed) * 9, 'velocity': tensor(n, 1, 2, seed=seed + 1), 'class': classes}
+    train, test, mixing = truth(1), truth(5), tensor(14, 30, seed=9)
+    def open_(t):
+        there = torch.zeros(len(t['class']), 10).scatter_(1, t['class'], 1.)
+        return torch.cat([t['place'][:, 0], t['velocity'][:, 0], there], 1) @ mixing
+    good = features.read_out((open_(train), train), (open_(test), test), scale=True)
+    assert good['place'] > .999 and good['velocity'] > .99 and good['class'] > .99
+    assert good['place_error'] < .2 and good['angle_error'] < 3
+    bad = features.read_out((tensor(400, 30, seed=11), train), (tensor(400, 30, seed=12), test), scale=True)
+    assert abs(bad['place']) < .1 and abs(bad['velocity']) < .1 and bad['class'] < .2 and 70 < bad['angle_error'] < 110
+
+
+def test_scores_of_two_digits():
+    there = torch.tensor([[0, 3], [1, 2], [3, 9], [0, 1]])
+    truth = dict(place=tensor(4, 2, 2), velocity=tensor(4, 2, 2, seed=1), **{'class': there})
+    found = {k: v.numpy() for k, v in features.targets(truth).items()}
+    perfect = features.scores(found, truth)
+    everything = ('mean_place', 'mean_velocity', 'lower_place', 'higher_place', 'classes', 'pair')
+    assert {k: perfect[k] for k in everything} == pytest.approx(dict.fromkeys(everything, 1))
+    np.testing.assert_allclose(found['mean_place'], (found['lower_place'] + found['higher_place']) / 2, rtol=1e-6)
+    worst = features.scores(found | dict(classes=1 - found['classes']), truth)
+    assert worst['classes'] == 0 and worst['pair'] == 0
+    mean = np.repeat(found['lower_place'].mean(0, keepdims=True), 4, 0)
+    middle = features.scores(found | dict(lower_place=mean), truth)
+    assert middle['lower_place'] == pytest.approx(0, abs=1e-9) and middle['higher_place'] == perfect['higher_place']
+
+
+def test_variance_between_groups():
+    groups = torch.arange(600) % 6
+    x = torch.stack([groups.float(), tensor(600), tensor(600) + groups, torch.ones(600)], 1)
+    share = features.between(x, groups)
+    assert share[0] == pytest.approx(1) and abs(share[1]) < .03 and share[3] == 0
+    variance = 35 / 12 # of the numbers 0 to 5
+    assert share[2].item() == pytest.approx(variance / (variance + 1), abs=.05), 'against that of the noise'
+    many = torch.stack([features.between(tensor(60, 1, seed=k), torch.arange(60) % 6)[0] for k in range(200)])
+    assert abs(many.mean()) < .02, 'adjusted: chance is 0, however many groups there are'
+
+
+def test_groups_of_places_and_directions():
+    place = torch.tensor([[0., 0], [35.9, 35.9], [36, 36], [0, 35]])
+    assert features.place_groups(place, torch.tensor([36., 36.])).tolist() == [0, 35, 35, 5]
+    angle = torch.arange(16) * math.pi / 8
+    turn = features.direction_groups(torch.stack([angle.sin(), angle.cos()], 1))
+    assert turn[::2].tolist() == list(range(8)) and turn.min() == 0 and turn.max() == 7
+
+
+def test_fingerprints_tell_weights_apart():
+    models = (VideoLSTM.composite(hidden_size=3, frame_shape=(1, 4, 4), seed=s) for s in (0, 0, 1))
+    a, again, b = map(features.fingerprint, models)
+    assert a == again != b
+
+
+# ---- labels
+
+def test_labels_takes_the_models_of_design(tmp_path, monkeypatch):
+    monkeypatch.setattr(design, 'MODELS', {'composite': VideoLSTM.composite})
+    assert run.main(['design', '--quick', '--seeds', '0', '--test-clips', '2', '--out', str(tmp_path)]) == 0
+    path = tmp_path/'runs/design/composite-seed-0.safetensors'
+    own = {k[6:]: v for k, v in read_safetensors(path)[0].items() if k.startswith('model.')}
+    def got(**other):
+        settings = labels.SETTINGS | labels.QUICK | other
+        context = run.Context('labels', settings, out=tmp_path, digits='embedded', progress=None, fresh=True)
+        found = {}
+        def part():
+            found['model'], found['by'] = labels.pretrained(context, 'composite', seed=other.get('seed', 0))
+            return {}
+        context.part('one', part)
+        return found['by'], found['model'], context.results['clips_seen']
+    by, model, seen = got()
+    assert by == 'design' and seen == 0 and all(torch.equal(v, own[k]) for k, v in model.state_dict().items())
+    for other in (dict(seed=1), dict(steps=4), dict(lr=.01), dict(units=9)):
+        by, model, seen = got(**other)
+        assert by == 'labels' and seen == other.get('steps', 3) * 4, other
+
+
+def test_labels_finishes_what_design_began(tmp_path, monkeypatch):
+    "A training of `design` that was cut is no model yet; it is left as it is, for `design` to go on."
+    settings = design.SETTINGS | design.QUICK
+    context = run.Context('design', settings, out=tmp_path, quick=True, digits='embedded', progress=None)
+    def stop(at): at.stop = at.step == 2
+    options = dict(steps=3, batch_size=4, recipe='adam', lr=settings['lr'], callbacks=[stop])
+    def cut():
+        context.train(VideoLSTM.composite(hidden_size=8), context.train_clips(), **options)
+        return {}
+    context.part('composite, seed 0', cut)
+    path = tmp_path/'runs/design/composite-seed-0.safetensors'
+    before = path.read_bytes()
+    context = run.Context('labels', labels.SETTINGS | labels.QUICK, out=tmp_path, quick=True, digits='embedded')
+    assert labels.model_of_design(context, 'composite', seed=0) is None and path.read_bytes() == before
+
+
+def test_labels(quick):
+    results = run.load(quick('labels')[0]/'labels.json')
+    assert [r['part'] for r in results['rows']] == [f'{s}, seed 0' for s in labels.STARTS] + ['rates']
+    for r in run.rows(results, kind='start'):
+        assert r['pretrained_by'] == (None if r['start'] == 'from scratch' else 'labels')
+        for a in (r['accuracy'][task][mode] for task in labels.TASKS for mode in labels.MODES):
+            assert len(a['mean']) == 2 and [len(x) for x in a['by_step']] == [10, 10]
+            assert all(0 <= x <= 1 for x in a['mean'])
+    rates = run.rows(results, kind='rates')[0]['accuracy']
+    assert {k: list(v) for k, v in rates.items()} == {'fine-tuned': ['0.001'], 'frozen': ['0.01']}
+
+
+@pytest.mark.parametrize('words, said', [
+    (['--per-class', '1,2,3'], 'classifier_steps has 2 entries; expected 3'),
+    (['--rates-per-class', '7'], 'rates_per_class is 7; expected one of per_class')])
+def test_settings_of_labels_have_to_fit(words, said, tmp_path, capsys):
+    assert run.main(['labels', '--quick', *words, '--out', str(tmp_path)]) == 1 and said in capsys.readouterr().err
 
 
 # ---- what is kept
 
 def test_design_is_kept():
-    assert 'design' in [p.stem for p in KEPT], 'experiments/results/design.json is missing: make experiments ARGS=design'
+    assert 'design' in [p.stem for p in KEPT], 'design.json is missing: make experiments ARGS=design'
 
 
 @pytest.mark.parametrize('path', KEPT, ids=lambda p: p.stem)
@@ -263,4 +698,22 @@ def test_kept_results(path):
     results = run.load(path)
     check_results(results)
     assert not results['quick'] and path.stem == results['name'] and path.stem in run.names()
+    assert json.dumps(results, allow_nan=False)
     if path.stem == 'design': check_design(results, results['settings']['steps'])
+
+
+@pytest.mark.parametrize('name', run.names())
+def test_kept_results_are_those_of_the_experiment(name):
+    "As a run with the settings of today would make them."
+    path = ROOT/f'experiments/results/{name}.json'
+    if not path.exists(): pytest.skip(f'no results yet: `python experiments/run.py {name}` makes them')
+    assert run.load(path)['settings'] == run.plain(run.experiment(name).SETTINGS)
+
+
+def test_kept_results_of_far():
+    path = ROOT/'experiments/results/far.json'
+    if not path.exists(): pytest.skip('no results yet: `python experiments/run.py far` makes them')
+    found = run.load(path)
+    ahead, control = (run.rows(found, kind='far', model=m)[0]['ahead'] for m in ('model', 'random weights'))
+    assert len(ahead['nats']) == far.SETTINGS['ahead'] and all(n > f for n, f in zip(ahead['nats'], ahead['floor']))
+    assert ahead['error']['median'][0] < control['error']['median'][0]
