@@ -1,9 +1,11 @@
 "The frame stepper and the feature browser in a real browser, opened from the disk, and their Python halves."
 import base64
+import importlib.util
 import io
 import json
 import os
 import re
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lstm_video_repr import training
+from lstm_video_repr import widgets
+from lstm_video_repr.activity import feature_images, strongest, unit_activity
+from lstm_video_repr.core import files
+from lstm_video_repr.core.files import write_text
 from lstm_video_repr.models import VideoLSTM
-from lstm_video_repr.pictures import Row, animate, feature_images, show_strip, strongest, unit_activity
+from lstm_video_repr.pictures import Row, animate, show_strip
 from lstm_video_repr.widgets import FeatureBrowser, FrameStepper, save_page, widget_assets, widget_html
 
 
@@ -27,7 +32,7 @@ def clip(frames, side=24, channels=1, seed=0):
 @pytest.fixture
 def prediction():
     past, future = clip(10), clip(10, seed=1)
-    return past, future, SimpleNamespace(reconstruction=past.flip(0) * .8, future=future * .6)
+    return past, future, SimpleNamespace(recalled=past * .8, future=future * .6)
 
 
 @pytest.fixture
@@ -36,7 +41,7 @@ def stepper(prediction): return FrameStepper(*prediction, index=3, title='A movi
 
 @pytest.fixture
 def visit(browser):
-    "Open a file in a fresh tab; at the end, complain about anything but local requests, and about errors in the console."
+    "Open a file in a fresh tab; at the end, complain about requests that are not local, and errors in the console."
     contexts, troubles = [], []
 
     def visit(path, **options):
@@ -44,7 +49,8 @@ def visit(browser):
         context.set_default_timeout(10_000)
         contexts.append(context)
         page = context.new_page()
-        page.on('request', lambda r: None if r.url.startswith(('file:', 'data:', 'blob:')) else troubles.append(f'request: {r.url}'))
+        local = 'file:', 'data:', 'blob:'
+        page.on('request', lambda r: None if r.url.startswith(local) else troubles.append(f'request: {r.url}'))
         page.on('console', lambda m: troubles.append(f'console: {m.text}') if m.type == 'error' else None)
         page.on('pageerror', lambda e: troubles.append(f'error: {e}'))
         page.goto(path.resolve().as_uri())
@@ -56,12 +62,21 @@ def visit(browser):
     assert not troubles
 
 
+PIXELS = 'c => Array.from(c.getContext("2d").getImageData(0, 0, c.width, c.height).data)'
+
+
 def index(page, k=0): return page.evaluate('k => document.querySelectorAll(".lvr-host")[k].model.get("index")', k)
 
 
 def pixels(page, k=0):
     "The RGBA values of the k-th large canvas, as the page has them."
-    return page.evaluate('k => Array.from(((c) => c.getContext("2d").getImageData(0, 0, c.width, c.height).data)(document.querySelectorAll(".lvr-frame")[k]))', k)
+    return page.evaluate(f'k => ({PIXELS})(document.querySelectorAll(".lvr-frame")[k])', k)
+
+
+def bare_page(folder, html, style=''):
+    "A page with nothing of its own but the widgets."
+    body = f'<body style="{style}">{html}{widget_assets()}'
+    return write_text(folder / 'bare.html', f'<!DOCTYPE html><meta charset="utf-8">{body}')
 
 
 def expected(frame):
@@ -100,7 +115,8 @@ def test_names_for_screen_readers(visit, stepper, tmp_path):
     page.get_by_role('slider').focus()
     page.keyboard.press('End')
     assert page.get_by_role('img', name='prediction, frame 20').count() == 1
-    assert page.get_by_role('button', name='Play').count() == 1 and page.get_by_role('combobox', name='Speed').count() == 1
+    assert page.get_by_role('button', name='Play').count() == 1
+    assert page.get_by_role('combobox', name='Speed').count() == 1
     assert page.get_by_text('What a screen reader hears.').is_visible()
 
 
@@ -157,7 +173,8 @@ def contrast(page, selector):
         return [getComputedStyle(node).color, getComputedStyle(behind).backgroundColor];
     }''', selector)
     def light(color):
-        r, g, b = ((c / 12.92 if c <= .03928 else ((c + .055) / 1.055) ** 2.4) for c in (int(v) / 255 for v in re.findall(r'\d+', color)[:3]))
+        values = [int(v) / 255 for v in re.findall(r'\d+', color)[:3]]
+        r, g, b = (c / 12.92 if c <= .03928 else ((c + .055) / 1.055) ** 2.4 for c in values)
         return .2126 * r + .7152 * g + .0722 * b
     a, b = sorted((light(text), light(back)))
     return (b + .05) / (a + .05)
@@ -167,7 +184,8 @@ def contrast(page, selector):
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_text_is_readable_in_light_and_dark(visit, stepper, tmp_path, scheme):
     page = visit(stepper.to_html(tmp_path / 'a.html', title='A page', note='A note.'), color_scheme=scheme)
-    for selector in ('h1', 'p', '.lvr-title', '.lvr-name', '.lvr-note', '.lvr-status', '.lvr-button', '.lvr-speed', '.lvr-rows span'):
+    for selector in ('h1', 'p', '.lvr-title', '.lvr-name', '.lvr-note', '.lvr-status', '.lvr-button', '.lvr-speed',
+                     '.lvr-rows span'):
         assert contrast(page, selector) >= 4.5, selector
     page.evaluate('document.querySelector(".lvr-slider").focus()')
     assert page.evaluate('getComputedStyle(document.querySelector(".lvr-past")).backgroundColor') != page.evaluate(
@@ -176,9 +194,8 @@ def test_text_is_readable_in_light_and_dark(visit, stepper, tmp_path, scheme):
 
 @pytest.mark.browser
 def test_a_site_theme_wins(visit, stepper, tmp_path):
-    html = widget_html(stepper)
-    path = tmp_path / 'site.html'
-    path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body style="--color-foreground-primary: rgb(1, 2, 3); --jp-ui-font-color1: rgb(9, 9, 9)">{html}{widget_assets()}')
+    theme = '--color-foreground-primary: rgb(1, 2, 3); --jp-ui-font-color1: rgb(9, 9, 9)'
+    path = bare_page(tmp_path, widget_html(stepper), style=theme)
     page = visit(path, color_scheme='dark')
     assert page.evaluate('getComputedStyle(document.querySelector(".lvr")).color') == 'rgb(1, 2, 3)'
 
@@ -186,8 +203,7 @@ def test_a_site_theme_wins(visit, stepper, tmp_path):
 @pytest.mark.browser
 def test_a_white_page_keeps_dark_text(visit, stepper, tmp_path):
     "A page that knows of no dark colours stays white on a dark desktop, and so the widget's text stays dark."
-    path = tmp_path / 'plain.html'
-    path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body>{widget_html(stepper)}{widget_assets()}')
+    path = bare_page(tmp_path, widget_html(stepper))
     page = visit(path, color_scheme='dark')
     assert page.evaluate('getComputedStyle(document.querySelector(".lvr")).color') == 'rgb(34, 38, 43)'
 
@@ -196,7 +212,8 @@ def test_a_white_page_keeps_dark_text(visit, stepper, tmp_path):
 @pytest.mark.parametrize('rows', [2, 4])
 def test_a_phone_is_wide_enough(visit, stepper, tmp_path, rows):
     if rows == 4: stepper = FrameStepper({f'a long name for row {k}': clip(20) for k in range(4)}, past=10)
-    page = visit(stepper.to_html(tmp_path / 'a.html', title='A rather long title of a page on a small phone'), viewport=dict(width=375, height=720), has_touch=True, is_mobile=True)
+    path = stepper.to_html(tmp_path / 'a.html', title='A rather long title of a page on a small phone')
+    page = visit(path, viewport=dict(width=375, height=720), has_touch=True, is_mobile=True)
     assert page.evaluate('document.documentElement.scrollWidth') <= 375
     boxes = [page.locator('.lvr-panel').nth(k).bounding_box() for k in range(2)]
     assert boxes[0]['y'] == boxes[1]['y'] and all(b['width'] > 130 for b in boxes)
@@ -210,8 +227,10 @@ def test_several_steppers_do_not_disturb_each_other(visit, stepper, tmp_path):
     other = FrameStepper({'colour': clip(6, channels=3), 'late': Row(clip(3), first=4)}, past=3)
     gif = tmp_path / 'movie.gif'
     gif.write_bytes(animate(clip(4), scale=1).data)
-    page = visit(save_page(tmp_path / 'deep' / 'all.html', ['<h2>One</h2>', stepper, 'Two', other, show_strip(clip(5)), gif, animate(clip(3), scale=1)], title='a < b'))
-    assert page.title() == 'a < b' and page.locator('.lvr').count() == 2 and page.locator('main > img').count() == 2 and page.locator('main > picture').count() == 1
+    items = ['<h2>One</h2>', stepper, 'Two', other, show_strip(clip(5)), gif, animate(clip(3), scale=1)]
+    page = visit(save_page(tmp_path / 'deep' / 'all.html', items, title='a < b'))
+    there = {name: page.locator(name).count() for name in ('.lvr', 'main > img', 'main > picture')}
+    assert page.title() == 'a < b' and there == {'.lvr': 2, 'main > img': 2, 'main > picture': 1}
     page.get_by_role('slider').nth(1).focus()
     page.keyboard.press('ArrowRight')
     assert (index(page, 0), index(page, 1)) == (3, 1)
@@ -243,9 +262,7 @@ def test_any_number_of_frames(visit, tmp_path, frames):
 @pytest.mark.browser
 def test_saved_state_brings_a_stepper_back(visit, stepper, tmp_path):
     saved = json.loads(json.dumps({k: v for k, v in stepper.get_state().items() if k != 'layout'}))
-    path = tmp_path / 'saved.html'
-    path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body>{widget_html(saved)}{widget_assets()}')
-    page = visit(path)
+    page = visit(bare_page(tmp_path, widget_html(saved)))
     page.get_by_role('slider').focus()
     page.keyboard.press('ArrowRight')
     assert index(page) == 4
@@ -265,7 +282,7 @@ def test_index_reaches_the_other_half(stepper):
 
 @pytest.mark.parametrize('k', [-1, 20])
 def test_index_outside_the_clip(stepper, k):
-    with pytest.raises(ValueError, match='expected 0 to 19'): stepper.index = k
+    with pytest.raises(ValueError, match=f'index is {k}; expected a whole number from 0 to 19'): stepper.index = k
     assert stepper.index == 3
 
 
@@ -286,13 +303,14 @@ def test_a_notebook_gets_a_picture_too(stepper):
 @pytest.mark.browser
 def test_output_of_a_real_model(visit, tmp_path):
     past, future = clip(10)[None], clip(10, seed=1)[None]
-    out = VideoLSTM.composite(frame_shape=(1, 24, 24), hidden_size=8)(past, future_steps=15)
+    out = VideoLSTM.composite(frame_shape=(1, 24, 24), hidden_size=8)(past, future_frames=15)
     stepper = FrameStepper(past, future, out)
     assert stepper.count == 25 and [row['count'] for row in stepper.rows] == [20, 25]
     page = visit(stepper.to_html(tmp_path / 'a.html'))
     page.get_by_role('slider').focus()
     page.keyboard.press('End')
-    assert page.get_by_role('img', name='prediction, frame 25').count() == 1 and page.get_by_text('up to frame 20').is_visible()
+    assert page.get_by_role('img', name='prediction, frame 25').count() == 1
+    assert page.get_by_text('up to frame 20').is_visible()
     assert pixels(page, 1)[::4] == expected(out.future[0, -1].detach())
 
 
@@ -307,15 +325,15 @@ def test_a_title_cannot_break_out_of_the_page(stepper):
 
 
 @pytest.mark.parametrize('bad, message', [
-    (dict(rows=torch.zeros(24, 24)), 'clip: expected'),
+    (dict(rows=torch.zeros(24, 24)), 'clip is a tensor of float32, shape (24, 24); expected'),
     (dict(rows=torch.zeros(2, 1, 8, 8) / 0), 'NaN'),
     (dict(rows=torch.ones(2, 1, 8, 8) * 255), 'clamp=True'),
     (dict(rows={}), 'at least one row'),
     (dict(rows={'a': torch.zeros(2, 1, 8, 8), 'b': torch.zeros(2, 1, 9, 9)}), 'one size'),
-    (dict(rows={'a': torch.zeros(2, 1, 8, 8)}, future=torch.zeros(2, 1, 8, 8)), 'got a dict'),
-    (dict(rows=torch.zeros(2, 3, 1, 8, 8), i=2), 'i: expected'),
-    (dict(rows=torch.zeros(2, 1, 8, 8), fps=-1), 'fps: expected'),
-    (dict(rows=torch.zeros(2, 1, 8, 8), index=2), 'index: expected 0 to 1'),
+    (dict(rows={'a': torch.zeros(2, 1, 8, 8)}, future=torch.zeros(2, 1, 8, 8)), 'rows is a dict'),
+    (dict(rows=torch.zeros(2, 3, 1, 8, 8), i=2), 'i is 2; expected a whole number from 0 to 1'),
+    (dict(rows=torch.zeros(2, 1, 8, 8), fps=-1), 'fps is -1.0; expected more than 0'),
+    (dict(rows=torch.zeros(2, 1, 8, 8), index=2), 'index is 2; expected a whole number from 0 to 1'),
 ])
 def test_bad_input_is_named(bad, message):
     with pytest.raises(ValueError, match=re.escape(message)): FrameStepper(**bad)
@@ -334,7 +352,7 @@ def test_a_full_disk_leaves_the_old_page(stepper, tmp_path, monkeypatch):
     def full(*args): raise OSError(28, 'No space left on device')
     for step in ('fsync', 'replace'):
         with monkeypatch.context() as m:
-            m.setattr(training.os, step, full)
+            m.setattr(files.os, step, full)
             with pytest.raises(OSError, match='a.html.*No space'): stepper.to_html(path, title='new')
         assert path.read_bytes() == old and os.listdir(tmp_path) == ['a.html']
     assert stepper.to_html(path, title='new').read_bytes() != old and os.listdir(tmp_path) == ['a.html']
@@ -342,7 +360,8 @@ def test_a_full_disk_leaves_the_old_page(stepper, tmp_path, monkeypatch):
 
 def test_numbers_of_numpy_and_torch_will_do():
     plain = FrameStepper({'a': Row(clip(5), first=-3)}, past=1, index=2, fps=5.)
-    other = FrameStepper({'a': Row(clip(5), first=np.int64(-3))}, past=np.int32(1), index=torch.tensor(2), fps=np.float32(5))
+    late = Row(clip(5), first=np.int64(-3))
+    other = FrameStepper({'a': late}, past=np.int32(1), index=torch.tensor(2), fps=np.float32(5))
     assert FrameStepper(clip(5), index=np.int64(2), fps=np.float32(5)).index == 2
     assert widget_html(other) == widget_html(plain)
 
@@ -351,7 +370,8 @@ def test_numbers_of_numpy_and_torch_will_do():
 
 def awake(**kw):
     "A small composite whose weights are all far from zero."
-    model, g = VideoLSTM.composite(**dict(hidden_size=12, frame_shape=(1, 24, 24)) | kw), torch.Generator().manual_seed(3)
+    model = VideoLSTM.composite(**dict(hidden_size=12, frame_shape=(1, 24, 24)) | kw)
+    g = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for p in model.parameters(): p.copy_(torch.randn(p.shape, generator=g) * .3)
     return model
@@ -360,18 +380,19 @@ def awake(**kw):
 @pytest.fixture
 def units():
     "A feature browser on step 3 of the second clip, and what it was made from."
-    model, past, future = awake(), torch.stack([clip(10), clip(10, seed=2)]), torch.stack([clip(10, seed=1), clip(10, seed=3)])
+    model, (past, future) = awake(), (torch.stack([clip(10, seed=k), clip(10, seed=k + 2)]) for k in (0, 1))
     return FeatureBrowser(model, past, future, i=1, index=3, title='Twelve units'), model, past, future
 
 
-def chosen(page): return page.evaluate('document.querySelector(".lvr-host").model.get("unit")')
+def chosen(page, k=0): return page.evaluate('k => document.querySelectorAll(".lvr-host")[k].model.get("unit")', k)
 
 
 def values(widget, unit):
     "The six values of a unit over time, out of the widget's bytes."
     k = widget.units.index(unit)
-    data = np.frombuffer(base64.b64decode(widget.activity), np.uint8).reshape(len(widget.units), 6, widget.count)[k].astype(float)
-    return {n: row / 255 if n in 'ifo' else (row - 128) / 127 * (widget.tops[k] if n == 'c' else 1) for n, row in zip('hcifgo', data)}
+    data = np.frombuffer(base64.b64decode(widget.activity), np.uint8).reshape(len(widget.units), 6, widget.count)
+    rows, tops = dict(zip('hcifgo', data[k].astype(float))), dict(c=widget.tops[k])
+    return {n: row / 255 if n in 'ifo' else (row - 128) / 127 * tops.get(n, 1) for n, row in rows.items()}
 
 
 @pytest.mark.browser
@@ -386,7 +407,8 @@ def test_keys_choose_units_and_steps(visit, units, tmp_path):
     page.keyboard.press('ArrowDown')
     assert (chosen(page), index(page)) == (widget.units[1], 4) and pick.input_value() == '1'
     pick.focus()
-    for key, k in (('ArrowRight', 2), ('End', 11), ('ArrowRight', 11), ('ArrowLeft', 10), ('Home', 0), ('ArrowLeft', 0), ('PageDown', 10), ('PageDown', 11)):
+    for key, k in (('ArrowRight', 2), ('End', 11), ('ArrowRight', 11), ('ArrowLeft', 10), ('Home', 0), ('ArrowLeft', 0),
+                   ('PageDown', 10), ('PageDown', 11)):
         page.keyboard.press(key)
         assert (chosen(page), index(page)) == (widget.units[k], 4), key
     assert pick.get_attribute('aria-valuetext') == f'unit {widget.units[11]}, number 12 of 12'
@@ -402,7 +424,7 @@ def test_what_is_shown_is_the_model(visit, units, tmp_path):
     widget, model, past, future = units
     page = visit(widget.to_html(tmp_path / 'a.html'))
     page.get_by_role('slider', name='Frame').focus()
-    both = [unit_activity(model, past), unit_activity(model, past, 'future', 10)]
+    both = [unit_activity(model, past), unit_activity(model, past, 'future', frames=10)]
     names = dict(h='output', c='cell', g='candidate', i='input gate', f='forget gate', o='output gate')
     for _ in range(3):
         page.keyboard.press('ArrowDown')
@@ -413,7 +435,8 @@ def test_what_is_shown_is_the_model(visit, units, tmp_path):
             truth = torch.cat([getattr(x, k) for x in both], 1)[1, t, unit].item()
             shown = float(page.locator(f'.lvr-{k} b').inner_text().replace('−', '-'))
             told = float(re.search(rf'{name} (-?[0-9.]+)', said)[1])
-            assert shown == told and shown == pytest.approx(truth, abs=.011 * max(1, abs(widget.tops[widget.units.index(unit)]))), (unit, t, k)
+            far = .011 * max(1, abs(widget.tops[widget.units.index(unit)]))
+            assert shown == told and shown == pytest.approx(truth, abs=far), (unit, t, k)
     assert t == 18 and pixels(page)[::4] == expected(future[1, 8])
     assert pixels(page, 1)[::4] == pytest.approx(expected(both[1].frames[1, 8]), abs=1)
 
@@ -421,17 +444,19 @@ def test_what_is_shown_is_the_model(visit, units, tmp_path):
 @pytest.mark.browser
 def test_colours_of_weights_have_their_sign(visit, units, tmp_path):
     widget, model, *_ = units
-    weights = dict(zip(['input gate i', 'forget gate f', 'candidate g', 'output gate o'], feature_images(model).transpose(0, 1)), **{'output feature': feature_images(model, 'future')})
+    names = 'input gate i', 'forget gate f', 'candidate g', 'output gate o', 'output feature'
+    weights = dict(zip(names, [*feature_images(model).unbind(1), feature_images(model, 'future')]))
     for scheme in ('light', 'dark'):
         page = visit(widget.to_html(tmp_path / 'a.html'), color_scheme=scheme)
         page.get_by_role('slider', name='Unit').focus()
         page.keyboard.press('ArrowRight')
         for name, w in weights.items():
             canvas = page.get_by_role('img', name=f'{name} of unit {widget.units[1]}')
-            rgb = np.array(canvas.evaluate('c => Array.from(c.getContext("2d").getImageData(0, 0, c.width, c.height).data)')).reshape(24, 24, 4)
+            rgb = np.array(canvas.evaluate(PIXELS)).reshape(24, 24, 4)
             w = w[widget.units[1], 0].numpy()
             clear = np.abs(w) > .3 * np.abs(w).max()
-            assert clear.sum() > 50 and (np.sign(rgb[..., 0] - rgb[..., 2])[clear] == np.sign(w)[clear]).all(), (scheme, name)
+            signs = np.sign(rgb[..., 0] - rgb[..., 2])
+            assert clear.sum() > 50 and (signs[clear] == np.sign(w)[clear]).all(), (scheme, name)
             faint = rgb[np.abs(w) < .02 * np.abs(w).max()]
             assert (faint[:, :3].mean() > 200) == (scheme == 'light') and len(faint), 'zero has the colour of the paper'
 
@@ -440,7 +465,10 @@ def test_colours_of_weights_have_their_sign(visit, units, tmp_path):
 def test_colours_follow_a_switch_on_the_page(visit, units, tmp_path):
     "A site whose own button makes it dark says so in an attribute; nobody has to reload."
     page = visit(units[0].to_html(tmp_path / 'a.html'), color_scheme='light')
-    page.evaluate('window.mean = () => { const c = document.querySelector(".lvr-board canvas"), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data; return d.reduce((a, v) => a + v, 0) / d.length; }')
+    page.evaluate(f'''window.mean = () => {{
+        const data = ({PIXELS})(document.querySelector(".lvr-board canvas"));
+        return data.reduce((a, v) => a + v, 0) / data.length;
+    }}''')
     light = page.evaluate('mean()')
     page.evaluate('document.body.style.colorScheme = "dark"')
     page.wait_for_function(f'mean() < {light - 10}')
@@ -480,13 +508,15 @@ def test_clicking_and_dragging(visit, units, tmp_path):
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_the_browser_is_readable(visit, units, tmp_path, scheme):
     page = visit(units[0].to_html(tmp_path / 'a.html', title='A page'), color_scheme=scheme)
-    for selector in ('.lvr-title', '.lvr-head .lvr-note', '.lvr-unit', '.lvr-unit b', '.lvr-tiles .lvr-note', '.lvr-screens .lvr-name', '.lvr-key', '.lvr-key b', '.lvr-status', '.lvr-speed'):
+    for selector in ('.lvr-title', '.lvr-head .lvr-note', '.lvr-unit', '.lvr-unit b', '.lvr-tiles .lvr-note',
+                     '.lvr-screens .lvr-name', '.lvr-key', '.lvr-key b', '.lvr-status', '.lvr-speed'):
         assert contrast(page, selector) >= 4.5, selector
 
 
 @pytest.mark.browser
 def test_a_phone_is_wide_enough_for_units(visit, units, tmp_path):
-    page = visit(units[0].to_html(tmp_path / 'a.html'), viewport=dict(width=375, height=900), has_touch=True, is_mobile=True)
+    path = units[0].to_html(tmp_path / 'a.html')
+    page = visit(path, viewport=dict(width=375, height=900), has_touch=True, is_mobile=True)
     assert page.evaluate('document.documentElement.scrollWidth') <= 375
     board = page.locator('.lvr-board').bounding_box()
     page.locator('.lvr-board').tap(position=dict(x=1.5 * board['width'] / 10, y=board['height'] * .75))
@@ -497,13 +527,11 @@ def test_a_phone_is_wide_enough_for_units(visit, units, tmp_path):
 @pytest.mark.browser
 def test_steppers_and_browsers_on_one_page(visit, units, stepper, tmp_path):
     saved = json.loads(json.dumps({k: v for k, v in units[0].get_state().items() if k != 'layout'}))
-    path = tmp_path / 'all.html'
-    path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body>{widget_html(stepper)}{widget_html(saved)}{widget_assets()}')
-    page = visit(path)
+    page = visit(bare_page(tmp_path, widget_html(stepper) + widget_html(saved)))
     assert page.locator('.lvr').count() == 2 and page.locator('.lvr-features').count() == 1
     page.get_by_role('slider', name='Unit').focus()
     page.keyboard.press('ArrowRight')
-    assert page.evaluate('document.querySelectorAll(".lvr-host")[1].model.get("unit")') == units[0].units[1] and (index(page, 0), index(page, 1)) == (3, 3)
+    assert chosen(page, 1) == units[0].units[1] and (index(page, 0), index(page, 1)) == (3, 3)
 
 
 @pytest.mark.browser
@@ -519,28 +547,31 @@ def test_without_scripts_there_is_a_unit(browser, units, tmp_path):
 
 @pytest.mark.browser
 @pytest.mark.parametrize('kw, more, sheets', [
-    (dict(num_layers=2, conditional_future=True), {}, 1), (dict(num_layers=2), dict(layer=0), 4), (dict(frame_shape=(3, 24, 24), output='gaussian'), dict(decoder='reconstruction', steps=4), 5),
-    (dict(hidden_size=1), dict(steps=1), 5)], ids=['top of two', 'first of two', 'colour, backwards', 'one unit'])
+    (dict(num_layers=2, conditional_future=True), {}, 1), (dict(num_layers=2), dict(layer=0), 4),
+    (dict(frame_shape=(3, 24, 24), output='gaussian'), dict(decoder='reconstruction', frames=4), 5),
+    (dict(hidden_size=1), dict(frames=1), 5)], ids=['top of two', 'first of two', 'colour, backwards', 'one unit'])
 def test_other_models(visit, tmp_path, kw, more, sheets):
     model, channels = awake(**kw), kw.get('frame_shape', (1,))[0]
     widget = FeatureBrowser(model, torch.stack([clip(5, channels=channels)] * 2), **more)
-    assert len(widget.features) == sheets and widget.count == 5 + more.get('steps', 5)
+    assert len(widget.features) == sheets and widget.count == 5 + more.get('frames', 5)
     if more.get('decoder'): assert widget.numbers == [1, 2, 3, 4, 5, 5, 4, 3, 2]
     page = visit(widget.to_html(tmp_path / 'a.html'))
     page.get_by_role('slider', name='Unit').focus()
     page.keyboard.press('End')
     page.get_by_role('slider', name='Frame').focus()
     page.keyboard.press('End')
-    assert (chosen(page), index(page)) == (widget.units[-1], widget.count - 1) and page.locator('.lvr-weights').count() == sheets
+    assert (chosen(page), index(page)) == (widget.units[-1], widget.count - 1)
+    assert page.locator('.lvr-weights').count() == sheets
 
 
 def test_bytes_are_close_to_the_truth(units):
     widget, model, past, future = units
-    both = [unit_activity(model, past), unit_activity(model, past, 'future', 10)]
+    both = [unit_activity(model, past), unit_activity(model, past, 'future', frames=10)]
     for unit in widget.units:
         for k, got in values(widget, unit).items():
             truth = torch.cat([getattr(x, k) for x in both], 1)[1, :, unit].numpy()
-            np.testing.assert_allclose(got, truth, atol=.5 / (255 if k in 'ifo' else 127) * max(1, np.abs(truth).max()) + 1e-3)
+            half = .5 / (255 if k in 'ifo' else 127) * max(1, np.abs(truth).max())
+            np.testing.assert_allclose(got, truth, atol=half + 1e-3)
 
 
 def test_units_of_the_browser(units):
@@ -553,7 +584,7 @@ def test_units_of_the_browser(units):
     widget.set_state({'unit': widget.units[5]})
     widget.unit = widget.units[2]
     assert heard == [widget.units[5], widget.units[2]]
-    with pytest.raises(ValueError, match='unit: expected one of the 12 units shown'): widget.unit = 12
+    with pytest.raises(ValueError, match='unit is 12; expected one of the 12 units shown'): widget.unit = 12
     assert widget.unit == widget.units[2]
 
 
@@ -561,16 +592,29 @@ def test_a_browser_leaves_a_picture_and_an_id(units):
     widget, model, past, future = units
     data, _ = widget._repr_mimebundle_()
     image = Image.open(io.BytesIO(base64.b64decode(data['image/png'])))
-    assert image.format == 'PNG' and image.width > 800 and data['text/plain'] == 'FeatureBrowser(12 units, 20 steps)'
-    assert FeatureBrowser(model, past, future, i=1, index=3, title='Twelve units').model_id[:24] == widget.model_id[:24] != FeatureBrowser(model, past, future).model_id[:24]
-    before, widget.unit = widget._still_png(), widget.units[1]
-    assert widget._still_png() != before
+    assert image.format == 'PNG' and image.width > 800 and data['text/plain'] == 'FeatureBrowser(12 units, 20 frames)'
+    same, other = (FeatureBrowser(model, past, future, **kw) for kw in (dict(i=1, index=3, title='Twelve units'), {}))
+    assert same.model_id[:24] == widget.model_id[:24] != other.model_id[:24]
+    before, widget.unit = widget.still_png(), widget.units[1]
+    assert widget.still_png() != before
 
 
 @pytest.mark.parametrize('bad, message', [
-    (dict(units=[12]), 'units: expected numbers from 0 to 11, got [12]'), (dict(units=[]), 'units: expected'), (dict(unit=99), 'unit: expected one of'), (dict(index=20), 'index: expected 0 to 19'),
-    (dict(decoder='encoder'), 'decoder: expected one of'), (dict(layer=1), 'layer: expected'), (dict(i=2), 'i: expected a clip number from 0 to 1'), (dict(steps=0), 'steps: expected'),
-    (dict(past=torch.zeros(1, 2, 1, 8, 8)), 'past has shape'), (dict(future=torch.zeros(1, 2, 1, 24, 24)), 'future: expected 2 clips'), (dict(n=0), 'n: expected'), (dict(fps=0), 'fps: expected')])
+    (dict(units=[12]), 'units is 12; expected a whole number from 0 to 11'), (dict(units=[]), 'units is []; expected'),
+    (dict(unit=99), 'unit is 99; expected one of'), (dict(index=20), 'index is 20; expected a whole number from 0 to'),
+    (dict(decoder='encoder'), "decoder is 'encoder'; expected one of"), (dict(layer=1), 'layer is 1; expected'),
+    (dict(i=2), 'i is 2; expected a whole number from 0 to 1'), (dict(frames=0), 'frames is 0; expected'),
+    (dict(past=torch.zeros(1, 2, 1, 8, 8)), 'past has shape'), (dict(n=0), 'n is 0; expected'),
+    (dict(fps=0), 'fps is 0.0; expected'), (dict(future=torch.zeros(1, 2, 1, 24, 24)), 'future has 1 clips; expected 2'),
+])
 def test_a_bad_browser_is_named(units, bad, message):
     _, model, past, _ = units
     with pytest.raises(ValueError, match=re.escape(message)): FeatureBrowser(**dict(model=model, past=past) | bad)
+
+
+@pytest.mark.parametrize('library', ['anywidget', 'ipywidgets'])
+def test_who_lacks_a_library_is_told_the_extra(monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    again = importlib.util.spec_from_file_location('lstm_video_repr.widgets_again', widgets.__file__)
+    with pytest.raises(ImportError, match=rf"^widgets need {library}: pip install 'lstm-video-repr\[notebook\]'"):
+        again.loader.exec_module(importlib.util.module_from_spec(again))

@@ -61,7 +61,7 @@ const makePlayer = (model, count, label) => {
   return { play, slider, speed, index, go, stop, toggle };
 };
 
-// Dragging along `track` goes through the `count` steps that it shows, from `left` pixels on to its right end.
+// Dragging along `track` goes through the `count` frames that it shows, from `left` pixels on to its right end.
 const makeScrubbing = (track, player, count, left = 0) => {
   const scrub = event => {
     const box = track.getBoundingClientRect();

@@ -26,7 +26,7 @@ const tint = (image, channels, dark) => {
 async function render({ model, el }) {
   const units = model.get('units'), rows = model.get('rows'), numbers = model.get('numbers'), past = model.get('past');
   const features = model.get('features'), tile = model.get('tile'), tops = model.get('tops'), decoder = model.get('decoder');
-  const steps = numbers.length, size = { ...tile, first: 0, count: units.length };
+  const count = numbers.length, size = { ...tile, first: 0, count: units.length };
   const bytes = Uint8Array.from(atob(model.get('activity')), c => c.charCodeAt(0));
   const frames = await Promise.all(rows.map(row => load(row.sheet)));
   const sheets = await Promise.all(features.map(f => load(f.sheet)));
@@ -34,7 +34,7 @@ async function render({ model, el }) {
 
   const place = () => Math.max(0, units.indexOf(model.get('unit')));
   const value = (k, name, t) => {
-    const byte = bytes[(k * ORDER.length + ORDER.indexOf(name)) * steps + t];
+    const byte = bytes[(k * ORDER.length + ORDER.indexOf(name)) * count + t];
     return 'ifo'.includes(name) ? byte / 255 : (byte - 128) / 127 * (name === 'c' ? tops[k] : 1);
   };
   const isPast = t => t < past;
@@ -75,7 +75,7 @@ async function render({ model, el }) {
     return { p, readings, canvas, node: make('div', '', {}, legend, canvas) };
   });
   const track = make('div', 'lvr-track', { 'aria-hidden': 'true' }, ...plots.map(p => p.node));
-  const player = makePlayer(model, steps, 'Frame'), { play, slider, speed, index, go, stop, toggle } = player;
+  const player = makePlayer(model, count, 'Frame'), { play, slider, speed, index, go, stop, toggle } = player;
   const status = make('div', 'lvr-status');
 
   const title = model.get('title');
@@ -86,7 +86,7 @@ async function render({ model, el }) {
     make('div', 'lvr-tiles', { style: `--lvr-count:${Math.max(5, features.length)}` }, ...tiles.map(t => t.node)),
     make('div', 'lvr-stage', {}, make('div', 'lvr-screens', {}, ...screens.map(s => s.node)), track),
     make('div', 'lvr-controls', {}, play, slider, speed), status);
-  root.style.setProperty('--lvr-seen', `${100 * Math.max(0, past - .5) / Math.max(1, steps - 1)}%`);
+  root.style.setProperty('--lvr-seen', `${100 * Math.max(0, past - .5) / Math.max(1, count - 1)}%`);
   el.replaceChildren(root);
 
   const choose = k => {
@@ -122,7 +122,7 @@ async function render({ model, el }) {
   const drawPlots = () => {
     const width = track.clientWidth, k = place(), t = index();
     if (!width) return;
-    const style = getComputedStyle(root), step = (width - left) / steps, x = s => left + (s + .5) * step, color = n => style.getPropertyValue(`--lvr-${n}`);
+    const style = getComputedStyle(root), step = (width - left) / count, x = s => left + (s + .5) * step, color = n => style.getPropertyValue(`--lvr-${n}`);
     plots.forEach(({ p, canvas, readings }) => {
       const tall = width > 400 ? 1.3 : 1, high = (p ? 84 : 104) * tall, foot = p ? 16 : 4, context = fit(canvas, width, high + foot);
       const names = LINES.filter(line => line[2] === p).map(line => line[0]);
@@ -132,7 +132,7 @@ async function render({ model, el }) {
       context.fillStyle = color('past');
       context.fillRect(left, 0, past * step, high);
       context.fillStyle = color('future');
-      context.fillRect(left + past * step, 0, (steps - past) * step, high);
+      context.fillRect(left + past * step, 0, (count - past) * step, high);
       context.globalAlpha = 1;
       context.fillStyle = color('now');
       context.fillRect(x(t) - .75, 0, 1.5, high);
@@ -202,13 +202,13 @@ async function render({ model, el }) {
     pick.focus({ preventScroll: true });
     event.preventDefault();
   });
-  makeScrubbing(track, player, steps, left);
+  makeScrubbing(track, player, count, left);
   root.addEventListener('keydown', event => {
     if (event.target === speed || event.target === kind || event.altKey || event.ctrlKey || event.metaKey) return;
     const at = event.target === pick, k = place(), t = index(), columns = across();
     const unit = at ? { ArrowRight: k + 1, ArrowLeft: k - 1, ArrowDown: k + columns, ArrowUp: k - columns, PageDown: k + 10, PageUp: k - 10, Home: 0, End: units.length - 1 }[event.key]
       : { ArrowDown: k + 1, ArrowUp: k - 1 }[event.key];
-    const time = at ? undefined : { ArrowRight: t + 1, ArrowLeft: t - 1, PageUp: t + 10, PageDown: t - 10, Home: 0, End: steps - 1 }[event.key];
+    const time = at ? undefined : { ArrowRight: t + 1, ArrowLeft: t - 1, PageUp: t + 10, PageDown: t - 10, Home: 0, End: count - 1 }[event.key];
     if (unit !== undefined) { if (unit >= 0 && unit < units.length || event.key.startsWith('Page')) choose(unit); }
     else if (time !== undefined) { stop(); go(time); }
     else if (event.key === ' ' && event.target !== play) toggle();
