@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['nats_per_frame', 'nats_floor', 'mse', 'squared_error', 'mae', 'psnr', 'ssim', 'LastFrame', 'MeanFrame', 'FrameScores',
-           'Scores', 'evaluate', 'Comparison', 'compare']
+           'Scores', 'Comparison', 'compare', 'evaluate']
 
 # %% ../nbs/05_metrics.ipynb #c560a3ee
 import math
@@ -326,7 +326,9 @@ def _found(scores): return {task: s for task in _TASKS if (s := getattr(scores, 
 def _names(scores): return {k for s in scores for part in _found(s).values() for k in part.overall}
 
 def _notes(scores, frame_shape):
-    return [f'{_COLUMNS[k]}: {v}' for k, v in _conventions(_names(scores), frame_shape).items()]
+    notes = _conventions(names := _names(scores), frame_shape)
+    if 'nats' in names: notes['above_floor'] = 'nats minus floor; of an open future no model can save all of it'
+    return [f'{_COLUMNS[k]}: {notes[k]}' for k in _COLUMNS if k in notes]
 
 # %% ../nbs/05_metrics.ipynb #b5c6fdd6
 @patch
@@ -349,6 +351,52 @@ def to_dict(self: Scores) -> dict: # conventions included
     tasks = {task: None if getattr(self, task) is None else plain(getattr(self, task)) for task in _TASKS}
     return dict(n_clips=self.n_clips, frame_shape=list(self.frame_shape), output=self.output, decoding='free-running',
                 conventions=_conventions(_names([self]), self.frame_shape), **tasks)
+
+# %% ../nbs/05_metrics.ipynb #159dc440
+def _compare_task(scores, task):
+    "The table of one task: a row for each model that has it. Unequal numbers of frames are not hidden."
+    parts = {name: getattr(s, task) for name, s in scores.items() if getattr(s, task) is not None}
+    columns = [k for k in _COLUMNS if any(k in part.overall for part in parts.values())]
+    sizes = {name: dict(frames=len(part), clips=scores[name].n_clips) for name, part in parts.items()}
+    counts = ['frames', 'clips'] if len({n['frames'] for n in sizes.values()}) > 1 else ['clips']
+    def row(name, found): return [name, *(_show(k, found.get(k)) for k in columns), *(sizes[name][k] for k in counts)]
+    rows = [row(name, part.overall) for name, part in parts.items()]
+    return Table(['model', *(_COLUMNS[k] for k in columns), *counts], rows, title=f'{_TASKS[task]} (mean over frames)')
+
+# %% ../nbs/05_metrics.ipynb #dee70119
+@dataclass(eq=False, repr=False)
+class Comparison(Tabular):
+    "Several models side by side. Made by `compare`."
+    scores: dict # name of a model -> its `Scores`
+
+    def tables(self) -> list[Table]: # at most two
+        "The future, then the reconstruction."
+        tasks = [task for task in _TASKS if any(task in _found(s) for s in self.scores.values())]
+        return [_compare_task(self.scores, task) for task in tasks]
+
+    def notes(self) -> list[str]: # the first says how it was measured
+        "What each number means."
+        shape = next(iter(self.scores.values())).frame_shape
+        return ['Free-running; every number is averaged over frames and clips.', *_notes(self.scores.values(), shape)]
+
+# %% ../nbs/05_metrics.ipynb #81cc3d65
+@patch
+def to_dict(self: Comparison) -> dict: # name -> `Scores.to_dict()`
+    "Plain numbers and lists, for `json.dump`."
+    return {name: s.to_dict() for name, s in self.scores.items()}
+
+# %% ../nbs/05_metrics.ipynb #40e18ae7
+def compare(
+    scores: dict, # name of a model -> its `Scores`
+) -> Comparison: # prints as a table
+    "Put several models' scores side by side."
+    wanted = "a dictionary such as {'last frame': evaluate(LastFrame(), clips)}"
+    if not isinstance(scores, dict) or not scores: raise argument_error('scores', scores, wanted)
+    for name, s in scores.items():
+        if not isinstance(s, Scores): raise argument_error(f'scores[{name!r}]', s, 'the Scores that evaluate returns')
+    shapes = sorted({s.frame_shape for s in scores.values()})
+    if len(shapes) == 1: return Comparison(dict(scores))
+    raise ValueError(f'scores have frames of shapes {shapes}; expected one shape: they are sums over a frame')
 
 # %% ../nbs/05_metrics.ipynb #18812d9f
 def _measure(raw, frames, target, *, output, with_ssim):
@@ -390,7 +438,7 @@ def _score(model, past, future, with_ssim):
         _check_task(task, raw, target, out.output)
         scores[task] = _measure(raw, frames, target, output=out.output, with_ssim=with_ssim)
     if scores: return out.output, scores
-    raise ValueError('model emitted nothing to compare; expected a reconstruction, or the future of clips that have one')
+    raise ValueError('model emitted nothing to compare; expected a reconstruction, or a future that clips have, too')
 
 # %% ../nbs/05_metrics.ipynb #be036d77
 def _add(totals, scores, n):
@@ -437,7 +485,7 @@ def _open(model, clips, n_clips, future_frames):
     only_past = isinstance(model, VideoLSTM) and not model.config.predict      # it takes the whole of an array
     clips = as_clips(clips, future=0 if only_past else None, seed=None)
     if future_frames is not None and check_whole(future_frames, 'future_frames') > clips.future:
-        raise ValueError(f'future_frames is {future_frames}; expected at most {clips.future}, as many as the clips have')
+        raise ValueError(f'future_frames is {future_frames}; expected at most {clips.future}, as many as clips have')
     return clips, _count(clips, n_clips, 'n_clips'), future_frames
 
 # %% ../nbs/05_metrics.ipynb #c97190ea
@@ -460,7 +508,7 @@ def evaluate(
     progress: bool = False, # show a bar
     shared: bool = False, # share the batches out among all processes of `torch.distributed`; each has to call this
 ) -> Scores: # prints as a table
-    "Measure a model on clips: free-running (a conditional decoder sees its own output), repeatable, in constant memory."
+    "Measure a model on clips: free-running (a conditional decoder sees its own output), in constant memory."
     clips, n_clips, ahead = _open(model, clips, n_clips, future_frames)
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
     size, totals, output = min(check_whole(batch_size, 'batch_size'), -(-n_clips // ranks)), {}, None
@@ -471,49 +519,3 @@ def evaluate(
             bar.update(len(past))
     if shared: totals, output = _gather(totals, output, ranks)
     return _make_scores(totals, n_clips, clips.frame_shape, output)
-
-# %% ../nbs/05_metrics.ipynb #159dc440
-def _compare_task(scores, task):
-    "The table of one task: a row for each model that has it. Unequal numbers of frames are not hidden."
-    parts = {name: getattr(s, task) for name, s in scores.items() if getattr(s, task) is not None}
-    columns = [k for k in _COLUMNS if any(k in part.overall for part in parts.values())]
-    sizes = {name: dict(frames=len(part), clips=scores[name].n_clips) for name, part in parts.items()}
-    counts = ['frames', 'clips'] if len({n['frames'] for n in sizes.values()}) > 1 else ['clips']
-    def row(name, found): return [name, *(_show(k, found.get(k)) for k in columns), *(sizes[name][k] for k in counts)]
-    rows = [row(name, part.overall) for name, part in parts.items()]
-    return Table(['model', *(_COLUMNS[k] for k in columns), *counts], rows, title=f'{_TASKS[task]} (mean over frames)')
-
-# %% ../nbs/05_metrics.ipynb #dee70119
-@dataclass(eq=False, repr=False)
-class Comparison(Tabular):
-    "Several models side by side. Made by `compare`."
-    scores: dict # name of a model -> its `Scores`
-
-    def tables(self) -> list[Table]: # at most two
-        "The future, then the reconstruction."
-        tasks = [task for task in _TASKS if any(task in _found(s) for s in self.scores.values())]
-        return [_compare_task(self.scores, task) for task in tasks]
-
-    def notes(self) -> list[str]: # the first says how it was measured
-        "What each number means."
-        shape = next(iter(self.scores.values())).frame_shape
-        return ['Free-running; every number is averaged over frames and clips.', *_notes(self.scores.values(), shape)]
-
-# %% ../nbs/05_metrics.ipynb #81cc3d65
-@patch
-def to_dict(self: Comparison) -> dict: # name -> `Scores.to_dict()`
-    "Plain numbers and lists, for `json.dump`."
-    return {name: s.to_dict() for name, s in self.scores.items()}
-
-# %% ../nbs/05_metrics.ipynb #f2c1a616
-def compare(
-    scores: dict, # name of a model -> its `Scores`
-) -> Comparison: # prints as a table
-    "Put several models' scores side by side."
-    wanted = "a dictionary such as {'last frame': evaluate(LastFrame(), clips)}"
-    if not isinstance(scores, dict) or not scores: raise argument_error('scores', scores, wanted)
-    for name, s in scores.items():
-        if not isinstance(s, Scores): raise argument_error(f'scores[{name!r}]', s, 'the Scores that evaluate returns')
-    shapes = sorted({s.frame_shape for s in scores.values()})
-    if len(shapes) > 1: raise ValueError(f'scores have frames of shapes {shapes}; expected one shape: they are sums over a frame')
-    return Comparison(dict(scores))

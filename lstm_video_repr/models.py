@@ -342,7 +342,7 @@ def forward(
 def _check_future(model, past, future, check):
     "A model that predicts needs as many true futures as there are clips."
     shape = ', '.join(map(str, model.config.frame_shape))
-    if future is None: raise argument_error('future', None, f'the true frames (B, T, {shape}), since this model predicts')
+    if future is None: raise argument_error('future', None, f'true frames (B, T, {shape}), since this model predicts')
     check_clip(model, future, 'future', values=check)
     if len(future) != len(past): raise ValueError(f'future has {len(future)} clips; expected {len(past)}, as past has')
 

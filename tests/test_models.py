@@ -9,11 +9,16 @@ import torch.nn.functional as F
 
 from lstm_video_repr.models import VideoLSTM, VideoLSTMConfig, check_clip
 
-FAMILY = [dict(), dict(num_layers=2), dict(conditional_future=True), dict(conditional=True, num_layers=2), dict(peephole=False)]
+FAMILY = [dict(), dict(num_layers=2), dict(conditional_future=True), dict(conditional=True, num_layers=2),
+          dict(peephole=False)]
+SMALL = dict(frame_shape=(1, 3, 3), hidden_size=7)
 
 
-def tiny(seed=0, **kw): return VideoLSTM.composite(**{'frame_shape': (1, 3, 3), 'hidden_size': 7} | kw, seed=seed).double()
-def clip(B=3, T=4, shape=(1, 3, 3), seed=0): return torch.rand(B, T, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def tiny(seed=0, **kw): return VideoLSTM.composite(**SMALL | kw, seed=seed).double()
+
+
+def clip(B=3, T=4, shape=(1, 3, 3), seed=0):
+    return torch.rand(B, T, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def by_hand(model, past, future):
@@ -24,7 +29,8 @@ def by_hand(model, past, future):
     state = None
     for t in range(past.shape[1]): _, state = step(model.encoder, past[:, t:t+1].flatten(2), state)
     losses = []
-    for decoder, target in ((model.reconstruction_decoder, past.flip(1).flatten(2)), (model.future_decoder, future.flatten(2))):
+    for decoder, target in (model.reconstruction_decoder, past.flip(1)), (model.future_decoder, future):
+        target = target.flatten(2)
         s, frame, total = state, None, 0
         for t in range(target.shape[1]):
             h, s = step(decoder.lstm, frame, s)
@@ -37,7 +43,8 @@ def by_hand(model, past, future):
 
 @pytest.mark.parametrize('kw', FAMILY, ids=str)
 def test_loss_is_the_papers(kw):
-    "Reversed reconstruction, truth one step late, no state dropped, one sigmoid, summed over pixels, averaged over frames and clips."
+    """Reversed reconstruction, truth one step late, no state dropped, one sigmoid,
+    summed over pixels, averaged over frames and clips."""
     model, past, future = tiny(**kw), clip(), clip(T=5, seed=1)
     loss = model.loss(past, future)
     for got, want in zip((loss.reconstruction, loss.future), by_hand(model, past, future)):
@@ -74,7 +81,9 @@ def test_gradients_in_float64():
     model = tiny(conditional_future=True, hidden_size=3, frame_shape=(2,))
     past, future = clip(2, 3, (2,)), clip(2, 2, (2,), 1)
     names, values = zip(*((n, p.detach().clone().requires_grad_()) for n, p in model.named_parameters()))
-    def loss(*values): return torch.func.functional_call(Losses(model), {f'model.{n}': v for n, v in zip(names, values)}, (past, future))
+    def loss(*values):
+        weights = {f'model.{n}': v for n, v in zip(names, values)}
+        return torch.func.functional_call(Losses(model), weights, (past, future))
     assert torch.autograd.gradcheck(loss, values, atol=1e-6)
 
 
@@ -90,8 +99,9 @@ class Losses(torch.nn.Module):
 def test_gaussian_is_half_the_squared_norm():
     model, past, future = tiny(output='gaussian'), clip() * 9 - 4, clip(seed=1) * 9 - 4
     out, loss = model(past, future_frames=4), model.loss(past, future)
-    torch.testing.assert_close(loss.future, (out.future - future).square().sum((2, 3, 4)).mean() / 2)
-    torch.testing.assert_close(loss.reconstruction, (out.reconstruction - past.flip(1)).square().sum((2, 3, 4)).mean() / 2)
+    def half(error): return error.square().sum((2, 3, 4)).mean() / 2
+    torch.testing.assert_close(loss.future, half(out.future - future))
+    torch.testing.assert_close(loss.reconstruction, half(out.reconstruction - past.flip(1)))
 
 
 @pytest.mark.parametrize('shape', [(1, 64, 64), (3, 32, 32), (5,), (2, 3)], ids=str)
@@ -126,7 +136,8 @@ def test_recalled_is_the_clips_own_order():
     "Emitted last frame first, recalled first to last, in frames and in raw outputs alike."
     out = tiny()(clip(), future_frames=2)
     assert torch.equal(out.recalled_logits, torch.stack([out.reconstruction_logits[:, t] for t in (3, 2, 1, 0)], 1))
-    assert torch.equal(out.recalled, out.recalled_logits.sigmoid()) and torch.equal(out.recalled[:, 0], out.reconstruction[:, 3])
+    assert torch.equal(out.recalled, out.recalled_logits.sigmoid())
+    assert torch.equal(out.recalled[:, 0], out.reconstruction[:, 3])
     nothing = VideoLSTM.future_predictor(frame_shape=(1, 3, 3), hidden_size=4)(clip().float())
     assert nothing.recalled is nothing.recalled_logits is nothing.reconstruction is None
 
@@ -151,7 +162,8 @@ def test_a_future_is_needed_by_those_who_predict_and_ignored_by_others():
     alone = VideoLSTM.autoencoder(frame_shape=(1, 3, 3), hidden_size=4).double()
     want = alone.loss(past).total
     for future in (None, none, past, past * 255, 'nothing'): assert torch.equal(alone.loss(past, future).total, want)
-    for future, word in ((None, 'future is None; expected the true frames'), (none, 'at least one clip and one frame'), (past[:2], 'future has 2 clips; expected 3')):
+    for future, word in ((None, 'future is None; expected true frames'), (none, 'at least one clip and one frame'),
+                         (past[:2], 'future has 2 clips; expected 3')):
         with pytest.raises(ValueError, match=word): tiny().loss(past, future)
 
 
@@ -163,9 +175,3 @@ def test_unchecked_values_reach_the_loss():
         with pytest.raises(ValueError, match='past has shape'): model.loss(past[0], past, check=check)
     with pytest.raises(ValueError, match='x has values from'): check_clip(model, past * 255, 'x')
     assert check_clip(model, past, 'x') is past
-
-
-def test_every_layer_comes_with_the_fused_backend():
-    "Whoever imports models can ask for it."
-    from lstm_video_repr.lstm import backend_names
-    assert 'fused' in backend_names()
