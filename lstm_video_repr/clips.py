@@ -401,6 +401,11 @@ class FixedClips(FiniteClips):
 
     def __len__(self): return self.n_clips
 
+    def __copy__(self): # one pass does not disturb another, whatever the source remembers
+        other = FixedClips(copy(self.source), self.n_clips)
+        other.index = self.index
+        return other
+
     def take(self, numbers):
         breaks = ((numbers[1:] - numbers[:-1] != 1).nonzero().flatten() + 1).tolist() # clips in a row are read together
         rows = [(int(numbers[a]), b - a) for a, b in zip([0, *breaks], [*breaks, len(numbers)])]
@@ -643,7 +648,7 @@ def describe(self: DatasetClips):
     return text and f'{text}, {len(self)} clips, seed {self.seed}'
 
 # %% ../nbs/03_clips.ipynb #008d39d7
-class _Reel:
+class _Buffer:
     "Clips `start` to `end` of a stream, in the pieces in which they came."
     def __init__(self, pairs, wishes, shapes=None):
         self.pairs, self.wishes, self.shapes = pairs, wishes, shapes
@@ -656,7 +661,7 @@ class _Reel:
 
 # %% ../nbs/03_clips.ipynb #b20dc706
 @patch
-def draw(self: _Reel):
+def draw(self: _Buffer):
     "Draw one piece more: True, or False where a pass ends. `ValueError` if a pass gives nothing."
     if self.source is None: self.source, self.drawn = iter(self.pairs), 0
     for item in self.source:
@@ -673,7 +678,7 @@ def draw(self: _Reel):
 
 # %% ../nbs/03_clips.ipynb #edb9d8f0
 @patch
-def fill(self: _Reel, first, n, one_pass=False):
+def fill(self: _Buffer, first, n, one_pass=False):
     "Let go of what lies before clip `first`, and draw n clips from there on, or what the first pass has of them."
     if first < self.start:
         if self.once:
@@ -688,7 +693,7 @@ def fill(self: _Reel, first, n, one_pass=False):
 
 # %% ../nbs/03_clips.ipynb #36268353
 @patch
-def give(self: _Reel, first, n):
+def give(self: _Buffer, first, n):
     "Clips first to first + n - 1, all of which are here."
     parts, at = [], self.start
     for pair in self.pieces:
@@ -703,26 +708,26 @@ class StreamClips(Clips):
     def __init__(self, pairs, *, past=None, future=None, scale=None, identity=None):
         self.identity = _check_identity(identity)
         self._wishes = dict(past=past, future=future, scale=_check_scale(scale))
-        self._reel = _Reel(pairs, self._wishes)
-        self._reel.fill(0, 1)                                             # the first batch says the shapes, and stays
-        past, future = self._reel.shapes
+        self._buffer = _Buffer(pairs, self._wishes)
+        self._buffer.fill(0, 1)                                             # the first batch says the shapes, and stays
+        past, future = self._buffer.shapes
         self.frame_shape, self.past, self.future = past[1:], past[0], future[0]
 
     def __copy__(self):
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        if not self._reel.once: other._reel = _Reel(self._reel.pairs, self._wishes, self._reel.shapes)
+        if not self._buffer.once: other._buffer = _Buffer(self._buffer.pairs, self._wishes, self._buffer.shapes)
         return other
 
     def read(self, first, n):
-        self._reel.fill(check_whole(first, 'first', 0), check_whole(n, 'n'))
-        return self._reel.give(first, n)
+        self._buffer.fill(check_whole(first, 'first', 0), check_whole(n, 'n'))
+        return self._buffer.give(first, n)
 
 # %% ../nbs/03_clips.ipynb #59c62d0d
 @patch
 def _within(self: StreamClips, first, n):
-    self._reel.fill(first, n, one_pass=True)
-    return n if self._reel.length is None else max(0, min(n, self._reel.length - first))
+    self._buffer.fill(first, n, one_pass=True)
+    return n if self._buffer.length is None else max(0, min(n, self._buffer.length - first))
 
 @patch
 def describe(self: StreamClips):

@@ -24,6 +24,15 @@ from .core.checks import argument_error, check_choice, check_pixels
 from .core.files import cache_folder, download
 
 # %% ../nbs/02_digits.ipynb #c5b2aaf0
+def _unzip(path):
+    "The content of a file, gzip-compressed or not."
+    raw = path.read_bytes()
+    if raw[:2] != b'\x1f\x8b': return raw
+    try: return gzip.decompress(raw)
+    except (EOFError, zlib.error, OSError) as e:
+        raise OSError(f'{path}: damaged gzip file ({e}); expected a complete IDX file') from e
+
+# %% ../nbs/02_digits.ipynb #696a5a91
 def read_idx(
     path: str | Path, # an IDX file of unsigned bytes, plain or gzip-compressed
 ) -> Tensor: # uint8, in the shape that the file states
@@ -37,14 +46,6 @@ def read_idx(
     if len(raw) != (wanted := start + math.prod(shape)):
         raise OSError(f'{path}: has {len(raw)} bytes; expected {wanted} for an IDX file of shape {tuple(shape)}')
     return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy())
-
-def _unzip(path):
-    "The content of a file, gzip-compressed or not."
-    raw = path.read_bytes()
-    if raw[:2] != b'\x1f\x8b': return raw
-    try: return gzip.decompress(raw)
-    except (EOFError, zlib.error, OSError) as e:
-        raise OSError(f'{path}: damaged gzip file ({e}); expected a complete IDX file') from e
 
 # %% ../nbs/02_digits.ipynb #f4df7fdb
 SPLITS = 'train', 'test'
@@ -93,7 +94,8 @@ MNIST_SHA256 = { # of the uncompressed files
     'train-labels-idx1-ubyte': '65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5',
     't10k-images-idx3-ubyte':  '0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7',
     't10k-labels-idx1-ubyte':  'ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2'}
-MNIST_MIRRORS = ['https://ossci-datasets.s3.amazonaws.com/mnist/', 'https://storage.googleapis.com/cvdf-datasets/mnist/']
+MNIST_MIRRORS = ['https://ossci-datasets.s3.amazonaws.com/mnist/',
+                 'https://storage.googleapis.com/cvdf-datasets/mnist/']
 
 # %% ../nbs/02_digits.ipynb #3e5a9741
 def find_mnist(
@@ -145,6 +147,7 @@ def mnist_digits(
 # %% ../nbs/02_digits.ipynb #796e93eb
 _SOURCES = {'embedded': lambda split, folder: embedded_digits(split), 'mnist': mnist_digits}
 
+# %% ../nbs/02_digits.ipynb #aa7536ef
 def _split_name(name, split, folder):
     "The names of the sources that a name stands for."
     if name == 'auto':                                                        # a folder that is named has to have it
@@ -152,7 +155,8 @@ def _split_name(name, split, folder):
         name = 'mnist' if folder is not None or where and find_mnist(where, split) else 'embedded'
     parts = name.split('+') if isinstance(name, str) else [None]
     if set(parts) <= set(_SOURCES): return parts
-    raise argument_error('digits', name, f"'auto', {', '.join(map(repr, _SOURCES))}, several of these joined by '+', or an array")
+    known = ', '.join(map(repr, ['auto', *_SOURCES]))
+    raise argument_error('digits', name, f"{known}, several of these joined by '+', or an array")
 
 # %% ../nbs/02_digits.ipynb #0ed5c340
 def load_digits(
@@ -171,7 +175,7 @@ def load_digits(
 
 # %% ../nbs/02_digits.ipynb #74290269
 def as_digits(
-    digits: str | Tensor | np.ndarray, # a name as in `load_digits`, or grey pictures (n, h, w), uint8 or float in [0, 1]
+    digits: str | Tensor | np.ndarray, # a name as in `load_digits`, or pictures (n, h, w), uint8 or float in [0, 1]
     *,
     split: str = 'train', # which digits to take where `digits` is a name
     folder: str | Path | None = None, # folder that has MNIST

@@ -608,6 +608,21 @@ def test_a_stream_begins_anew_when_asked_back():
     assert torch.equal(clips.read(2, 9)[0], SERIES[2:11, :4]) and len(begun) == 4        # what was read last is here
 
 
+def test_measuring_on_a_stream_does_not_set_it_back():
+    begun = []
+    class Counted:
+        def __iter__(self):
+            begun.append(1)
+            return iter(chunks(6))
+    training = as_clips(Counted())
+    held_out = FixedClips(training, 10)
+    want = as_clips(Again()).batch(40)
+    for k in range(5):
+        assert equal(training.batch(8), [x[8 * k:8 * k + 8] for x in want])
+        assert sum(len(past) for past, _ in held_out.batches(4)) == 10
+    assert len(begun) == 2 + 5                                           # two passes of training, one for each measurement
+
+
 def test_streams_that_give_nothing_or_change():
     class Fewer:
         left = 2
@@ -651,7 +666,7 @@ def test_import_needs_only_torch_and_numpy():
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in 'sklearn pooch matplotlib skimage h5py av PIL ipywidgets anywidget fastcore nbdev'.split():
+        if name.split('.')[0] in 'sklearn pooch matplotlib skimage h5py av PIL ipywidgets anywidget fastcore'.split():
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
 from lstm_video_repr.clips import MovingDigits
