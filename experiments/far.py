@@ -381,13 +381,13 @@ class Tally:
         self.keep(**sharpness(frames))
         self.pixels.append((len(frames), frames.flatten(2).sum(0), (frames.flatten(2)**2).sum(0)))
         if logits is not None: self.keep(nats=nats_of(logits, truth), floor=sharpness(truth)['entropy'])
-        self.read('names_true', frames, corners, labels)
+        self.read('names_true', frames, corners, labels=labels)
         if not self.places: return
         found, there = track(frames, digits)
         self.compare(found, corners, there)
-        self.read('names_found', frames, found, labels)
+        self.read('names_found', frames, found, labels=labels)
 
-    def read(self, name, frames, corners, labels):
+    def read(self, name, frames, corners, *, labels):
         "Are the digits at these places named rightly?"
         if self.reader is None or labels is None: return
         self.keep(**{name: (self.reader.name(cut(frames, corners)) == labels[..., None]).double()})

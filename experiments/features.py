@@ -57,7 +57,7 @@ def scene(
     "The first `n` clips of a source and what happens in them at the last frame of the past, digits in order of class."
     kept, first = [], 0
     while sum(len(k[0]) for k in kept) < n:
-        classes, path = plans(source, labels, first, n)
+        classes, path = plans(source, labels, first, n=n)
         keep = (classes.diff(dim=1) > 0).all(1) if distinct else torch.ones(n, dtype=torch.bool)
         clips, path = source.clips(first, n)[keep, :source.past], path[keep]
         kept.append((clips, path[:, :, -1], path[:, :, -1] - path[:, :, -2], classes[keep]))
@@ -66,7 +66,7 @@ def scene(
     return clips, dict(place=place.float(), velocity=velocity.float(), **{'class': classes})
 
 
-def plans(source, labels, first, n):
+def plans(source, labels, first, *, n):
     "Classes (n, N) of the digits of some clips, in order, and their paths through the past, (n, N, T, 2) in pixels."
     which, _ = source.plan(first, n)
     turns = torch.arange(first * source.n_digits, (first + n) * source.n_digits).view(n, -1)
