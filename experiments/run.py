@@ -151,7 +151,8 @@ class Context:
 
     def _go_on(self, old):
         for what in ('settings', 'digits'): # more seeds are welcome
-            files.check_same(self.path, old[what], self.results[what], skip=('seeds',), hint='--fresh to start anew')
+            before, now = ({f'{what} {k}': v for k, v in x[what].items()} for x in (old, self.results))
+            files.check_same(self.path, before, now, skip=('settings seeds',), hint='--fresh to start anew')
         self.results |= {k: v for k, v in old.items() if k not in ('about', 'settings')}
 
     @property
