@@ -77,6 +77,7 @@ def _within(self: Clips, first, n):
     "How many of the clips first to first + n - 1 belong to the first pass."
     return max(0, min(n, len(self) - first)) if _has_end(self) else n
 
+# %% ../nbs/03_clips.ipynb #4c58bcfd
 def _too_few(n_clips, have): return ValueError(f'n_clips is {n_clips}; expected at most {have}, the clips in a pass')
 
 # %% ../nbs/03_clips.ipynb #823b6502
@@ -141,6 +142,7 @@ def _checksum(*arrays):
         for i in range(0, len(x), rows): done.update(_bytes(x[i:i + rows]))
     return done.hexdigest()[:16]
 
+# %% ../nbs/03_clips.ipynb #c15ebeb7
 def _bytes(x):
     if isinstance(x, Tensor): x = x.detach().cpu().contiguous().view(torch.uint8).numpy()
     return x.tobytes()
@@ -567,6 +569,12 @@ def _gather(x, numbers, scale):
     "Copies of some clips, as floats."
     return _to_frames(x[_send(numbers, x.device)] if isinstance(x, Tensor) else x[numbers.numpy()], scale)
 
+# %% ../nbs/03_clips.ipynb #3bfe6b76
+def _tell(name, clips, scale):
+    "A source's name, and how its clips are cut."
+    scale = '' if scale is None else f', scale {scale:g}'
+    return f'{name}: frames {clips.frame_shape}, past {clips.past}, future {clips.future}{scale}'
+
 # %% ../nbs/03_clips.ipynb #981d66ff
 class ArrayClips(FiniteClips):
     "Clips from two arrays, shuffled anew for each epoch."
@@ -593,9 +601,7 @@ def describe(self: ArrayClips):
     "The content of the arrays, their form, and the seed."
     if self._content is None: self._content = _checksum(self._past, self._future)
     kind = 'array' if isinstance(self._past, np.ndarray) else 'tensor'
-    scale = '' if self.scale is None else f', scale {self.scale:g}'
-    return (f'{len(self)} clips of frames {self.frame_shape} in a {kind} ({self._content}), '
-            f'past {self.past}, future {self.future}{scale}, seed {self.seed}')
+    return f'{_tell(f"{len(self)} clips in a {kind} ({self._content})", self, self.scale)}, seed {self.seed}'
 
 # %% ../nbs/03_clips.ipynb #52db7d5a
 def _open(item, wishes):
@@ -613,11 +619,6 @@ def _check_same(pair, shapes):
 
 # %% ../nbs/03_clips.ipynb #27640c3f
 def _shapes(clips): return [(clips.past, *clips.frame_shape), (clips.future, *clips.frame_shape)]
-
-def _identify(clips, wishes):
-    if clips.identity is None: return None
-    scale = '' if wishes['scale'] is None else f', scale {wishes["scale"]:g}'
-    return f'{clips.identity}: frames {clips.frame_shape}, past {clips.past}, future {clips.future}{scale}'
 
 # %% ../nbs/03_clips.ipynb #e9532830
 class DatasetClips(FiniteClips):
@@ -644,7 +645,7 @@ class DatasetClips(FiniteClips):
 @patch
 def describe(self: DatasetClips):
     "The identity, and how it is cut and shuffled; None without an identity."
-    text = _identify(self, self._wishes)
+    text = self.identity and _tell(self.identity, self, self._wishes['scale'])
     return text and f'{text}, {len(self)} clips, seed {self.seed}'
 
 # %% ../nbs/03_clips.ipynb #008d39d7
@@ -729,10 +730,11 @@ def _within(self: StreamClips, first, n):
     self._buffer.fill(first, n, one_pass=True)
     return n if self._buffer.length is None else max(0, min(n, self._buffer.length - first))
 
+# %% ../nbs/03_clips.ipynb #e6a645a3
 @patch
 def describe(self: StreamClips):
     "The identity, and how it is cut; None without an identity."
-    return _identify(self, self._wishes)
+    return self.identity and _tell(self.identity, self, self._wishes['scale'])
 
 # %% ../nbs/03_clips.ipynb #3c6e43f7
 def _join(items, wishes):
