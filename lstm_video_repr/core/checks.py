@@ -16,6 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# %% ../../nbs/core/01_checks.ipynb #3a97e3f8
+def _dtype(x): return str(x.dtype).removeprefix('torch.')
+
 # %% ../../nbs/core/01_checks.ipynb #6ba430d8
 _SHOWN = (type(None), bool, int, float, complex, str, bytes, tuple, list, dict, set, range, slice, np.generic,
           torch.dtype, torch.device)
@@ -27,7 +30,7 @@ def describe(
     "A value as an error message shows it: numbers and short text, arrays by dtype and shape, others by type."
     if isinstance(value, (Tensor, np.ndarray)):
         kind = 'a tensor' if isinstance(value, Tensor) else 'an array'
-        return f'{kind} of {str(value.dtype).removeprefix("torch.")}, shape {tuple(value.shape)}'
+        return f'{kind} of {_dtype(value)}, shape {tuple(value.shape)}'
     if isinstance(value, _SHOWN):
         text = ' '.join(repr(value).splitlines())
         return text if len(text) <= 80 else f'{text[:60]}... ({type(value).__name__})'
@@ -43,6 +46,13 @@ def argument_error(
     return ValueError(f'{name} is {describe(value)}; expected {wanted}')
 
 # %% ../../nbs/core/01_checks.ipynb #01f2fbce
+def _whole(value):
+    "A Python integer; None if it is none."
+    if isinstance(value, (bool, np.bool_)): return None
+    try: return operator.index(value)
+    except TypeError: return None
+
+# %% ../../nbs/core/01_checks.ipynb #9ab33520
 def check_whole(
     value, # what came: a whole number of any type, but no bool
     name: str, # of the argument
@@ -50,8 +60,7 @@ def check_whole(
     most: int = 2**63 - 1, # the largest that fits
 ) -> int: # the same as a Python integer
     "A whole number in a range, or a `ValueError`."
-    try: number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except TypeError: number = None
+    number = _whole(value)
     if number is not None and least <= number <= most: return number
     open_end = most == 2**63 - 1 and (number is None or number < least)
     wanted = f'of at least {least}' if open_end else f'from {least} to {most}'
@@ -92,21 +101,23 @@ def check_flag(
     return value
 
 # %% ../../nbs/core/01_checks.ipynb #3d03e940
+def _row(values, n):
+    "A list of whatever stands in a row; None if it is none."
+    if isinstance(values, slice): return list(range(*values.indices(n)))
+    if isinstance(values, (list, tuple, range)): return list(values)
+    array = isinstance(values, (Tensor, np.ndarray)) and values.ndim == 1
+    return values.tolist() if array and values.dtype not in (torch.bool, bool) else None
+
+# %% ../../nbs/core/01_checks.ipynb #dd5692f1
 def check_numbers(
     values, # what came: whole numbers in a list, tuple, range, slice, array or tensor; None: all
     name: str, # of the argument
     n: int, # how many things there are to number
 ) -> list[int]: # at least one number, each from 0 to n - 1
     "Numbers of clips or of units, or a `ValueError`."
-    if values is None: return list(range(n))
-    given, fits = values, True
-    if isinstance(values, slice): values = range(*values.indices(n))
-    if isinstance(values, (Tensor, np.ndarray)):
-        fits = values.ndim == 1 and values.dtype not in (torch.bool, bool)
-        values = values.tolist()
-    if not fits or not isinstance(values, (list, tuple, range)) or not len(values):
-        raise argument_error(name, given, f'at least one whole number from 0 to {n - 1}, in one row')
-    return [check_whole(v, name, 0, n - 1) for v in values]
+    row = list(range(n)) if values is None else _row(values, n)
+    if not row: raise argument_error(name, values, f'at least one whole number from 0 to {n - 1}, in one row')
+    return [check_whole(v, name, 0, n - 1) for v in row]
 
 # %% ../../nbs/core/01_checks.ipynb #d203023d
 def check_tensor(
@@ -135,7 +146,7 @@ def check_like(
         raise ValueError(f'{name} is on device {x.device}; expected {like.device}, that of the weights')
     if x.dtype == like.dtype or x.is_floating_point() and torch.is_autocast_enabled(x.device.type): return
     hint = '' if x.is_floating_point() else '; for pixels divide by 255'
-    raise ValueError(f'{name} has dtype {str(x.dtype)[6:]}; expected {str(like.dtype)[6:]}, that of the weights{hint}')
+    raise ValueError(f'{name} has dtype {_dtype(x)}; expected {_dtype(like)}, that of the weights{hint}')
 
 # %% ../../nbs/core/01_checks.ipynb #b9af9b62
 def check_range(
@@ -151,6 +162,15 @@ def check_range(
         raise ValueError(f'{name} has values from {low:g} to {high:g}; expected [0, 1]')
 
 # %% ../../nbs/core/01_checks.ipynb #419f5eaf
+def _check_shape(x, name, frame_shape):
+    frame = '*frame' if frame_shape is None else ', '.join(map(str, frame_shape))
+    if not isinstance(x, Tensor): raise argument_error(name, x, f'a tensor (B, T, {frame})')
+    fits = x.dim() >= 3 and (frame_shape is None or tuple(x.shape[2:]) == tuple(frame_shape))
+    if fits and 0 not in x.shape: return
+    more = ' with at least one clip and one frame' if fits else ''
+    raise ValueError(f'{name} has shape {tuple(x.shape)}; expected (B, T, {frame}){more}')
+
+# %% ../../nbs/core/01_checks.ipynb #ff1a25cc
 def check_frames(
     x, # what came
     name: str, # of the argument
@@ -161,14 +181,9 @@ def check_frames(
     values: bool = True, # look at the values, too? Waits for a GPU to finish
 ) -> Tensor: # the same tensor
     "A batch of clips `(B, T, *frame)`, floating point and finite, or a `ValueError`."
-    frame = '*frame' if frame_shape is None else ', '.join(map(str, frame_shape))
-    if not isinstance(x, Tensor): raise argument_error(name, x, f'a tensor (B, T, {frame})')
-    fits = x.dim() >= 3 and (frame_shape is None or tuple(x.shape[2:]) == tuple(frame_shape))
-    if not fits or 0 in x.shape:
-        more = ' with at least one clip and one frame' if fits else ''
-        raise ValueError(f'{name} has shape {tuple(x.shape)}; expected (B, T, {frame}){more}')
+    _check_shape(x, name, frame_shape)
     if not x.is_floating_point():
-        raise ValueError(f'{name} has dtype {str(x.dtype)[6:]}; expected floating point, for pixels divide by 255')
+        raise ValueError(f'{name} has dtype {_dtype(x)}; expected floating point, for pixels divide by 255')
     if like is not None: check_like(x, name, like)
     if values: check_range(x, name, unit)
     return x

@@ -52,12 +52,16 @@ def make_folder(
     return path
 
 # %% ../../nbs/core/02_files.ipynb #577853f9
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+# %% ../../nbs/core/02_files.ipynb #1b6b3187
 def _settle(temp):
     "All of a temporary file on the disk, with the rights that a new file would have."
     with open(temp, 'rb+') as f: os.fsync(f.fileno())
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(temp, 0o666 & ~mask)
+    os.chmod(temp, 0o666 & ~_umask())
 
 # %% ../../nbs/core/02_files.ipynb #a7ba404e
 @contextmanager
@@ -165,6 +169,7 @@ def _fetch(url, file, progress):
     try: pooch.retrieve(url, known_hash=None, fname=file.name, path=file.parent, progressbar=progress)
     except (OSError, ValueError) as e: return f'{type(e).__name__}: {e}'
 
+# %% ../../nbs/core/02_files.ipynb #02726a98
 def _differs(file, digest):
     "How a file's content, of a .gz file unpacked, differs from what it should be; None: not at all."
     kind, _, wanted = digest.partition(':')

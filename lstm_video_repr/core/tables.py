@@ -30,19 +30,20 @@ class Table:
 
     def __str__(self): return self.text()
     def __repr__(self): return self.text()
-    def _repr_html_(self): return self.html()
-    def _repr_markdown_(self): return self.markdown()
 
 # %% ../../nbs/core/03_tables.ipynb #d74f91f3
+def _line(row, widths, align):
+    cells = (c.rjust(w) if a == 'r' else c.ljust(w) for c, w, a in zip(row, widths, align))
+    return '  '.join(cells).rstrip()
+
+# %% ../../nbs/core/03_tables.ipynb #630294e8
 @patch
 def text(self: Table) -> str: # lines
     "For a terminal: columns aligned, a line under the head."
     widths = [max(len(r[k]) for r in [self.head, *self.rows]) for k in range(len(self.head))]
-    def line(row):
-        cells = (c.rjust(w) if a == 'r' else c.ljust(w) for c, w, a in zip(row, widths, self.align))
-        return '  '.join(cells).rstrip()
+    head, *rows = [_line(row, widths, self.align) for row in [self.head, *self.rows]]
     rule = '-' * (sum(widths) + 2 * len(widths) - 2)
-    return '\n'.join([self.title] * bool(self.title) + [line(self.head), rule, *map(line, self.rows)])
+    return '\n'.join([self.title] * bool(self.title) + [head, rule, *rows])
 
 # %% ../../nbs/core/03_tables.ipynb #4df28403
 def _row(tag, cells, align):
@@ -68,6 +69,13 @@ def markdown(self: Table) -> str: # lines
     clean.insert(1, ['--:' if a == 'r' else '---' for a in self.align])
     return '\n'.join([f'**{self.title}**\n'] * bool(self.title) + [f'| {" | ".join(r)} |' for r in clean])
 
+# %% ../../nbs/core/03_tables.ipynb #c46d3ef6
+@patch
+def _repr_html_(self: Table): return self.html()
+
+@patch
+def _repr_markdown_(self: Table): return self.markdown()
+
 # %% ../../nbs/core/03_tables.ipynb #151c15f4
 class Tabular:
     "Something that shows itself as tables with notes below them. A subclass has `tables()` and may have `notes()`."
@@ -88,11 +96,13 @@ def table(self: Tabular) -> str: # lines
     "All as text."
     return '\n\n'.join([t.text() for t in self.tables()] + ['\n'.join(self.notes())] * bool(self.notes()))
 
+# %% ../../nbs/core/03_tables.ipynb #1718acd6
 @patch
 def _repr_html_(self: Tabular):
     notes = '<br>'.join(map(escape, self.notes()))
     return f'<div>{"".join(t.html() for t in self.tables())}{f"<p><small>{notes}</small></p>" if notes else ""}</div>'
 
+# %% ../../nbs/core/03_tables.ipynb #4d88ebe9
 @patch
 def _repr_markdown_(self: Tabular):
     return '\n\n'.join([t.markdown() for t in self.tables()] + ['  \n'.join(self.notes())] * bool(self.notes()))
