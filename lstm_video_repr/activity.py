@@ -83,6 +83,7 @@ def weight_tiles(
 # %% ../nbs/10_activity.ipynb #fddffbb1
 _DIVERGING = matplotlib.colormaps['RdBu_r']
 
+# %% ../nbs/10_activity.ipynb #d02ea107
 def _tint(tile: np.ndarray) -> np.ndarray:
     "A tile as colours: one channel diverges from white; three stay as they are, around grey."
     if tile.shape[2] == 3: return tile
@@ -115,6 +116,7 @@ def _draw_note(mosaic, text):
     "A line at the foot."
     mosaic.ax.text(mosaic.gap/2, mosaic.fig.get_figheight() - .04, text, va='bottom', size=7, color='#5b626b')
 
+# %% ../nbs/10_activity.ipynb #dcae0190
 def _name_colors(weights, scale) -> str:
     "What the colours of a mosaic mean."
     if scale == 'each': text = 'each tile by its own largest weight'
@@ -261,6 +263,7 @@ def _find_parts(decoding: list) -> list:
 # %% ../nbs/10_activity.ipynb #c36a969a
 _SIGNED = 'hcg'
 
+# %% ../nbs/10_activity.ipynb #416ed786
 def _find_top(tracks, k, units) -> float:
     "Where the colours of a value end."
     if k not in _SIGNED: return 1.
@@ -390,11 +393,15 @@ def _gather_films(model, seen, future, run) -> dict:
     return resolve_rows({'clip': clip, 'model': emitted}, clamp=model.config.output != 'bernoulli')
 
 # %% ../nbs/10_activity.ipynb #a3e33ec5
-def _check_story(model, past, future, decoder) -> str:
-    "Is there something to draw? The decoder, chosen if nobody has."
+def _check_pictures(model):
+    "Are the frames of a model pictures?"
     frame = model.config.frame_shape
-    if len(frame) != 3 or frame[0] not in (1, 3):
-        raise ValueError(f'model has frames of shape {frame}; expected (C, H, W) with C = 1 or 3')
+    if len(frame) == 3 and frame[0] in (1, 3): return
+    raise ValueError(f'model has frames of shape {frame}; expected (C, H, W) with C = 1 or 3')
+
+# %% ../nbs/10_activity.ipynb #40ecdfd3
+def _check_story(model, past, future, decoder) -> str:
+    "Does all of it fit together? The decoder, chosen if nobody has."
     check_clip(model, past, 'past')
     if future is not None and len(check_clip(model, future, 'future')) != len(past):
         raise ValueError(f'future has {len(future)} clips; expected {len(past)}, as many as past')
@@ -402,7 +409,7 @@ def _check_story(model, past, future, decoder) -> str:
     _pick_decoder(model, decoder, 'decoder')
     return decoder
 
-# %% ../nbs/10_activity.ipynb #40ecdfd3
+# %% ../nbs/10_activity.ipynb #e3983b32
 def unit_story(
     model: VideoLSTM, # any that reads pictures
     past: torch.Tensor, # `(B, T, C, H, W)` the frames to watch
@@ -414,6 +421,7 @@ def unit_story(
     i: int = 0, # which clip of the batch
 ) -> UnitStory: # of all units of that layer
     "Watch a clip, go on, and gather all there is to show. `ValueError` for what does not fit the model."
+    _check_pictures(model)
     decoder, L = _check_story(model, past, future, decoder), model.config.num_layers
     i = check_whole(i, 'i', 0, len(past) - 1)
     seen, future = past[i:i + 1], None if future is None else future[i:i + 1]
@@ -460,17 +468,18 @@ def _add_plot(page, y):
     lines = page.fig.add_axes((page.left / page.width, 1 - (y + page.line) / page.height, wide, high))
     lines.tick_params(labelsize=7, length=0)
     for side in lines.spines.values(): side.set_visible(False)
+    for start, color, size in _find_parts(page.track.decoding):
+        lines.axvspan(start - .5, start + size - .5, color=color, alpha=.08, lw=0)
     return lines
 
 # %% ../nbs/10_activity.ipynb #07e4155e
 _LINES = dict(h='#1b1f24', c='#0072b2', g='#009e73', i='#d55e00', f='#8e4fa8', o='#7a7a00')
 _TIGHT = dict(handlelength=1.2, borderaxespad=.1, borderpad=.2)
 
+# %% ../nbs/10_activity.ipynb #f33518b9
 def _draw_lines(page, letters, y, **range_):
     "Some of the six values over time, in a plot of their own."
     lines = _add_plot(page, y)
-    for start, color, size in _find_parts(page.track.decoding):
-        lines.axvspan(start - .5, start + size - .5, color=color, alpha=.08, lw=0)
     for k in letters:
         lines.plot(page.track.values[k][:, page.unit], color=_LINES[k], lw=1.6, marker='.', ms=4, label=VALUE_NAMES[k])
     if not range_: lines.axhline(0, color='#9aa0a6', lw=.6)

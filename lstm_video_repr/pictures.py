@@ -41,14 +41,19 @@ def to_array(
     return (values.float() if values.is_floating_point() else values).numpy()
 
 # %% ../nbs/09_pictures.ipynb #abfd5d28
+def _check_values(x, name, clamp):
+    "Are all finite, and, but for rounding, in [0, 1]?"
+    check_range(torch.from_numpy(x.astype(np.float64)), name)
+    if clamp or x.min() >= -1e-6 and x.max() <= 1 + 1e-6: return
+    found = f'values from {x.min():.4g} to {x.max():.4g}'
+    raise ValueError(f'{name} has {found}; expected [0, 1], or clamp=True to cut them off')
+
+# %% ../nbs/09_pictures.ipynb #c3cd601c
 def _to_bytes(x, name, clamp) -> np.ndarray:
     "Values from 0 to 1 as whole numbers from 0 to 255; uint8 stays as it is."
     if x.dtype == np.uint8: return x
     if x.dtype.kind not in 'fb': raise argument_error(name, x, 'uint8 (0 to 255) or floating point (0 to 1)')
-    check_range(torch.from_numpy(x.astype(np.float64)), name)
-    if not clamp and (x.min() < -1e-6 or x.max() > 1 + 1e-6):
-        found = f'values from {x.min():.4g} to {x.max():.4g}'
-        raise ValueError(f'{name} has {found}; expected [0, 1], or clamp=True to cut them off')
+    _check_values(x, name, clamp)
     return np.rint(x.clip(0, 1) * 255).astype(np.uint8)
 
 # %% ../nbs/09_pictures.ipynb #faf65276
@@ -137,6 +142,7 @@ def _as_clip(x, name) -> torch.Tensor:
     if len(getattr(x, 'shape', ())) not in (4, 5): raise argument_error(name, x, '(T, C, H, W) or (B, T, C, H, W)')
     return torch.as_tensor(x)
 
+# %% ../nbs/09_pictures.ipynb #aab5e4fa
 def _read_output(out) -> tuple:
     "What a model remembers and what it expects."
     if out is None: return None, None
@@ -201,6 +207,7 @@ def place_frame(
 # %% ../nbs/09_pictures.ipynb #2dafcafe
 _GAP = .04 # inches between two frames
 
+# %% ../nbs/09_pictures.ipynb #40a7b755
 @dataclass
 class _Sheet:
     "Axes in inches, and where the frames of a block lie on them."
@@ -212,19 +219,20 @@ class _Sheet:
 
     def column(self, k): return self.left + k * (self.wide + _GAP)
 
-# %% ../nbs/09_pictures.ipynb #40a7b755
+# %% ../nbs/09_pictures.ipynb #29dc7c1b
+def _draw_frame(sheet, frame, x, y):
+    place_frame(sheet.ax, frame, (x, y, x + sheet.wide, y + sheet.tall), smooth=sheet.wide <= .6)
+
+# %% ../nbs/09_pictures.ipynb #57c46d22
 def _draw_films(sheet, films, numbers, top):
     "Names, and the frames that there are, from `top` down."
     for k, (name, film) in enumerate(films.items()):
         y = top + k * (sheet.tall + _GAP)
         sheet.ax.text(sheet.left - .1, y + sheet.tall/2, name, ha='right', va='center', color=INK_COLOR, size=10)
         for column, n in enumerate(numbers):
-            if not film.first <= n <= film.last: continue
-            x = sheet.column(column)
-            place = x, y, x + sheet.wide, y + sheet.tall
-            place_frame(sheet.ax, film.frames[n - film.first], place, smooth=sheet.wide <= .6)
+            if film.first <= n <= film.last: _draw_frame(sheet, film.frames[n - film.first], sheet.column(column), y)
 
-# %% ../nbs/09_pictures.ipynb #29dc7c1b
+# %% ../nbs/09_pictures.ipynb #958e3c8b
 def _draw_numbers(sheet, numbers, y):
     "Below the frames: coloured bars, and as many frame numbers as there is room for."
     for column, n in enumerate(numbers):
@@ -232,6 +240,10 @@ def _draw_numbers(sheet, numbers, y):
         sheet.ax.plot([x, x + sheet.wide], [y + .02] * 2, lw=2.5, color=color, solid_capstyle='butt')
         if sheet.wide > .3 or n % 5 == 0 or column == 0:
             sheet.ax.text(x + sheet.wide/2, y + .08, str(n), ha='center', va='top', color=color, size=8)
+
+# %% ../nbs/09_pictures.ipynb #039cf438
+def _name_numbers(sheet, numbers, y):
+    "What the numbers count: frames, of the past or of the future if all are."
     kinds = {'' if sheet.past is None else 'past ' if n <= sheet.past else 'future ' for n in numbers}
     one = len(kinds) == 1
     sheet.ax.text(sheet.left - .1, y + .08, (kinds.pop() if one else '') + 'frame', ha='right', va='top', size=8,
@@ -251,7 +263,9 @@ def _fit_columns(blocks, every, width) -> tuple:
 def _draw_block(sheet, films, numbers, top):
     "Rows that share a time axis, and its numbers."
     _draw_films(sheet, films, numbers, top)
-    _draw_numbers(sheet, numbers, top + len(films) * (sheet.tall + _GAP))
+    bottom = top + len(films) * (sheet.tall + _GAP)
+    _draw_numbers(sheet, numbers, bottom)
+    _name_numbers(sheet, numbers, bottom)
 
 # %% ../nbs/09_pictures.ipynb #7ecfa643
 def draw_rows(
@@ -371,6 +385,7 @@ def _font(size: int):
 # %% ../nbs/09_pictures.ipynb #1199e9f2
 _PAD = 12 # pixels around and between the rows of an animation
 
+# %% ../nbs/09_pictures.ipynb #2d5177fd
 class _Screen:
     "Where the parts of an animation's pictures lie, in pixels: rows side by side, captions above, a time bar below."
     def __init__(self, films, past, scale, title):

@@ -64,6 +64,7 @@ def _read_asset(name: str) -> str:
 # %% ../nbs/11_widgets.ipynb #2b654f14
 _TWINS = Counter()
 
+# %% ../nbs/11_widgets.ipynb #3748fe92
 def _make_id(state: dict) -> str:
     "An identity that depends on the content, and on how many widgets of that content this process has made before."
     digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:24]
@@ -75,6 +76,7 @@ def _to_plain(number):
     "A number as Python has it, where NumPy's or a tensor's came."
     return number.item() if hasattr(number, 'item') else number
 
+# %% ../nbs/11_widgets.ipynb #cf6e723f
 def _pack_film(name, film) -> dict:
     "A row as the browser gets it."
     T, H, W, _ = film.frames.shape
@@ -182,6 +184,7 @@ def _choose_units(story, units, n) -> list:
     if len(set(units)) < len(units): raise argument_error('units', units, 'each unit once')
     return units
 
+# %% ../nbs/11_widgets.ipynb #c3858e6c
 def _list_weights(story, layer) -> dict:
     "All weights between units and pixels, by name."
     weights = {}
@@ -199,6 +202,7 @@ def _pack_weights(weights, units, side) -> dict:
     features = [dict(name=name, sheet=_write_png(sprite_sheet(t))) for name, t in tiles.items()]
     return dict(units=units, features=features, tile=tile)
 
+# %% ../nbs/11_widgets.ipynb #0fcd0b49
 def _pack_story(story, units) -> dict:
     "What the units do, and what is seen meanwhile."
     rows, numbers = [_pack_film(name, film) for name, film in story.films.items()], story.track.numbers
@@ -267,14 +271,15 @@ def __init__(
     unit = units[0] if unit is None else _to_plain(unit)
     _Player.__init__(self, state | dict(unit=unit, index=_to_plain(index), fps=_to_plain(fps), title=title))
 
+# %% ../nbs/11_widgets.ipynb #c98ab37e
+@patch
+def __repr__(self: FeatureBrowser): return f'FeatureBrowser({len(self.units)} units, {self.count} frames)'
+
 # %% ../nbs/11_widgets.ipynb #419b6b8a
 @patch
 def still(self: FeatureBrowser) -> Figure: # closed
     "The chosen unit, as `show_unit` draws it."
     return draw_unit(self._story, self.unit, title=f'{self.title}: unit {self.unit}' if self.title else '')
-
-@patch
-def __repr__(self: FeatureBrowser): return f'FeatureBrowser({len(self.units)} units, {self.count} frames)'
 
 # %% ../nbs/11_widgets.ipynb #fc7b1521
 _STATES = { # what a page has to know of each kind
@@ -282,6 +287,7 @@ _STATES = { # what a page has to know of each kind
     'features': 'unit units features tile activity tops rows numbers past decoder count index fps title'.split(),
 }
 
+# %% ../nbs/11_widgets.ipynb #5bffe820
 def widget_assets() -> str: # put it at the end of the page's body
     "HTML that a page with widgets needs once: styles, each kind's module (as text), and the script that hosts them."
     def module(kind): return f'data-kind="{kind}">\n{_read_asset("common.js")}{_read_asset(f"{kind}.js")}'
@@ -295,6 +301,7 @@ def _write_host(kind, state, still) -> str:
     text = json.dumps(state).replace('<', '\\u003c')
     return f'<div class="lvr-host" data-kind="{kind}"><script type="application/json">{text}</script>{still}</div>\n'
 
+# %% ../nbs/11_widgets.ipynb #54c28886
 def _write_still(widget) -> str:
     "The picture of a widget, shown by browsers without scripts."
     words = 'Film strip' if widget._kind == 'stepper' else 'Features and activity of a unit'
@@ -315,13 +322,15 @@ def widget_html(
     return _write_host(kind, state, _write_still(widget) if live else '')
 
 # %% ../nbs/11_widgets.ipynb #f11a3c5a
-_KINDS = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg', '.gif': 'gif', '.webp': 'webp', '.svg': 'svg+xml'}
-
 def _write_figure(figure) -> str:
     file = io.BytesIO()
     figure.savefig(file, format='png', dpi=150, bbox_inches='tight', pad_inches=.1)
     return f'<img alt="Figure" src="{write_url(file.getvalue(), "png")}">\n'
 
+# %% ../nbs/11_widgets.ipynb #268687e1
+_KINDS = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg', '.gif': 'gif', '.webp': 'webp', '.svg': 'svg+xml'}
+
+# %% ../nbs/11_widgets.ipynb #8035cb2c
 def _write_picture(path) -> str:
     kind = _KINDS.get(path.suffix.lower())
     if kind is None: raise ValueError(f'items holds {path.name!r}; expected pictures that end in {" or ".join(_KINDS)}')
