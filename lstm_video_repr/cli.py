@@ -99,8 +99,8 @@ def _draw_demo(out, clips, models, scores, history):
     items = [_PAGE_NOTE, FrameStepper(past, future, best, title='The bundled model'),
              FrameStepper(past, future, best, i=1, title='Another clip'),
              FrameStepper(past, future, own, title='Your model, a minute old'), scores._repr_html_(), history.plot()]
-    return {'strip': save_strip(out/'strip.png', past, future, best),
-            'animation': save_animation(out/'animation.gif', past, future, best),
+    return {'strip': save_strip(out/'strip.png', past, future, out=best),
+            'animation': save_animation(out/'animation.gif', past, future, out=best),
             'page': save_page(out/'index.html', items, title='LSTMs that learn video')}
 
 # %% ../nbs/15_cli.ipynb #567162bb
@@ -258,6 +258,13 @@ def run_train(
     return _run(_plan(SimpleNamespace(**locals())))
 
 # %% ../nbs/15_cli.ipynb #6975ae45
+def _test_clips(network, file, digits, n_clips, **options):
+    "The published file, or clips of a fixed test set."
+    from lstm_video_repr.clips import MovingMNISTFile, fixed_test_set
+    from lstm_video_repr.zoo import frame_side
+    return MovingMNISTFile(file) if file else fixed_test_set(digits, n_clips, image_size=frame_side(network), **options)
+
+# %% ../nbs/15_cli.ipynb #6cdbab51
 def run_evaluate(
     model: File | None = None, # file of a model; None: the bundled one
     *,
@@ -281,21 +288,15 @@ def run_evaluate(
     if json: write_json(json, scores.to_dict())
     return scores
 
-def _test_clips(network, file, digits, n_clips, **options):
-    "The published file, or clips of a fixed test set."
-    from lstm_video_repr.clips import MovingMNISTFile, fixed_test_set
-    from lstm_video_repr.zoo import frame_side
-    return MovingMNISTFile(file) if file else fixed_test_set(digits, n_clips, image_size=frame_side(network), **options)
-
 # %% ../nbs/15_cli.ipynb #0833f21c
 def _draw(path, past, future, output):
     "A strip, an animation or a page, as the name of the file wants it."
     from lstm_video_repr.pictures import save_animation, save_strip
     from lstm_video_repr.widgets import FrameStepper
     clamp, kind = output.output == 'gaussian', path.suffix.lower()
-    if kind in ('.gif', '.webp'): save_animation(path, past, future, output, clamp=clamp)
+    if kind in ('.gif', '.webp'): save_animation(path, past, future, out=output, clamp=clamp)
     elif kind in ('.html', '.htm'): FrameStepper(past, future, output, clamp=clamp).to_html(path, title='Prediction')
-    else: save_strip(path, past, future, output, clamp=clamp, every=-(-future.shape[1] // 50)) # what fits on a page
+    else: save_strip(path, past, future, out=output, clamp=clamp, every=-(-future.shape[1] // 50)) # what fits a page
 
 # %% ../nbs/15_cli.ipynb #7dc0a56f
 def _predict(network, clips, clip):
@@ -359,8 +360,8 @@ def _comments(function):
     try: lines = inspect.getsource(function).splitlines()
     except OSError: lines = [] # somebody has left the source behind
     for line in lines:
-        if line.startswith(')'): break
-        if said := re.match(r'\s+(\w+)\b.*?# (.+)', line): found[said[1]] = said[2]
+        if line.lstrip().startswith(')'): break
+        if said := re.match(r'\s*(?:def \w+\()?(\w+)\b.*?# (.+)', line): found[said[1]] = said[2]
     return found
 
 # %% ../nbs/15_cli.ipynb #57df6340
