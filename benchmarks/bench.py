@@ -265,6 +265,7 @@ def composite(
         bench.compare(case, {(variant, d): call for d in bench.dtypes for variant, call in calls.items()},
                       flops=flops, per_second=dict(clips_per_s=s.batch))
         del calls
+        gc.collect()
 
 
 def clips(

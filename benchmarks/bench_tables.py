@@ -5,10 +5,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [p for p in (str(ROOT), str(ROOT/'tools')) if p not in sys.path]
 
+import lstm_video_repr.fast_lstm # brings all backends
 import results as files
 from lstm_video_repr.core.tables import Table
 from lstm_video_repr.lstm import backend_names
-from lstm_video_repr.models import VideoLSTM # brings all backends
 from timing import label
 
 OURS = tuple(b for b in backend_names() if b != 'auto')

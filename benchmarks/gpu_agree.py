@@ -6,7 +6,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from gpu_common import Part, autocast, catch_warnings, draw_model, load_pictures, reset_compiler
+from gpu_common import Part, autocast, catch_warnings, choose_step, draw_model, load_pictures, reset_compiler
 from lstm_video_repr.clips import MovingDigits, fixed_test_set
 from lstm_video_repr.fast_lstm import compile_problem
 from lstm_video_repr.lstm import PeepholeLSTM, set_backend
@@ -160,7 +160,7 @@ def check_training(
 ) -> dict: # name -> error
     "A training whose step is recorded, against one that runs command by command; optionally interrupted and resumed."
     want = losses(part, precision, 'plain')
-    recorded = 'recorded' if part.device.type == 'cuda' else 'auto'
+    recorded = choose_step(part.device)
     path = part.work/'resumed.safetensors' if resumed else None
     if resumed:
         part.work.mkdir(parents=True, exist_ok=True)

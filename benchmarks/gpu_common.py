@@ -1,7 +1,6 @@
 "What all parts of `gpu.py` share: sizes, a part with its file and its clock, models, and how products are made."
 import contextlib
 import gc
-import os
 import sys
 import time
 import warnings
@@ -15,13 +14,12 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [p for p in (str(ROOT), str(ROOT/'tools'), str(HERE)) if p not in sys.path]
 
+import lstm_video_repr.scale # with it `train` knows how to record its step
 import results as files
 from lstm_video_repr.core.files import make_folder
 from lstm_video_repr.digits import load_digits
 from lstm_video_repr.fast_lstm import compiled_backward, compiled_forward
 from lstm_video_repr.models import VideoLSTM, VideoLSTMConfig
-from lstm_video_repr.scale import STEPS # with it `train` can record its step
-from timing import allow_tensor_cores
 
 MB = 10**6
 AUTHORS = 345. # nats per future frame of the authors' one-layer model after 2.3 million clips (their log)
@@ -133,9 +131,10 @@ class Part:
         if self.device.type == 'cuda': torch.cuda.synchronize(self.device)
 
     def free(self):
-        "Give memory back."
+        "Give the device's memory back."
+        if self.device.type != 'cuda': return
         gc.collect()
-        if self.device.type == 'cuda': torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
 
     def forget(self):
         "What a complete part no longer needs: its checkpoint."
@@ -151,6 +150,13 @@ def autocast(
 ): # a context, which can be entered again and again
     "As `train` does it."
     return torch.autocast(device.type, torch.bfloat16) if dtype == 'bf16' else contextlib.nullcontext()
+
+
+def choose_step(
+    device: torch.device, # where is trained
+) -> str: # for `train`
+    "Recorded steps on CUDA, or an error; off CUDA there is nothing to record."
+    return 'recorded' if device.type == 'cuda' else 'auto'
 
 
 def draw_model(
@@ -186,7 +192,10 @@ def without_compiler(
     halves = (compiled_forward, compiled_backward) if rehearse else ()
     before = [half.fast for half in halves]
     for half in halves: half.fast = half.function
-    try: yield
+    try:
+        with warnings.catch_warnings():
+            if rehearse: warnings.filterwarnings('ignore', "backend='compiled' on a CPU") # which costs nothing here
+            yield
     finally:
         for half, fast in zip(halves, before): half.fast = fast
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 
 from gpu_agree import agree
-from gpu_common import ROWS, Part, allow_tensor_cores, without_compiler
+from gpu_common import ROWS, Part, without_compiler
 from gpu_speed import clips, speed
 from gpu_train import bundle, rates, train_row
 from results import reason_of
+from timing import allow_tensor_cores
 
 PARTS = dict(agree=agree, speed=speed, clips=clips, rates=rates, **dict.fromkeys(ROWS, train_row), bundle=bundle)
 ABOUT = dict(

@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 
 import torch
 
-from gpu_common import AUTHORS, MB, ROWS, Part, catch_warnings, count_weights, draw_model, load_pictures, read, thin
+from gpu_common import (AUTHORS, MB, ROWS, Part, catch_warnings, choose_step, count_weights, draw_model, load_pictures,
+                        read, thin)
 from gpu_home import ALL_PIECES
 from lstm_video_repr.clips import MovingDigits, fixed_test_set
 from lstm_video_repr.metrics import evaluate
@@ -126,7 +127,7 @@ def find_pace(
     "Train for a few seconds, at a rate that goes well at any sizes."
     pace, trial = Pace(seconds), draw_model(config, part.device, part.options.seed)
     train(trial, make_clips(part, digits, 'train'), steps=10**6, callbacks=[pace], progress=None,
-          log_every=part.sizes.paced_every, **changes | dict(lr=1e-5))
+          step=choose_step(part.device), log_every=part.sizes.paced_every, **changes | dict(lr=1e-5))
     return pace.step, trial
 
 
@@ -211,6 +212,7 @@ def train_once(
                                             n_clips=s.validated),
                         checkpoint=Checkpoint(find_checkpoint(part), every=plan['steps']),
                         callbacks=[stop_in_time(part, plan['reserve']), tell(part)], progress=None,
+                        step=choose_step(part.device),
                         log=part.out/f'gpu-{part.name}.jsonl', log_every=s.log_every)
     part.found['warnings'] = [reason_of(text) for text in said if 'recorded' in text]
     return model, history
@@ -386,7 +388,7 @@ def try_rate(
     try:
         history = train(model, make_clips(part, digits, 'train'), steps=plan['steps'], batch_size=batch, lr=lr,
                         warmup=min(s.short_warmup, plan['steps'] // 5), callbacks=[stop_in_time(part, 2.)],
-                        progress=None, log_every=s.log_every)
+                        step=choose_step(part.device), progress=None, log_every=s.log_every)
     except FloatingPointError as error: return dict(lr=lr, validation=None, reason=reason_of(error))
     scores, last = evaluate(model, held_out, s.validated, ssim=False), history.rows[-1]
     return dict(lr=lr, steps=last['step'], batch=batch, validation=scores.future.overall['nats'],

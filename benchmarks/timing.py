@@ -1,6 +1,5 @@
 "How the benchmarks measure: a clock that waits for the device, variants that take turns, and the limit of the machine."
 import contextlib
-import gc
 import math
 import sys
 import time
@@ -187,7 +186,6 @@ class Bench:
                                   first={k: t for k, t in once.items() if repeat[k] == 1})
         for (variant, dtype), s in samples.items():
             self.add(case, variant, dtype, samples=s, flops=flops, per_second=per_second)
-        gc.collect()
 
     def warm_up(
         self,

@@ -1,10 +1,12 @@
 "The benchmarks: one quick run of every group, what it writes and prints, and the results that are kept."
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,104 +14,124 @@ ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT/'benchmarks/bench.py'
 KEPT = [p for p in sorted((ROOT/'benchmarks/results').glob('*.json')) if not p.stem.endswith('-quick')]
 
-sys.path.insert(0, str(BENCH.parent))
+sys.path[:0] = [str(BENCH.parent), str(ROOT/'tools')]
 import bench
+import bench_tables as tables
 import peers
+import results as files
+import timing
+from lstm_video_repr import fast_lstm
 from lstm_video_repr.lstm import PeepholeLSTM, set_backend
-
-
-def call(*words, check=True):
-    "Run the benchmarks in a process of their own."
-    done = subprocess.run([sys.executable, str(BENCH), *map(str, words)], capture_output=True, text=True, timeout=600)
-    if check: assert done.returncode == 0, done.stdout + done.stderr
-    return done
+from lstm_video_repr.models import VideoLSTM
 
 
 def check_results(results):
     "What any results file has."
-    assert [k for k in bench.REQUIRED if k not in results] == []
+    assert [k for k in tables.REQUIRED if k not in results] == []
     assert results['groups'] and set(results['groups']) <= set(bench.GROUPS)
     assert results['limit'] and all(v > 0 for v in results['limit'].values())
-    assert results['bf16']['measured'] or results['bf16']['reason'] and all(v > 0 for v in results['bf16']['evidence']['seconds'].values())
+    bf16 = results['bf16']
+    assert bf16['measured'] or bf16['reason'] and all(v > 0 for v in bf16['evidence']['seconds'].values())
     for name, group in results['groups'].items():
         assert group['date'] and group['versions']['torch'] and group['rows'], name
         rounds = {}
         for r in group['rows']:
-            assert r['case'] and r['variant'] and r['dtype'] in bench.DTYPES
+            assert r['case'] and r['variant'] and r['dtype'] in timing.DTYPES
             if name == 'memory': assert r['bytes']['peak'] >= 0; continue
             s = r['seconds']
-            assert 0 < s['q1'] <= s['median'] <= s['q3'] and s['n'] >= bench.LEAST_ROUNDS
+            assert 0 < s['q1'] <= s['median'] <= s['q3'] and s['n'] >= timing.LEAST_ROUNDS
             if r.get('flops'):
                 assert r['gflops_per_s'] == pytest.approx(r['flops'] / s['median'] / 1e9)
                 assert r['share_of_limit'] == pytest.approx(r['gflops_per_s'] / group['limit'][r['dtype']])
             rounds.setdefault(json.dumps(r['case']), set()).add(s['n'])
-        assert [case for case, n in rounds.items() if len(n) > 1] == [], 'variants of a case were measured a different number of times'
+        assert [case for case, n in rounds.items() if len(n) > 1] == [], 'variants of a case had different rounds'
     assert re.findall(r'"/\w', json.dumps(results)) == [], 'a folder of this machine'
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    "Tiny sizes on several threads mean waiting for each other, long on a machine that does other things, too."
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='module')
 def quick(tmp_path_factory):
     "A file with results of every group, and what was printed."
     path = tmp_path_factory.mktemp('bench')/'results.json'
-    return path, call('--quick', '--out', path).stdout
+    words = [sys.executable, str(BENCH), '--quick', '--seconds', '.1', '--out', str(path)]
+    env = os.environ | {'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=1200, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return path, done.stdout
 
 
 def test_quick_measures_every_group(quick):
-    results = bench.load(quick[0])
+    results = tables.load(quick[0])
     check_results(results)
     assert list(results['groups']) == list(bench.GROUPS)
-    ours = {b for b in bench.OURS if b != 'compiled'}
+    ours = {b for b in tables.OURS if b != 'compiled'}
     peers = {'loop of cells', 'nn.LSTM'}
-    for group, want in dict(layer=peers, ladder=peers | {'rows by hand'}, composite=peers, scaling=set(), memory=set()).items():
-        assert {r['variant'] for r in bench.rows(results, group, dtype='fp32')} >= want | ours, group
-    assert {r['variant'] for r in bench.rows(results, 'clips')} == {'MovingDigits', 'python loop'}
-    assert {r['case']['when'] for r in bench.rows(results, 'gemm')} == {'start', 'end'}
-    assert results['limit']['fp32'] == max(r['gflops_per_s'] for r in bench.rows(results, 'gemm', dtype='fp32'))
-    assert {r['case']['work'] for r in bench.rows(results, 'memory')} == {'training step', 'rollout'}
-    m, r = bench.QUICK.memory, bench.rows(results, 'memory', work='rollout')[0]
-    assert r['bytes']['output'] == m['rollout_batch'] * m['rollout_steps'][0] * bench.QUICK.image_size**2 * 4
+    wanted = dict(layer=peers, ladder=peers | {'rows by hand'}, composite=peers, scaling=set(), memory=set())
+    for group, want in wanted.items():
+        assert {r['variant'] for r in tables.rows(results, group, dtype='fp32')} >= want | ours, group
+    assert {r['variant'] for r in tables.rows(results, 'clips')} == {'MovingDigits', 'python loop'}
+    assert {r['case']['when'] for r in tables.rows(results, 'gemm')} == {'start', 'end'}
+    assert results['limit']['fp32'] == max(r['gflops_per_s'] for r in tables.rows(results, 'gemm', dtype='fp32'))
+    assert {r['case']['work'] for r in tables.rows(results, 'memory')} == {'training step', 'rollout'}
+    m, r = bench.QUICK.memory, tables.rows(results, 'memory', work='rollout')[0]
+    assert r['bytes']['output'] == m['rollout_batch'] * m['rollout_frames'][0] * bench.QUICK.image_size**2 * 4
     assert [l for g in results['groups'].values() for l in g['left_out']] == []
 
 
 def test_ratios_are_of_medians(quick):
-    results = bench.load(quick[0])
-    case = bench.rows(results, 'layer', input='frames', work='forward+backward')[0]['case']
-    a, b = (bench.rows(results, 'layer', v, 'fp32', **case) for v in ('reference', 'nn.LSTM'))
+    results = tables.load(quick[0])
+    case = tables.rows(results, 'layer', input='frames', work='forward+backward')[0]['case']
+    a, b = (tables.rows(results, 'layer', v, 'fp32', **case) for v in ('reference', 'nn.LSTM'))
     assert len(a) == len(b) == 1
-    assert bench.ratio(results, 'layer', case, 'reference') == b[0]['seconds']['median'] / a[0]['seconds']['median']
-    assert bench.ratio(results, 'layer', case, 'no such variant') is None and bench.rows(results, 'no such group') == []
+    of_medians = b[0]['seconds']['median'] / a[0]['seconds']['median']
+    assert tables.ratio(results, 'layer', case, variant='reference') == of_medians
+    assert tables.ratio(results, 'layer', case, variant='no such variant') is None
+    assert tables.rows(results, 'no such group') == []
 
 
-def test_progress_and_table(quick):
+def test_progress_and_table(quick, capsys):
     path, said = quick
     for group in bench.GROUPS: assert re.search(rf'^{group} .*(ms|MiB)', said, re.M), group
-    table = call('--table', path).stdout
+    bench.main(['--table', str(path)])
+    table = capsys.readouterr().out
     assert said.endswith(table), 'the table of a file is not that of its run'
-    for words in ('of limit', 'reach', 'share of the measured', 'rollout of 3 frames', 'a batch of clips takes'): assert words in table
-    if not bench.load(path)['bf16']['measured']: assert re.search(r'bf16, against nn.LSTM fp32 +not measured: no bf16 units', table)
+    for words in ('of limit', 'reach', 'share of the measured', 'rollout of 3 frames', 'a batch of clips takes'):
+        assert words in table
+    if not tables.load(path)['bf16']['measured']:
+        assert re.search(r'bf16, against nn.LSTM fp32 +not measured: no bf16 units', table)
 
 
-def test_a_run_of_one_group_keeps_the_others(quick, tmp_path):
+def test_a_run_of_one_group_keeps_the_others(quick, tmp_path, capsys):
     path = tmp_path/'results.json'
-    old = bench.load(quick[0])
+    old = tables.load(quick[0])
     path.write_text(json.dumps(old))
-    call('--quick', '--groups', 'clips', '--out', path)
-    new = bench.load(path)
+    bench.main(['--quick', '--groups', 'clips', '--seconds', '.1', '--out', str(path)])
+    new = tables.load(path)
     check_results(new)
-    for group in bench.GROUPS: assert (new['groups'][group] == old['groups'][group]) == (group not in ('gemm', 'clips')), group
-    assert 'reach' in bench.table(new) and [p.name for p in tmp_path.iterdir()] == [path.name]
+    for group in bench.GROUPS:
+        assert (new['groups'][group] == old['groups'][group]) == (group not in ('gemm', 'clips')), group
+    assert 'reach' in tables.table(new) and [p.name for p in tmp_path.iterdir()] == [path.name]
 
     old['machine']['cpu'] = 'another'
     path.write_text(json.dumps(old))
-    done = call('--quick', '--groups', 'clips', '--out', path, check=False)
-    assert done.returncode and 'another machine' in done.stderr and bench.load(path) == old
+    with pytest.raises(SystemExit) as stopped: bench.main(['--quick', '--groups', 'clips', '--out', str(path)])
+    assert stopped.value.code and 'another machine' in capsys.readouterr().err and tables.load(path) == old
 
 
 def test_table_of_one_group():
     "Whatever is missing is named, not invented."
-    results = dict.fromkeys(bench.REQUIRED, {}) | dict(machine=dict(cpu='any', cores_used=1, capability='none'), versions=dict(torch='0'), date='today',
-                                                       settings=dict(quick=True), bf16=dict(measured=True))
-    assert bench.table(results).count('not measured') >= 2
+    machine = dict(cpu='any', cores_used=1, capability='none')
+    results = dict.fromkeys(tables.REQUIRED, {}) | dict(machine=machine, versions=dict(torch='0'), date='today',
+                                                        settings=dict(quick=True), bf16=dict(measured=True))
+    assert tables.table(results).count('not measured') >= 2
 
 
 @pytest.mark.parametrize('words, named', [
@@ -128,16 +150,72 @@ def test_bad_arguments(words, named, capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
-def test_a_device_that_is_not_there():
-    done = call('--device', 'cuda', check=False)
-    assert done.returncode and "'cuda' is not there; expected 'cpu'" in done.stderr
+def test_a_device_that_is_not_there(capsys):
+    with pytest.raises(SystemExit) as stopped: bench.main(['--device', 'cuda'])
+    assert stopped.value.code and "'cuda' is not there; expected 'cpu'" in capsys.readouterr().err
 
 
 def test_damaged_results(tmp_path):
     path = tmp_path/'x.json'
     for text in ('{"machine": {}', '[]', '{"machine": {}}'):
         path.write_text(text)
-        with pytest.raises(ValueError, match='x.json'): bench.load(path)
+        with pytest.raises(ValueError, match='x.json'): tables.load(path)
+
+
+# ---- compiling on a CPU
+
+def test_compiling_on_a_cpu_is_measured_only_if_asked_for(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(bench, 'run', lambda *args, backends, **options: asked.append(backends) or {})
+    monkeypatch.setattr(bench, 'table', lambda results: '')
+    for words in ([], ['--quick'], ['--backends', 'compiled,fused']):
+        bench.main([*words, '--out', str(tmp_path/'x.json')])
+    assert asked == [('reference', 'fused'), ('reference', 'fused'), ('fused', 'compiled')]
+
+
+def test_compiling_that_fails_is_no_figure(monkeypatch):
+    "What would be measured then is the fused layer."
+    monkeypatch.setattr(timing, 'compile_problem', lambda: 'RuntimeError: no compiler')
+    monkeypatch.setattr(torch.compiler, 'reset', lambda: None)
+    timer = timing.Bench(torch.device('cpu'), bench.QUICK, seconds=.001)
+    timer.start('layer')
+    timer.compare(dict(units=1), {('compiled', 'fp32'): int, ('fused', 'fp32'): int})
+    assert [r['variant'] for r in timer.rows] == ['fused']
+    assert [(l['variant'], l['reason']) for l in timer.left_out] == [('compiled', 'RuntimeError: no compiler')]
+
+
+# ---- results files
+
+def test_results_go_there_and_back(tmp_path):
+    rows = [dict(case=dict(units=8), variant='a', x=torch.tensor(1/3)), dict(case=dict(units=4), variant='a', x=None)]
+    path = files.save_rows(tmp_path/'x.json', files.plain(dict(name='any', rows=rows)))
+    found = files.load(path, ('name', 'rows'), maker='make any')
+    assert found == dict(name='any', rows=[rows[0] | dict(x=.333333), rows[1]])
+    assert len(path.read_text().splitlines()) == 7, 'a line a row'
+    assert files.select(found['rows'], units=8) == files.select(found['rows'], variant='a')[:1] == found['rows'][:1]
+    with pytest.raises(ValueError, match="'.*x.json' lacks seconds; expected what `make any` writes"):
+        files.load(path, ('name', 'seconds'), maker='make any')
+    with pytest.raises(FileNotFoundError, match='`make any` makes it'): files.load(tmp_path/'y', maker='make any')
+
+
+def test_numbers_that_are_none():
+    assert files.plain(dict(a=[float('nan'), np.float32(1.5)]), strict=False) == dict(a=[None, 1.5])
+    with pytest.raises(ValueError, match='a result is inf; expected finite numbers'): files.plain([float('inf')])
+
+
+def test_going_on_needs_the_same_settings():
+    files.check_same('x.json', dict(a=1, seeds=2), dict(a=1, seeds=3), skip=('seeds',))
+    with pytest.raises(ValueError, match=r'x.json has results for a 1 \(now 2\), b None \(now 3\); expected the same, '
+                                         'another --out, or --fresh'):
+        files.check_same('folder/x.json', dict(a=1), dict(a=2, b=3), hint='--fresh')
+
+
+def test_where_and_with_what():
+    made = files.stamp('cpu')
+    assert set(made) == {'machine', 'versions', 'date', 'commit'} and json.loads(json.dumps(made)) == made
+    assert made['machine']['threads'] == made['machine']['cores_used'] == torch.get_num_threads()
+    assert made['commit'] is None or re.fullmatch(r'[0-9a-f]{12}(-dirty)?', made['commit'])
+    assert files.reason_of(OSError('no /a/b/c here\nmore')) == 'OSError: no ... here' and files.reason_of('so') == 'so'
 
 
 # ---- the peers compute the same
@@ -156,15 +234,17 @@ def test_peers_agree_with_the_layer(bf16):
         return out, *torch.autograd.grad(out, parameters, grad)
 
     for call in (lambda: loop(x)[0], lambda: peers.rows_layer(x, lstm)):
-        for a, b in zip(values(call, bf16), values(lambda: lstm(x)[0], False)): assert (a - b).norm() < (2e-2 if bf16 else 1e-5) * b.norm()
+        for a, b in zip(values(call, bf16), values(lambda: lstm(x)[0], False)):
+            assert (a - b).norm() < (2e-2 if bf16 else 1e-5) * b.norm()
 
 
 @pytest.mark.parametrize('conditional', [False, True])
 def test_peer_model_agrees_with_ours(conditional):
     "Without peepholes, the model of `nn.LSTM` and ours are one function."
     both = dict(conditional_reconstruction=conditional, conditional_future=conditional)
-    model = bench.VideoLSTM.composite(hidden_size=4, num_layers=2, frame_shape=(1, 2, 2), peephole=False, **both)
-    peer, decoders = peers.NNVideoLSTM(4, 4, 2, conditional), (model.reconstruction_decoder, model.future_decoder)
+    model = VideoLSTM.composite(hidden_size=4, num_layers=2, frame_shape=(1, 2, 2), peephole=False, **both)
+    peer = peers.NNVideoLSTM(4, 4, 2, conditional=conditional)
+    decoders = model.reconstruction_decoder, model.future_decoder
     pairs = [(peer.encoder, model.encoder), *zip(peer.decoders, (d.lstm for d in decoders))]
     with torch.no_grad():
         for theirs, ours in pairs:
@@ -183,45 +263,51 @@ def test_operations_are_counted():
     B, T, D, H, L = 2, 3, 16, 4, 2
     for conditional in (False, True):
         both = dict(conditional_reconstruction=conditional, conditional_future=conditional)
-        model = peers.as_loops(bench.VideoLSTM.composite(hidden_size=H, num_layers=L, frame_shape=(1, 4, 4), **both))
+        model = peers.as_loops(VideoLSTM.composite(hidden_size=H, num_layers=L, frame_shape=(1, 4, 4), **both))
         past, future = torch.rand(2, B, T, 1, 4, 4)
         with FlopCounterMode(display=False) as counter: model.loss(past, future).total.backward()
         first = 2*B*4*H*H*L # the encoder starts from zeros, whose gradient nobody asks for
-        assert counter.get_total_flops() == bench.composite_flops(B, T, D, H, L, conditional) - first
+        counted = bench.composite_flops(B, T, D, units=H, layers=L, conditional=conditional)
+        assert counter.get_total_flops() == counted - first
 
 
 def test_plain_clips():
-    import numpy as np
     digits = np.full((3, 4, 4), 255, np.uint8)
-    clips = peers.python_clips(digits, 5, 7, 9, 2, .1, np.random.default_rng(0))
+    clips = peers.python_clips(digits, 5, 7, image_size=9, n_digits=2, speed=.1, rng=np.random.default_rng(0))
     assert clips.shape == (5, 7, 1, 9, 9) and clips.dtype == torch.float32 and set(clips.unique().tolist()) == {0., 1.}
     assert (clips.sum((2, 3, 4)) >= 16).all() and (clips[:, 0] != clips[:, -1]).any()
 
 
 def test_bf16_everywhere(monkeypatch, tmp_path):
     "The variants that need bf16 run, on sizes that are tiny on any machine."
-    monkeypatch.setattr(bench, 'fast_bf16', lambda device: True)
-    results = bench.run(torch.device('cpu'), ['layer', 'ladder', 'composite', 'scaling'], tmp_path/'x.json', quick=True, seconds=.1, backends=('reference', 'fused'))
+    monkeypatch.setattr(timing, 'fast_bf16', lambda device: True)
+    groups = ['layer', 'ladder', 'composite', 'scaling']
+    results = bench.run(torch.device('cpu'), groups, tmp_path/'x.json', quick=True, seconds=.1,
+                        backends=('reference', 'fused'))
     check_results(results)
-    for group in ('layer', 'ladder', 'composite', 'scaling'):
-        variants = {d: {r['variant'] for r in bench.rows(results, group, dtype=d)} - {'nn.LSTM'} for d in ('fp32', 'bf16')}
+    for group in groups:
+        found = {d: tables.rows(results, group, dtype=d) for d in ('fp32', 'bf16')}
+        variants = {d: {r['variant'] for r in rows} - {'nn.LSTM'} for d, rows in found.items()}
         assert variants['bf16'] >= variants['fp32'], group
-        assert {l['variant'] for l in results['groups'][group]['left_out']} <= {'nn.LSTM'} # which has no bf16 on some CPUs
-    assert bench.rows(results, 'layer', 'nn.LSTM, bf16 weights')
-    text = bench.table(results)
-    assert all(f'not measured: {bench.label(l["case"])} nn.LSTM bf16' in text for l in results['groups']['composite']['left_out'])
+        left_out = {l['variant'] for l in results['groups'][group]['left_out']}
+        assert left_out <= {'nn.LSTM'} # which has no bf16 on some CPUs
+    assert tables.rows(results, 'layer', 'nn.LSTM, bf16 weights')
+    text = tables.table(results)
+    for l in results['groups']['composite']['left_out']:
+        assert f'not measured: {timing.label(l["case"])} nn.LSTM bf16' in text
 
 
 # ---- what is kept
 
 @pytest.mark.parametrize('path', KEPT, ids=lambda p: p.stem)
 def test_kept_results(path):
-    results = bench.load(path)
+    results = tables.load(path)
     check_results(results)
-    assert not results['settings']['quick'] and 'reach' in bench.table(results)
+    assert not results['settings']['quick'] and 'reach' in tables.table(results)
 
 
 def test_names_of_processors(monkeypatch):
-    for units, name in ((['amx_tile', 'avx512_bf16'], 'amx'), (['avx512_bf16'], 'avx512-bf16'), ([], torch.backends.cpu.get_cpu_capability().lower().replace(' ', '-'))):
-        for module in (bench, bench.fast_lstm): monkeypatch.setattr(module, '_has', lambda unit: unit in units)
-        assert bench.capability(torch.device('cpu')) == name
+    plain = torch.backends.cpu.get_cpu_capability().lower().replace(' ', '-')
+    for units, name in ((['amx_tile', 'avx512_bf16'], 'amx'), (['avx512_bf16'], 'avx512-bf16'), ([], plain)):
+        for module in (files, fast_lstm): monkeypatch.setattr(module, 'has_unit', lambda unit: unit in units)
+        assert files.capability('cpu') == name
