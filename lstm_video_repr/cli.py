@@ -27,6 +27,7 @@ from . import __version__
 # %% ../nbs/15_cli.ipynb #dc991db3
 Folder, File = Annotated[str, 'FOLDER'], Annotated[str, 'FILE'] # text that names one
 
+# %% ../nbs/15_cli.ipynb #922ddf9d
 def _find_device(name):
     "The device of that name, 'auto' for the best there is; a `ValueError` if this machine has none such."
     import torch
@@ -37,6 +38,7 @@ def _find_device(name):
         raise ValueError(f'device is {name!r}; expected {wanted}') from None
     return name
 
+# %% ../nbs/15_cli.ipynb #0326f250
 def _load(path, device):
     "The model in a file, or the bundled one, on its device."
     from lstm_video_repr.zoo import load_pretrained
@@ -89,6 +91,7 @@ _PAGE_NOTE = """<p>Left: a clip of digits that the network never saw in training
 the ten frames marked blue and nothing after; in blue it gives back from memory what it saw, in orange it goes on by
 itself. Step with the arrow keys, play with the space bar.</p>"""
 
+# %% ../nbs/15_cli.ipynb #62feb98c
 def _draw_demo(out, clips, models, scores, history):
     "Third part of the demo: its pictures and its page, as name -> path."
     import torch
@@ -207,6 +210,7 @@ def _describe(plan, history, before):
     about |= {k: round(v + before.get(k, 0), 2) for k, v in spent.items()}
     return about | ({'of these before': before} if before else {})
 
+# %% ../nbs/15_cli.ipynb #e419f694
 def _finish(plan, out, model, history, before):
     "Save the model, measure it, and save it again with its card."
     from lstm_video_repr.zoo import measure_card, save_model
@@ -338,6 +342,7 @@ def run_predict(
 _MOVING_MNIST = 'http://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq.npy'
 _MOVING_MNIST_DIGEST = 'md5:be083ec986bfe91a449d63653c411eb2'
 
+# %% ../nbs/15_cli.ipynb #54f02799
 def run_download(
     what: Literal['mnist', 'moving-mnist'] = 'mnist', # what to fetch
 ) -> Path | None: # where the file lies; None for 'mnist', which is several
@@ -384,6 +389,7 @@ def _help(comment, default, annotation=str):
 # %% ../nbs/15_cli.ipynb #ed981f9b
 _ALIASES = {'future_frames': ['--future-steps']} # what an option was called before
 
+# %% ../nbs/15_cli.ipynb #8acd58f9
 def add_arguments(
     parser: argparse.ArgumentParser, # what reads the words
     function, # what is to be called with them
@@ -404,6 +410,7 @@ def add_arguments(
 # %% ../nbs/15_cli.ipynb #cce0beca
 _COMMANDS = dict(demo=run_demo, train=run_train, evaluate=run_evaluate, predict=run_predict, download=run_download)
 
+# %% ../nbs/15_cli.ipynb #05e884f7
 def _parser():
     "What reads the words after `lvr`."
     p = argparse.ArgumentParser('lvr', description='LSTMs that learn video: train, measure and look at them.',

@@ -79,14 +79,10 @@ def build(
     if self.start is not None: paper_start(model, seed=seed, **self.start)
     return model
 
-# %% ../nbs/08_zoo.ipynb #81b072ad
-class Presets(Tabular, dict):
-    "Presets by name; shows itself as a table."
-    def tables(self): return [Table(_HEAD, [_row(name, p) for name, p in self.items()], align='lrrllllrl')]
-
 # %% ../nbs/08_zoo.ipynb #208991b7
 _HEAD = 'name', 'layers', 'units', 'reconstruction', 'future', 'digits', 'recipe', 'parameters', 'what it is'
 
+# %% ../nbs/08_zoo.ipynb #3ffcc0d6
 def _row(name, p):
     "A preset as cells under that head."
     def decoder(there, conditional): return ('conditional' if conditional else 'yes') if there else 'no'
@@ -94,9 +90,15 @@ def _row(name, p):
     return [name, c.num_layers, c.hidden_size, decoder(c.reconstruct, c.conditional_reconstruction),
             decoder(c.predict, c.conditional_future), p.digits, p.recipe, f'{p.parameters/1e6:.1f} M', p.about]
 
+# %% ../nbs/08_zoo.ipynb #81b072ad
+class Presets(Tabular, dict):
+    "Presets by name; shows itself as a table."
+    def tables(self): return [Table(_HEAD, [_row(name, p) for name, p in self.items()], align='lrrllllrl')]
+
 # %% ../nbs/08_zoo.ipynb #e33e3ef8
 def _paper(num_layers=2, **decoders): return VideoLSTMConfig(hidden_size=2048, num_layers=num_layers, **decoders)
 
+# %% ../nbs/08_zoo.ipynb #005c5b2c
 PRESETS = Presets({
     'autoencoder': Preset('plays the input backwards (section 2.2)', _paper(predict=False)),
     'conditional-autoencoder': Preset('the same, seeing the frame it emitted before',
@@ -148,6 +150,7 @@ def _figures(inner, path=''):
     for key, value in inner.items():
         if isinstance(value, dict): yield from _figures(value, f'{path}, {key}' if path else str(key))
 
+# %% ../nbs/08_zoo.ipynb #92b3cd98
 def _figure_table(key, value):
     "One table of the dictionaries inside a dictionary; None if nothing is in them."
     rows = list(_figures(value))
@@ -169,24 +172,28 @@ class Card(Tabular, dict):
 _FORMAT, _VERSION = 'lstm-video-repr', 2 # files with int8 weights are of version 2, all others of version 1
 _SMALL = torch.float16, torch.bfloat16
 
+# %% ../nbs/08_zoo.ipynb #cc15a4e1
 def _check_model(model):
     "A `ValueError` for what is no `VideoLSTM`."
     if not isinstance(model, VideoLSTM): raise argument_error('model', model, 'a VideoLSTM')
     return model
 
+# %% ../nbs/08_zoo.ipynb #13631574
 def _collect(model):
     "The tensors of a model on the CPU."
     tensors = {name: t.detach() for name, t in _check_model(model).state_dict().items()}
     if any(t.is_meta for t in tensors.values()): raise ValueError('model is on device meta; expected one with weights')
     return {name: t.cpu() for name, t in tensors.items()}
 
-# %% ../nbs/08_zoo.ipynb #cc15a4e1
+# %% ../nbs/08_zoo.ipynb #44ae4571
 def _check_finite(tensors, source):
     bad = [n for n, t in tensors.items() if not t.isfinite().all()]
     if bad: raise ValueError(f'{source}: NaN or infinite values in {", ".join(bad)}; expected finite weights')
 
+# %% ../nbs/08_zoo.ipynb #4614a218
 def _enumerate(faults): return '; '.join(faults[:4]) + (f'; and {len(faults) - 4} more' if len(faults) > 4 else '')
 
+# %% ../nbs/08_zoo.ipynb #cb0f6b1e
 def _faults(want, tensors):
     "What does not fit between the shapes that a model has places for and these tensors, in words."
     got = {n: tuple(t.shape) for n, t in tensors.items()}
@@ -220,6 +227,7 @@ def _note(metadata, key, source):
     if not isinstance(value, dict): raise ValueError(f'{source}: holds no {key}; expected a file made by save_model')
     return value
 
+# %% ../nbs/08_zoo.ipynb #991a466f
 def _read_config(metadata, source):
     "The configuration in the metadata of a model file, made sure of."
     kind, version = metadata.get('format', _FORMAT), metadata.get('version', '1')
@@ -233,7 +241,7 @@ def _read_config(metadata, source):
     try: return VideoLSTMConfig(**config)
     except (TypeError, ValueError) as e: raise ValueError(f'{source}: its configuration is not valid: {e}') from None
 
-# %% ../nbs/08_zoo.ipynb #991a466f
+# %% ../nbs/08_zoo.ipynb #429ec757
 def _pack(tensors):
     "Matrices as whole numbers from -127 to 127, each row with a scale of its own; vectors as float32."
     packed = {}
@@ -244,6 +252,7 @@ def _pack(tensors):
             packed[name] = (t / scale.clamp(min=1e-30)).round().to(torch.int8)
     return packed
 
+# %% ../nbs/08_zoo.ipynb #19c43e02
 def _unpack(tensors, source):
     "The way back: float32 for every array that has a scale."
     tensors = dict(tensors)
@@ -255,11 +264,12 @@ def _unpack(tensors, source):
         tensors[name] = q * scale.float()
     return tensors
 
-# %% ../nbs/08_zoo.ipynb #429ec757
+# %% ../nbs/08_zoo.ipynb #1ec76f1e
 def _model_in(tensors, metadata, source):
     "The model that the content of a file makes, or a `ValueError`."
     return _rebuild(_read_config(metadata, source), _unpack(tensors, source), source)
 
+# %% ../nbs/08_zoo.ipynb #27cffcf0
 def _notes(config, card, version):
     "What stands beside the weights, as text."
     if card is not None and not isinstance(card, dict): raise argument_error('card', card, 'a dictionary')
@@ -410,6 +420,7 @@ def _authors_layout(config):
 # %% ../nbs/08_zoo.ipynb #eab8afb0
 def _h5py(): return import_extra('h5py', 'authors', "the authors' checkpoints")
 
+# %% ../nbs/08_zoo.ipynb #cb37c083
 @contextmanager
 def _guard(path):
     "Around what h5py reads: whatever it raises for a damaged file becomes an `OSError` that names the file."
@@ -417,6 +428,7 @@ def _guard(path):
     except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as e:
         raise OSError(f'{path}: no whole HDF5 file ({e})') from e
 
+# %% ../nbs/08_zoo.ipynb #5b8f67e1
 def _open_hdf5(path):
     "An open HDF5 file."
     h5py = _h5py()
@@ -424,6 +436,7 @@ def _open_hdf5(path):
         raise FileNotFoundError(f'path is {str(path)!r}; expected an HDF5 file, and there is none')
     with _guard(path): return h5py.File(path)
 
+# %% ../nbs/08_zoo.ipynb #ba62a96e
 def _shapes(f, path):
     "Name and shape of every array in an HDF5 file."
     kind = _h5py().Dataset
@@ -469,6 +482,7 @@ def _check_arrays(f, layout, config, path):
     size = f'{config.num_layers} x {config.hidden_size} units'
     if wrong: raise ValueError(f'{path}: does not fit a model of {size}: {_enumerate(wrong)}')
 
+# %% ../nbs/08_zoo.ipynb #bbea7312
 def _authors_tensors(f, config, path):
     "The tensors of a model, under our names, out of an open file of the authors."
     layout = list(_authors_layout(config))

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from lstm_video_repr import zoo
-from lstm_video_repr.clips import MovingDigits
+from lstm_video_repr.clips import MovingDigits, fixed_test_set
 from lstm_video_repr.core.files import read_safetensors, write_safetensors
+from lstm_video_repr.metrics import evaluate
 from lstm_video_repr.models import VideoLSTM, VideoLSTMConfig
 from lstm_video_repr.training import train
 from lstm_video_repr.zoo import (PRESETS, Card, Preset, load_authors_checkpoint, load_model, load_pretrained,
@@ -412,31 +413,23 @@ def test_cards():
     assert str(Card()) and Card()._repr_markdown_()
 
 
-def test_a_measured_card_is_that_of_evaluate(data_folder):
-    "Its figures are those of the fixed test sets, for each decoder that there is."
-    from lstm_video_repr.clips import fixed_test_set
-    from lstm_video_repr.metrics import evaluate
-    model = VideoLSTM.composite(hidden_size=3)
-    card = measure_card(model, dict(mine=1), digits=['mnist', 'embedded'], n_clips=4, folder=data_folder)
-    assert card['mine'] == 1 and isinstance(card, Card) and json.loads(json.dumps(card)) == card
-    for name in ('mnist', 'embedded'):
-        scores, told = evaluate(model, fixed_test_set(name, 4, folder=data_folder)), card['test'][name]
-        assert told['clips'] == 4
-        for task in ('reconstruction', 'future'):
-            assert told[task].keys() == getattr(scores, task).overall.keys()
-            for k, v in getattr(scores, task).overall.items(): assert told[task][k] == pytest.approx(v, abs=.006)
-    alone = measure_card(VideoLSTM.autoencoder(hidden_size=3), {}, digits=['embedded'], n_clips=2)
-    assert set(alone['test']['embedded']) == {'clips', 'reconstruction'}
+def test_a_measured_card_is_that_of_evaluate():
+    "Its figures are those of the fixed test set in the size of the model's frames, for each decoder that there is."
+    for model in (VideoLSTM.composite(hidden_size=3, frame_shape=(1, 28, 28)),
+                  VideoLSTM.autoencoder(hidden_size=3, frame_shape=(1, 28, 28))):
+        card = measure_card(model, dict(mine=1), digits=['embedded'], n_clips=3)
+        assert card['mine'] == 1 and isinstance(card, Card) and json.loads(json.dumps(card)) == card
+        scores, told = evaluate(model, fixed_test_set('embedded', 3, image_size=28)), dict(card['test']['embedded'])
+        assert told.pop('clips') == 3
+        want = {task: s.overall for task in ('reconstruction', 'future') if (s := getattr(scores, task)) is not None}
+        assert {task: figures.keys() for task, figures in told.items()} == {k: v.keys() for k, v in want.items()}
+        for task, figures in told.items(): assert figures == pytest.approx(want[task], abs=.006)
     with pytest.raises(ValueError, match='frames of shape'): measure_card(tiny(), {}, n_clips=2)
 
 
-def test_a_card_without_mnist_says_so(tmp_path, monkeypatch):
-    from lstm_video_repr import digits
-    def offline(*a, **k): raise OSError('no network here\nsecond line')
-    for name in ('mnist_digits', 'download'):
-        if hasattr(digits, name): monkeypatch.setattr(digits, name, offline)
-    monkeypatch.delenv('LVR_DATA', raising=False)
-    model = VideoLSTM.composite(hidden_size=2)
+def test_a_card_without_mnist_says_so(tmp_path):
+    "Digits that cannot be had are left out, and named."
+    model = VideoLSTM.composite(hidden_size=2, frame_shape=(1, 28, 28))
     card = measure_card(model, {}, digits=['mnist', 'embedded'], n_clips=2, folder=tmp_path)
     assert card['test']['mnist'].startswith('not measured: ') and card['test']['embedded']['clips'] == 2
 
@@ -485,7 +478,7 @@ def test_bundling(bundle, tmp_path, capsys):
     "A trained model in 8 bits, its card measured as it is stored, and its log; nothing else is in the folder."
     run, assets = tmp_path/'run', tmp_path/'assets'
     run.mkdir(); assets.mkdir()
-    file = save_model(VideoLSTM.composite(hidden_size=6), run/'model.safetensors',
+    file = save_model(VideoLSTM.composite(hidden_size=6, frame_shape=(1, 28, 28)), run/'model.safetensors',
                       card={'preset': 'mine', 'machine': 'another', 'test': {'embedded': {'clips': 9}}})
     (run/'log.jsonl').write_text('{"step": 1}\n')
     assert bundle.main([str(file), '--assets', str(assets), '--n-clips', '4']) == 0
