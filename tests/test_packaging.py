@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -35,7 +36,8 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp('built')
     shutil.copytree(ROOT, folder/'source', ignore=NO_SOURCE)
     sdist = build('sdist', folder/'source', folder)
-    shutil.unpack_archive(sdist, folder/'unpacked')
+    strict = {'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}      # Python's patch releases differ
+    shutil.unpack_archive(sdist, folder/'unpacked', **strict)
     source = next((folder/'unpacked').iterdir())
     return folder/'source', source, build('wheel', source, folder)
 

@@ -170,15 +170,20 @@ def _fetch(url, file, progress):
     except (OSError, ValueError) as e: return f'{type(e).__name__}: {e}'
 
 # %% ../../nbs/core/02_files.ipynb #02726a98
-def _differs(file, digest):
-    "How a file's content, of a .gz file unpacked, differs from what it should be; None: not at all."
-    kind, _, wanted = digest.partition(':')
+def _digest(file, kind):
+    "The checksum of a file's content, of a .gz file unpacked."
     done = hashlib.new(kind)
-    try:
-        with (gzip.open if file.suffix == '.gz' else open)(file, 'rb') as f:
-            while block := f.read(2**20): done.update(block)
+    with (gzip.open if file.suffix == '.gz' else open)(file, 'rb') as f:
+        while block := f.read(2**20): done.update(block)
+    return done.hexdigest()
+
+# %% ../../nbs/core/02_files.ipynb #bc9a7fcb
+def _differs(file, digest):
+    "How a file's content differs from what it should be; None: not at all."
+    kind, _, wanted = digest.partition(':')
+    try: found = _digest(file, kind)
     except (OSError, EOFError, zlib.error) as e: return f'{type(e).__name__}: {e}'
-    return None if done.hexdigest() == wanted else f'{kind} of the content is {done.hexdigest()}, expected {wanted}'
+    return None if found == wanted else f'{kind} of the content is {found}, expected {wanted}'
 
 # %% ../../nbs/core/02_files.ipynb #63d798d5
 def download(
