@@ -142,18 +142,24 @@ def run_demo(
     return wrote
 
 # %% ../nbs/15_cli.ipynb #3e37af1e
+def _find_digits(digits, folder):
+    "The name of the digits, where 'auto' means MNIST if it is there: a card is to say which."
+    from lstm_video_repr.digits import find_mnist
+    where = folder or os.environ.get('LVR_DATA')
+    if digits != 'auto': return digits
+    return 'mnist' if where and all(find_mnist(where, split) for split in ('train', 'test')) else 'embedded'
+
+# %% ../nbs/15_cli.ipynb #c50493fa
 def _plan(asked):
     "What a training needs to know, from what was asked for."
     from lstm_video_repr.core.checks import check_whole
-    from lstm_video_repr.digits import find_mnist
     from lstm_video_repr.zoo import preset
-    chosen, where = preset(asked.preset), asked.data or os.environ.get('LVR_DATA')
+    chosen = preset(asked.preset)
     check_whole(asked.n_clips, 'n_clips')
     steps, digits = chosen.steps if asked.steps is None else asked.steps, asked.digits or chosen.digits
     if steps is None:
         raise ValueError(f'steps is None, and preset {asked.preset!r} has no number of its own; expected --steps N')
-    if digits == 'auto': # the card is to say which
-        digits = 'mnist' if where and all(find_mnist(where, split) for split in ('train', 'test')) else 'embedded'
+    digits = _find_digits(digits, asked.data)
     changes = {k: v for k, v in dict(lr=asked.lr, batch_size=asked.batch_size).items() if v is not None} | asked.changes
     more = dict(chosen=chosen, steps=steps, digits=digits, changes=changes, command=_command(asked, changes))
     return SimpleNamespace(**vars(asked) | more)
@@ -166,6 +172,12 @@ def _command(asked, changes):
     return shlex.join(['lvr', 'train', '--preset', asked.preset, *words])
 
 # %% ../nbs/15_cli.ipynb #787c30ad
+def _weights_checksum(model):
+    "Eight letters that differ for other weights."
+    weights = (w.cpu().contiguous().numpy().tobytes() for w in model.state_dict().values())
+    return f'{zlib.crc32(b"".join(weights)):08x}'
+
+# %% ../nbs/15_cli.ipynb #6ed6eed3
 def _first_weights(plan):
     "The model to train, what its card knows of earlier training, and a name for just these weights (None: fresh)."
     from lstm_video_repr.zoo import load_pretrained, widen
@@ -176,10 +188,17 @@ def _first_weights(plan):
         raise ValueError(f'start is {start!r}, a model of another kind ({model.config}); '
                          f'expected one as in the preset, with at most {units} units ({chosen.config})')
     before = {k: v for k in ('clips seen', 'steps', 'seconds') if isinstance(v := model.card.get(k), (int, float))}
-    weights = zlib.crc32(b''.join(w.cpu().contiguous().numpy().tobytes() for w in model.state_dict().values()))
-    return widen(model, units, seed=plan.seed), before, f'{before.get("clips seen", 0)} clips, weights {weights:08x}'
+    origin = f'{before.get("clips seen", 0)} clips, weights {_weights_checksum(model)}'
+    return widen(model, units, seed=plan.seed), before, origin
 
 # %% ../nbs/15_cli.ipynb #10cecb37
+def _announce(plan, model, out, device):
+    "Say what is about to be done."
+    size = sum(p.numel() for p in model.parameters()) / 1e6
+    where = f'{plan.steps} steps on {plan.digits} digits, {device}; writing to {out}'
+    print(f'{plan.preset}: {size:.1f} million weights, {where}')
+
+# %% ../nbs/15_cli.ipynb #6b28abc6
 def _train(plan, out, device):
     "Train as planned: the model, its history, and what its card knew before."
     from lstm_video_repr.clips import MovingDigits
@@ -188,10 +207,7 @@ def _train(plan, out, device):
     source = dict(device=device, folder=plan.data)
     clips = MovingDigits(plan.digits, seed=plan.seed, **source)
     held_out = MovingDigits(plan.digits, split='test', seed=plan.seed + 1, **source)
-    if os.environ.get('RANK', '0') == '0':
-        size = sum(p.numel() for p in model.parameters()) / 1e6
-        print(f'{plan.preset}: {size:.1f} million weights, {plan.steps} steps on {plan.digits} digits, {device}; '
-              f'writing to {out}')
+    if os.environ.get('RANK', '0') == '0': _announce(plan, model, out, device)
     keep = Checkpoint(out/'checkpoint.safetensors', every=plan.checkpoint_every, resume=plan.resume, origin=origin)
     history = train(model.to(device), clips, steps=plan.steps, recipe=plan.chosen.training,
                     validate=Validation(held_out, every=plan.validate_every), checkpoint=keep, log=out/'log.jsonl',
@@ -199,16 +215,19 @@ def _train(plan, out, device):
     return model, history, before
 
 # %% ../nbs/15_cli.ipynb #d538620c
+def _add_up(row, before):
+    "What the weights have seen by the last row of the history, with what they had seen before."
+    spent = {'clips seen': row['clips'], 'steps': row['step'], 'seconds': row['seconds']}
+    return {k: round(v + before.get(k, 0), 2) for k, v in spent.items()}
+
+# %% ../nbs/15_cli.ipynb #89dbe5d4
 def _describe(plan, history, before):
     "What the card says of the training."
     from lstm_video_repr.training import get_recipe
-    last = history.rows[-1]
-    spent = {'clips seen': last['clips'], 'steps': last['step'], 'seconds': last['seconds']}
     about = {'preset': plan.preset, 'command': plan.command,
              'recipe': asdict(get_recipe(plan.chosen.training, **plan.changes)),
              'data': f'two moving digits, {plan.digits}, training split', 'seed': plan.seed}
-    about |= {k: round(v + before.get(k, 0), 2) for k, v in spent.items()}
-    return about | ({'of these before': before} if before else {})
+    return about | _add_up(history.rows[-1], before) | ({'of these before': before} if before else {})
 
 # %% ../nbs/15_cli.ipynb #e419f694
 def _finish(plan, out, model, history, before):
