@@ -42,15 +42,9 @@ class Clips:
     @index.setter
     def index(self, k): self._index = check_whole(k, 'index', 0)
 
-    def __setattr__(self, name, value):
-        if name in self.__dict__ and name[0] != '_':
-            raise AttributeError(f'{name} of {type(self).__name__} is fixed once it is made: make another one')
-        super().__setattr__(name, value)
-
 # %% ../nbs/03_clips.ipynb #7af38c8b
 @patch
-def read(
-    self: Clips,
+def read(self: Clips,
     first: int, # number of the first clip
     n: int, # number of clips
 ) -> tuple[Tensor, Tensor]: # floats, (n, past, *frame) and (n, future, *frame)
@@ -59,14 +53,20 @@ def read(
 
 # %% ../nbs/03_clips.ipynb #91b3055b
 @patch
-def batch(
-    self: Clips,
+def batch(self: Clips,
     n: int, # number of clips
 ) -> tuple[Tensor, Tensor]: # floats, (n, past, *frame) and (n, future, *frame)
     "The next `n` clips: what a model is shown and what comes after. `index` moves on."
     pair = self.read(self.index, check_whole(n, 'n'))
     self.index += n
     return pair
+
+# %% ../nbs/03_clips.ipynb #1ca7c44a
+@patch
+def __setattr__(self: Clips, name, value):
+    if name in self.__dict__ and name[0] != '_':
+        raise AttributeError(f'{name} of {type(self).__name__} is fixed once it is made: make another one')
+    super(Clips, self).__setattr__(name, value)
 
 # %% ../nbs/03_clips.ipynb #1fe5676d
 def _has_end(clips): return hasattr(type(clips), '__len__')
@@ -94,8 +94,7 @@ def _walk(clips, batch_size, n_clips):
 
 # %% ../nbs/03_clips.ipynb #cfd5830a
 @patch
-def batches(
-    self: Clips,
+def batches(self: Clips,
     batch_size: int = 50, # clips in a batch; the last batch may be smaller
     n_clips: int | None = None, # number of clips; None: one pass, without end where the source has none
 ) -> Iterator[tuple[Tensor, Tensor]]: # pairs (past, future), as `batch` gives them
@@ -107,8 +106,7 @@ def batches(
 
 # %% ../nbs/03_clips.ipynb #17759a5d
 @patch
-def __getitem__(
-    self: Clips,
+def __getitem__(self: Clips,
     k: int, # number of the clip; counted from the end if negative, where there is an end
 ) -> tuple[Tensor, Tensor]: # (past, *frame) and (future, *frame)
     "One clip. `IndexError` where there is none."
@@ -132,20 +130,25 @@ def __repr__(self: Clips):
     frames = f'frame_shape={self.frame_shape}, past={self.past}, future={self.future}'
     return f'{type(self).__name__}({end}{frames}{"" if seed is None else f", seed={seed}"}, index={self.index})'
 
-# %% ../nbs/03_clips.ipynb #bf2280c7
-def _checksum(*arrays):
-    "Content, dtypes and shapes of tensors or arrays in 16 letters, read in blocks."
-    done = hashlib.sha256()
-    for x in arrays:
-        done.update(f'{str(x.dtype).removeprefix("torch.")} {tuple(x.shape)}'.encode())
-        rows = max(1, 2**24 // max(1, math.prod(x.shape[1:]) * x.itemsize))
-        for i in range(0, len(x), rows): done.update(_bytes(x[i:i + rows]))
-    return done.hexdigest()[:16]
-
 # %% ../nbs/03_clips.ipynb #c15ebeb7
 def _bytes(x):
     if isinstance(x, Tensor): x = x.detach().cpu().contiguous().view(torch.uint8).numpy()
     return x.tobytes()
+
+# %% ../nbs/03_clips.ipynb #110e1c0e
+def _blocks(x):
+    "All of an array as bytes, some 16 MiB at a time."
+    rows = max(1, 2**24 // max(1, math.prod(x.shape[1:]) * x.itemsize))
+    for i in range(0, len(x), rows): yield _bytes(x[i:i + rows])
+
+# %% ../nbs/03_clips.ipynb #82d8db7e
+def _checksum(*arrays):
+    "Content, dtypes and shapes of tensors or arrays in 16 letters."
+    done = hashlib.sha256()
+    for x in arrays:
+        done.update(f'{str(x.dtype).removeprefix("torch.")} {tuple(x.shape)}'.encode())
+        for block in _blocks(x): done.update(block)
+    return done.hexdigest()[:16]
 
 # %% ../nbs/03_clips.ipynb #d6fc478c
 def mix(
@@ -214,6 +217,14 @@ def _check_speed(speed):
     return low, high
 
 # %% ../nbs/03_clips.ipynb #6ccb44b3
+def _draw_velocities(seed, turns, speed):
+    "Any direction, a speed in the range: (..., 2), whole multiples of 2**-32."
+    angle, (low, high) = uniform(seed, turns, 3) * 2 * math.pi, _check_speed(speed)
+    size = low + (high - low) * uniform(seed, turns, 4)
+    velocity = torch.stack([angle.sin() * size, angle.cos() * size], -1)
+    return (velocity * 2**32).round() / 2**32
+
+# %% ../nbs/03_clips.ipynb #e7ddbb79
 def random_paths(
     seed: int, # whole number, 0 <= seed < 2**63
     turns: Tensor, # int64, any shape: whose paths, counted through all clips
@@ -223,10 +234,7 @@ def random_paths(
 ) -> Tensor: # float64 (..., T, 2): positions (row, column) in [0, 1]
     "Paths that start anywhere and head anywhere, the same for the same seed and turn (section 3.2)."
     start = torch.stack([uniform(seed, turns, 1), uniform(seed, turns, 2)], -1)
-    angle, (low, high) = uniform(seed, turns, 3) * 2 * math.pi, _check_speed(speed)
-    size = low + (high - low) * uniform(seed, turns, 4)
-    velocity = torch.stack([angle.sin() * size, angle.cos() * size], -1)
-    return bounce(start, (velocity * 2**32).round() / 2**32, frames)
+    return bounce(start, _draw_velocities(seed, turns, speed), frames)
 
 # %% ../nbs/03_clips.ipynb #269448ea
 def _send(x, device):
@@ -298,8 +306,7 @@ class MovingDigits(Clips):
 
 # %% ../nbs/03_clips.ipynb #5b8478cf
 @patch
-def plan(
-    self: MovingDigits,
+def plan(self: MovingDigits,
     first: int, # number of the first clip
     n: int, # number of clips
 ) -> tuple[Tensor, Tensor]: # which digits, int64 (n, N), and their corners in pixels, int64 (n, N, T, 2)
@@ -324,19 +331,16 @@ def _paint(self: MovingDigits, first, n):
 
 # %% ../nbs/03_clips.ipynb #dd54d229
 @patch
-def read(
-    self: MovingDigits,
+def read(self: MovingDigits,
     first: int, # number of the first clip
     n: int, # number of clips
 ) -> tuple[Tensor, Tensor]: # (n, past, 1, S, S) and (n, future, 1, S, S), float32 in [0, 1]
     "Clips first to first + n - 1, cut into what a model is shown and what comes after."
-    x = self._paint(first, n)
-    return _floats(x[:, :self.past]), _floats(x[:, self.past:])       # two pieces of memory are had sooner than one
+    return tuple(map(_floats, self._paint(first, n).split([self.past, self.future], 1)))
 
 # %% ../nbs/03_clips.ipynb #fc513ac4
 @patch
-def clips(
-    self: MovingDigits,
+def clips(self: MovingDigits,
     first: int, # number of the first clip
     n: int, # number of clips
 ) -> Tensor: # (n, past + future, 1, S, S) float32 in [0, 1]
@@ -359,8 +363,7 @@ class FiniteClips(Clips):
 
 # %% ../nbs/03_clips.ipynb #e1f388a0
 @patch
-def numbers(
-    self: FiniteClips,
+def numbers(self: FiniteClips,
     first: int, # number of the first clip, counted through all epochs
     n: int, # number of clips
 ) -> Tensor: # int64 (n,), from 0 to len - 1
@@ -371,8 +374,7 @@ def numbers(
 
 # %% ../nbs/03_clips.ipynb #acd9707a
 @patch
-def take(
-    self: FiniteClips,
+def take(self: FiniteClips,
     numbers: Tensor, # int64 (n,), places in the set
 ) -> tuple[Tensor, Tensor]: # floats, (n, past, *frame) and (n, future, *frame)
     "The clips at these places. A subclass has to write it."
@@ -380,8 +382,7 @@ def take(
 
 # %% ../nbs/03_clips.ipynb #536247d7
 @patch
-def read(
-    self: FiniteClips,
+def read(self: FiniteClips,
     first: int, # number of the first clip, counted through all epochs
     n: int, # number of clips
 ) -> tuple[Tensor, Tensor]: # floats, (n, past, *frame) and (n, future, *frame)
@@ -403,16 +404,33 @@ class FixedClips(FiniteClips):
 
     def __len__(self): return self.n_clips
 
-    def __copy__(self): # one pass does not disturb another, whatever the source remembers
-        other = FixedClips(copy(self.source), self.n_clips)
-        other.index = self.index
-        return other
+# %% ../nbs/03_clips.ipynb #3799f0fb
+def _join(pairs):
+    "Batches as one batch; a single one is not copied."
+    pairs = list(pairs)
+    return pairs[0] if len(pairs) == 1 else tuple(map(torch.cat, zip(*pairs)))
 
-    def take(self, numbers):
-        breaks = ((numbers[1:] - numbers[:-1] != 1).nonzero().flatten() + 1).tolist() # clips in a row are read together
-        rows = [(int(numbers[a]), b - a) for a, b in zip([0, *breaks], [*breaks, len(numbers)])]
-        parts = [self.source.read(*row) for row in rows]
-        return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts)))
+# %% ../nbs/03_clips.ipynb #3a1e6942
+def _rows(numbers):
+    "Runs of numbers that rise by one, each as its first number and its length."
+    breaks = ((numbers[1:] - numbers[:-1] != 1).nonzero().flatten() + 1).tolist()
+    return [(int(numbers[a]), b - a) for a, b in zip([0, *breaks], [*breaks, len(numbers)])]
+
+# %% ../nbs/03_clips.ipynb #88627fbf
+@patch
+def take(self: FixedClips,
+    numbers: Tensor, # int64 (n,), from 0 to n_clips - 1
+) -> tuple[Tensor, Tensor]: # as `read` of the source gives them
+    "The clips of the source at these places."
+    return _join(self.source.read(*row) for row in _rows(numbers))
+
+# %% ../nbs/03_clips.ipynb #0791d800
+@patch
+def __copy__(self: FixedClips):
+    "With a copy of the source: one pass does not disturb another, whatever the source remembers."
+    other = FixedClips(copy(self.source), self.n_clips)
+    other.index = self.index
+    return other
 
 # %% ../nbs/03_clips.ipynb #4621d842
 @patch
@@ -498,6 +516,7 @@ def describe(self: MovingMNISTFile):
 # %% ../nbs/03_clips.ipynb #63a4ae90
 def _is_array(x): return isinstance(x, (Tensor, np.ndarray))
 
+# %% ../nbs/03_clips.ipynb #5b7d8212
 def _kind(x):
     "Floats, whole numbers, or neither?"
     if isinstance(x, np.ndarray): return {'f': 'float', 'u': 'whole', 'i': 'whole'}.get(x.dtype.kind)
@@ -530,6 +549,11 @@ def _trim(x, y, past, future):
     return x[:, P - past:], y[:, :F if future is None else check_whole(future, 'future', 0, F)]
 
 # %% ../nbs/03_clips.ipynb #cbd8c5bf
+def _is_future(y, x):
+    "Is this what comes after a past? Labels are not, nor other frames, nor none."
+    return _is_array(y) and y.ndim == x.ndim and y.shape[2:] == x.shape[2:] and y.shape[1] > 0
+
+# %% ../nbs/03_clips.ipynb #7da8640b
 def _cut(item, *, past=None, future=None, scale=None):
     "Past and future, arrays (B, frames, *frame), of clips in either form."
     if isinstance(item, (tuple, list)) and len(item) == 1: item = item[0]
@@ -539,27 +563,32 @@ def _cut(item, *, past=None, future=None, scale=None):
         wanted = 'clips (N, T, *frame) or pairs (past, future)'
         raise ValueError(f'clips holds a {type(item).__name__}{size}; expected {wanted}')
     x, y = _check_clips(item[0], 'past', scale), item[1]
-    if _is_array(y) and y.ndim == x.ndim and y.shape[2:] == x.shape[2:] and y.shape[1]:
+    if _is_future(y, x):
         if len(y) != len(x): raise ValueError(f'future has {len(y)} clips; expected {len(x)}, as many as past')
         return _trim(x, _check_clips(y, 'future', scale), past, future)
     return _split(x, x.shape[1] if past is None and future is None else past, future)
 
-# %% ../nbs/03_clips.ipynb #7da8640b
+# %% ../nbs/03_clips.ipynb #0c3972b7
+def _from_numpy(x):
+    "A tensor in single precision; a copy where NumPy's own memory must not be written to."
+    x = np.ascontiguousarray(x, np.float32)
+    return torch.from_numpy(x if x.flags.writeable else x.copy())
+
+# %% ../nbs/03_clips.ipynb #84f8fd20
 def _to_frames(x, scale):
     "A tensor of floats. NumPy's numbers come in single precision, tensors as they are; `scale` divides."
     whole = _kind(x) == 'whole'
-    if isinstance(x, np.ndarray):
-        x = np.ascontiguousarray(x, np.float32)
-        x = torch.from_numpy(x if x.flags.writeable else x.copy())
-    elif whole: x = x.float()
+    x = _from_numpy(x) if isinstance(x, np.ndarray) else x.float() if whole else x
     return x if scale is None else x.div_(scale) if whole else x / scale
 
-# %% ../nbs/03_clips.ipynb #0c3972b7
+# %% ../nbs/03_clips.ipynb #2b0cc99f
 def _check_seed(seed): return None if seed is None else check_whole(seed, 'seed', 0)
 
+# %% ../nbs/03_clips.ipynb #d70854df
 def _check_scale(scale):
     return None if scale is None else check_number(scale, 'scale', lambda v: v > 0, 'a positive number, such as 255')
 
+# %% ../nbs/03_clips.ipynb #d923a9cc
 def _check_identity(identity):
     if identity is None or isinstance(identity, str) and identity.strip(): return identity
     raise argument_error('identity', identity, 'a text that says what the clips are')
@@ -608,6 +637,13 @@ def _open(item, wishes):
     "Past and future as tensors of floats."
     return tuple(_to_frames(x, wishes['scale']) for x in _cut(item, **wishes))
 
+# %% ../nbs/03_clips.ipynb #7dff2320
+def _open_item(dataset, k, wishes):
+    "Past and future of one item, with the axis of the batch."
+    item = dataset[k]
+    item = item if isinstance(item, (tuple, list)) else [item]
+    return _open([x[None] if _is_array(x) else x for x in item], wishes)
+
 # %% ../nbs/03_clips.ipynb #ae111b24
 def _check_same(pair, shapes):
     "The same frames as at first?"
@@ -627,19 +663,14 @@ class DatasetClips(FiniteClips):
         self.dataset, self.seed, self.identity = dataset, _check_seed(seed), _check_identity(identity)
         self._wishes = dict(past=past, future=future, scale=_check_scale(scale))
         if not len(dataset): raise argument_error('clips', dataset, 'at least one item')
-        first = self._item(0)
+        first = _open_item(dataset, 0, self._wishes)
         self.frame_shape, self.past, self.future = tuple(first[0].shape[2:]), first[0].shape[1], first[1].shape[1]
 
     def __len__(self): return len(self.dataset)
-
-    def _item(self, k):
-        item = self.dataset[k]
-        item = item if isinstance(item, (tuple, list)) else [item]
-        return _open([x[None] if _is_array(x) else x for x in item], self._wishes) # with the axis of the batch
-
     def take(self, numbers):
         shapes = _shapes(self)
-        return tuple(map(torch.cat, zip(*(_check_same(self._item(k), shapes) for k in numbers.tolist()))))
+        pairs = (_check_same(_open_item(self.dataset, k, self._wishes), shapes) for k in numbers.tolist())
+        return tuple(map(torch.cat, zip(*pairs)))            # copies, also of a single item: the data set keeps its own
 
 # %% ../nbs/03_clips.ipynb #15a4b790
 @patch
@@ -656,9 +687,12 @@ class _Buffer:
         self.once = isinstance(pairs, Iterator) # can it be gone through only once?
         self.rewind()
 
-    def rewind(self):
-        self.start = self.end = self.drawn = 0 # number of the first clip here, of the next to come; pieces in this pass
-        self.pieces, self.source, self.length = deque(), None, None # length: clips in the first pass, once it has ended
+# %% ../nbs/03_clips.ipynb #9daa426d
+@patch
+def rewind(self: _Buffer):
+    "Begin anew. `length` is the number of clips in the first pass, known once that has ended."
+    self.start = self.end = self.drawn = 0 # number of the first clip here, of the next to come; pieces in this pass
+    self.pieces, self.source, self.length = deque(), None, None
 
 # %% ../nbs/03_clips.ipynb #b20dc706
 @patch
@@ -701,7 +735,7 @@ def give(self: _Buffer, first, n):
         a, b = max(0, first - at), min(len(pair[0]), first + n - at)
         if a < b: parts.append(tuple(x[a:b] for x in pair))
         at += len(pair[0])
-    return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts)))
+    return _join(parts)
 
 # %% ../nbs/03_clips.ipynb #e1c8934a
 class StreamClips(Clips):
@@ -737,21 +771,22 @@ def describe(self: StreamClips):
     return self.identity and _tell(self.identity, self, self._wishes['scale'])
 
 # %% ../nbs/03_clips.ipynb #3c6e43f7
-def _join(items, wishes):
-    "A list of pairs as one pair."
+def _join_items(items, wishes):
+    "What a list of pairs holds, as one pair."
     parts = [_open(item, wishes) for item in items]
     shapes = [tuple(x.shape[1:]) for x in parts[0]]
-    return map(torch.cat, zip(*(_check_same(pair, shapes) for pair in parts)))
+    return _join(_check_same(pair, shapes) for pair in parts)
 
 # %% ../nbs/03_clips.ipynb #18e41fd6
 def _is_pairs(x):
     return isinstance(x, (tuple, list)) and len(x) > 0 and all(isinstance(item, (tuple, list)) for item in x)
 
+# %% ../nbs/03_clips.ipynb #2b57b21e
 def _is_map(x):
     "Has it a length, and items by number?"
     return all(hasattr(type(x), f) for f in ('__len__', '__getitem__'))
 
-# %% ../nbs/03_clips.ipynb #2b57b21e
+# %% ../nbs/03_clips.ipynb #c8744497
 def as_clips(
     x, # `Clips`, a tensor or array, a pair, a list of pairs, a `Dataset`, a `DataLoader`, any iterable of batches
     *,
@@ -764,7 +799,7 @@ def as_clips(
     "Whatever holds clips as a source of numbered clips. `ValueError` that says what was expected."
     if isinstance(x, Clips): return x
     wishes = dict(past=past, future=future, scale=_check_scale(scale))
-    if _is_pairs(x): return ArrayClips(*_join(x, wishes), seed=seed)
+    if _is_pairs(x): return ArrayClips(*_join_items(x, wishes), seed=seed)
     if _is_array(x) or isinstance(x, (tuple, list)): return ArrayClips(*_cut(x, **wishes), seed=seed, scale=scale)
     if isinstance(x, (str, bytes, Mapping, IterableDataset)) or not isinstance(x, Iterable) and not _is_map(x):
         wanted = 'Clips, an array (N, T, *frame), a pair (past, future), a Dataset, or an iterable of batches'

@@ -33,16 +33,21 @@ def _unzip(path):
         raise OSError(f'{path}: damaged gzip file ({e}); expected a complete IDX file') from e
 
 # %% ../nbs/02_digits.ipynb #696a5a91
+def _read_shape(raw):
+    "The shape that an IDX file of unsigned bytes states; None if it does not begin like one."
+    if len(raw) < 4 or raw[:3] != b'\0\0\x08' or not raw[3]: return None
+    return [int.from_bytes(raw[i:i + 4], 'big') for i in range(4, 4 + 4*raw[3], 4)]
+
+# %% ../nbs/02_digits.ipynb #58dbb7f2
 def read_idx(
     path: str | Path, # an IDX file of unsigned bytes, plain or gzip-compressed
 ) -> Tensor: # uint8, in the shape that the file states
     "Read an IDX file, such as those of MNIST. Raises `OSError` if it is not exactly what its header promises."
     raw = _unzip(Path(path))
-    if len(raw) < 4 or raw[:3] != b'\0\0\x08' or not raw[3]:
+    if (shape := _read_shape(raw)) is None:
         begins = raw[:4].hex() or 'nothing'
         raise OSError(f'{path}: begins with {begins}; expected an IDX file of unsigned bytes, which begins with 000008')
-    start = 4 + 4 * raw[3]
-    shape = [int.from_bytes(raw[i:i + 4], 'big') for i in range(4, start, 4)]
+    start = 4 + 4 * len(shape)
     if len(raw) != (wanted := start + math.prod(shape)):
         raise OSError(f'{path}: has {len(raw)} bytes; expected {wanted} for an IDX file of shape {tuple(shape)}')
     return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy())
@@ -109,27 +114,43 @@ def find_mnist(
         if all(found): return found
 
 # %% ../nbs/02_digits.ipynb #1f19fe7c
+def _download_file(name):
+    "One file of MNIST in the cache folder, fetched if it is not there; its content is always checked."
+    urls = [f'{mirror}{name}.gz' for mirror in MNIST_MIRRORS]
+    return download(urls, f'sha256:{MNIST_SHA256[name]}', cache_folder()/'mnist')
+
+# %% ../nbs/02_digits.ipynb #dd99004d
 def _download_mnist(split):
-    "The two files of `split` in the cache folder, fetched if they are not there; their content is always checked."
-    def fetch(name):
-        urls = [f'{mirror}{name}.gz' for mirror in MNIST_MIRRORS]
-        return download(urls, f'sha256:{MNIST_SHA256[name]}', cache_folder()/'mnist')
-    try: return [fetch(name) for name in MNIST_FILES[split]]
+    "The two files of `split`; an `OSError` that says what to do without a network."
+    try: return [_download_file(name) for name in MNIST_FILES[split]]
     except OSError as e:
         raise OSError(f"MNIST {e}\nSet LVR_DATA to a folder that has the four MNIST files, "
                       "or use digits='embedded', which needs no network.") from e
 
-# %% ../nbs/02_digits.ipynb #dd99004d
+# %% ../nbs/02_digits.ipynb #2898f938
+def _find_at_home(split):
+    "The two files of `split` in the folder that `LVR_DATA` names; None if they are not there."
+    where = os.environ.get('LVR_DATA')
+    return find_mnist(where, split) if where else None
+
+# %% ../nbs/02_digits.ipynb #56592c76
 def _mnist_files(split, folder):
     "The two files of `split`, wherever they are to come from."
-    if folder is None:
-        where = os.environ.get('LVR_DATA')
-        return where and find_mnist(where, split) or _download_mnist(split)
+    if folder is None: return _find_at_home(split) or _download_mnist(split)
     if files := find_mnist(folder, split): return files
     names = ' and '.join(MNIST_FILES[split])
     raise OSError(f'folder {str(folder)!r} has no MNIST; expected {names} in it, with or without .gz')
 
-# %% ../nbs/02_digits.ipynb #2898f938
+# %% ../nbs/02_digits.ipynb #9ead6c3d
+def _check_mnist(images, labels, files):
+    "Pictures of 28x28 and as many labels from 0 to 9, or an `OSError`."
+    if images.dim() != 3 or images.shape[1:] != (28, 28) or not len(images):
+        raise OSError(f'{files[0]}: has shape {tuple(images.shape)}; expected MNIST images, (n, 28, 28)')
+    if labels.shape == images.shape[:1] and labels.max() <= 9: return
+    have = f'shape {tuple(labels.shape)} and values up to {int(labels.max()) if labels.numel() else None}'
+    raise OSError(f'{files[1]}: has {have}; expected {len(images)} labels from 0 to 9')
+
+# %% ../nbs/02_digits.ipynb #65dab895
 def mnist_digits(
     split: str = 'train', # 'train' (60000 digits) or 'test' (10000)
     folder: str | Path | None = None, # folder that has MNIST, see `find_mnist`; None: that of `LVR_DATA`, else download
@@ -137,11 +158,7 @@ def mnist_digits(
     "The digits of MNIST. Raises `OSError` if files are missing, damaged, or cannot be downloaded."
     files = _mnist_files(check_choice(split, 'split', SPLITS), folder)
     images, labels = map(read_idx, files)
-    if images.dim() != 3 or images.shape[1:] != (28, 28) or not len(images):
-        raise OSError(f'{files[0]}: has shape {tuple(images.shape)}; expected MNIST images, (n, 28, 28)')
-    if labels.shape != images.shape[:1] or labels.max() > 9:
-        have = f'shape {tuple(labels.shape)} and values up to {int(labels.max()) if labels.numel() else None}'
-        raise OSError(f'{files[1]}: has {have}; expected {len(images)} labels from 0 to 9')
+    _check_mnist(images, labels, files)
     return images, labels.long()
 
 # %% ../nbs/02_digits.ipynb #796e93eb
@@ -149,16 +166,20 @@ _SOURCES = {'embedded': lambda split, folder: embedded_digits(split), 'mnist': m
 
 # %% ../nbs/02_digits.ipynb #aa7536ef
 def _split_name(name, split, folder):
-    "The names of the sources that a name stands for."
-    if name == 'auto':                                                        # a folder that is named has to have it
-        where = os.environ.get('LVR_DATA')
-        name = 'mnist' if folder is not None or where and find_mnist(where, split) else 'embedded'
+    "The names of the sources that a name stands for. With 'auto', a folder that is named has to have MNIST."
+    if name == 'auto': name = 'mnist' if folder is not None or _find_at_home(split) else 'embedded'
     parts = name.split('+') if isinstance(name, str) else [None]
     if set(parts) <= set(_SOURCES): return parts
     known = ', '.join(map(repr, ['auto', *_SOURCES]))
     raise argument_error('digits', name, f"{known}, several of these joined by '+', or an array")
 
 # %% ../nbs/02_digits.ipynb #0ed5c340
+def _count_repeats(sizes):
+    "How often each set is taken, so that none is smaller than about a quarter of the largest."
+    largest = max(sizes)
+    return [1 if n == largest else max(1, round(largest / 4 / n)) for n in sizes]
+
+# %% ../nbs/02_digits.ipynb #b6f5b5d4
 def load_digits(
     name: str = 'embedded', # 'embedded', 'mnist', names joined by '+', or 'auto' (see the table above)
     split: str = 'train', # 'train' or 'test'; no digit is in both
@@ -168,8 +189,7 @@ def load_digits(
     "The digits called `name`. `ValueError` for a name that does not exist, `OSError` for files that cannot be read."
     parts = _split_name(name, check_choice(split, 'split', SPLITS), folder)
     sets = [_SOURCES[part](split, folder) for part in parts]
-    largest = max(len(x) for x, _ in sets)
-    times = [1 if len(x) == largest else max(1, round(largest / 4 / len(x))) for x, _ in sets]
+    times = _count_repeats([len(x) for x, _ in sets])
     images = torch.cat([x.repeat(k, 1, 1) for (x, _), k in zip(sets, times)])
     return images, torch.cat([y.repeat(k) for (_, y), k in zip(sets, times)])
 

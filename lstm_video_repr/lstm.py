@@ -96,19 +96,18 @@ def _start_layer(w_ih, w_hh, bias, w_peephole, generator):
     "Xavier input weights, orthogonal recurrent gates, forget bias 1; other biases and peepholes 0."
     if w_ih is not None: draw_weights(w_ih, nn.init.xavier_uniform_, generator)
     for w in w_hh.chunk(4): draw_weights(w, nn.init.orthogonal_, generator)
-    nn.init.zeros_(bias)
-    bias.chunk(4)[1].fill_(1.)
-    if w_peephole is not None: nn.init.zeros_(w_peephole)
+    bias.zero_().chunk(4)[1].fill_(1.)
+    if w_peephole is not None: w_peephole.zero_()
 
 # %% ../nbs/00_lstm.ipynb #2e646310
+_NAMES = 'weight_ih', 'weight_hh', 'bias', 'weight_peephole'
+
 def _make_layer(D, H, peephole, generator):
     "New weights of one layer: name -> parameter."
     shapes = (4*H, D) if D else None, (4*H, H), (4*H,), (3, H) if peephole else None
     layer = [None if shape is None else nn.Parameter(torch.empty(shape)) for shape in shapes]
     _start_layer(*layer, generator)
     return {name: w for name, w in zip(_NAMES, layer) if w is not None}
-
-_NAMES = 'weight_ih', 'weight_hh', 'bias', 'weight_peephole'
 
 # %% ../nbs/00_lstm.ipynb #78719087
 class PeepholeLSTM(nn.Module):
@@ -171,6 +170,7 @@ def _batch(v, dim):
     "How many clips: the letter B, that is at least one, or 0, since a batch may be empty."
     return 0 if isinstance(v, Tensor) and v.dim() > dim and not v.shape[dim] else 'B'
 
+# %% ../nbs/00_lstm.ipynb #578c73e5
 def _count_frames(lstm, x, frames):
     "How many frames there are to run over; a `ValueError` if `x` or `frames` does not fit."
     if x is None: return check_whole(frames, 'frames')
@@ -179,16 +179,14 @@ def _count_frames(lstm, x, frames):
     if frames not in (None, x.shape[1]): raise argument_error('frames', frames, f'None or {x.shape[1]}, as in x')
     return x.shape[1]
 
-# %% ../nbs/00_lstm.ipynb #578c73e5
+# %% ../nbs/00_lstm.ipynb #cb02a860
 def _find_state(lstm, x, state):
     "The state to begin with, zeros if none is given; a `ValueError` if it does not fit."
     w, L, H = lstm.weight_hh_l0, lstm.num_layers, lstm.hidden_size
     if state is None: return (w.new_zeros(L, len(x), H),)*2
     if not isinstance(state, (tuple, list)) or len(state) != 2: raise argument_error('state', state, 'a pair (h, c)')
-    h, c = state
-    check_tensor(h, 'state h', (L, _batch(h, 1) if x is None else len(x), H), like=w)
-    check_tensor(c, 'state c', (L, h.shape[1], H), like=w)
-    return h, c
+    h = check_tensor(state[0], 'state h', (L, _batch(state[0], 1) if x is None else len(x), H), like=w)
+    return h, check_tensor(state[1], 'state c', (L, h.shape[1], H), like=w)
 
 # %% ../nbs/00_lstm.ipynb #d925d1a4
 @patch
@@ -228,6 +226,14 @@ def _check_torch(lstm):
     if lstm.proj_size: raise argument_error('lstm.proj_size', lstm.proj_size, '0: no projection')
 
 # %% ../nbs/00_lstm.ipynb #78ce2b5a
+def _copy_layer(ours, lstm, l):
+    "The weights of one layer of a `torch.nn.LSTM`, its two biases added into one."
+    w_ih, w_hh, bias, _ = ours
+    w_ih.copy_(getattr(lstm, f'weight_ih_l{l}'))
+    w_hh.copy_(getattr(lstm, f'weight_hh_l{l}'))
+    bias.copy_(getattr(lstm, f'bias_ih_l{l}') + getattr(lstm, f'bias_hh_l{l}') if lstm.bias else 0.)
+
+# %% ../nbs/00_lstm.ipynb #6ca2e224
 @patch(cls_method=True)
 @torch.no_grad()
 def from_torch(cls: PeepholeLSTM,
@@ -241,11 +247,7 @@ def from_torch(cls: PeepholeLSTM,
     new = cls(lstm.input_size, lstm.hidden_size, lstm.num_layers,
               dropout=lstm.dropout, peephole=peephole, backend=backend, generator=torch.Generator())
     new.to(lstm.weight_hh_l0).train(lstm.training)
-    for l in range(new.num_layers):
-        w_ih, w_hh, bias, _ = new.weights(l)
-        w_ih.copy_(getattr(lstm, f'weight_ih_l{l}'))
-        w_hh.copy_(getattr(lstm, f'weight_hh_l{l}'))
-        bias.copy_(getattr(lstm, f'bias_ih_l{l}') + getattr(lstm, f'bias_hh_l{l}') if lstm.bias else 0.)
+    for l in range(new.num_layers): _copy_layer(new.weights(l), lstm, l)
     return new
 
 # %% ../nbs/00_lstm.ipynb #ce2078bb
@@ -253,21 +255,25 @@ def _check_no_peepholes(lstm):
     "A `ValueError` unless a `torch.nn.LSTM` can stand in for this one."
     if not lstm.input_size: raise argument_error('input_size', 0, 'at least 1 for a torch.nn.LSTM')
     for l in range(lstm.num_layers):
-        w = lstm.weights(l)[3]
-        if w is not None and w.any():
-            raise ValueError(f'weight_peephole_l{l} has values up to {w.abs().max():.3g}; '
-                             'expected zeros, as torch.nn.LSTM has no peepholes')
+        if (w := lstm.weights(l)[3]) is None or not w.any(): continue
+        raise ValueError(f'weight_peephole_l{l} has values up to {w.abs().max():.3g}; '
+                         'expected zeros, as torch.nn.LSTM has no peepholes')
 
 # %% ../nbs/00_lstm.ipynb #e8484381
+def _empty_torch(lstm):
+    "A `torch.nn.LSTM` of the same sizes whose weights are still to be filled. Draws no random numbers."
+    dropout = lstm.dropout if lstm.num_layers > 1 else 0.  # nn.LSTM warns about one that does nothing
+    w, sizes = lstm.weight_hh_l0, (lstm.input_size, lstm.hidden_size, lstm.num_layers)
+    new = nn.LSTM(*sizes, batch_first=True, dropout=dropout, device='meta', dtype=w.dtype)
+    return new.to_empty(device=w.device).train(lstm.training)
+
+# %% ../nbs/00_lstm.ipynb #7376bed2
 @patch
 @torch.no_grad()
 def to_torch(self: PeepholeLSTM) -> nn.LSTM: # with batch_first=True, bias_hh zero
     "The `torch.nn.LSTM` of equal weights; `ValueError` for peepholes that are not zero, or no input."
     _check_no_peepholes(self)
-    dropout = self.dropout if self.num_layers > 1 else 0.  # nn.LSTM warns about one that does nothing
-    w, sizes = self.weight_hh_l0, (self.input_size, self.hidden_size, self.num_layers)
-    new = nn.LSTM(*sizes, batch_first=True, dropout=dropout, device='meta', dtype=w.dtype)  # draws no random numbers
-    new.to_empty(device=w.device).train(self.training)
+    new = _empty_torch(self)
     for l in range(self.num_layers):
         for name, value in zip(('weight_ih', 'weight_hh', 'bias_ih'), self.weights(l)):
             getattr(new, f'{name}_l{l}').copy_(value)

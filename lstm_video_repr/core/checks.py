@@ -24,16 +24,24 @@ _SHOWN = (type(None), bool, int, float, complex, str, bytes, tuple, list, dict, 
           torch.dtype, torch.device)
 
 # %% ../../nbs/core/01_checks.ipynb #6239dac1
+def _array(x):
+    "A tensor or an array by kind, dtype and shape."
+    kind = 'a tensor' if isinstance(x, Tensor) else 'an array'
+    return f'{kind} of {_dtype(x)}, shape {tuple(x.shape)}'
+
+# %% ../../nbs/core/01_checks.ipynb #ecbe260f
+def _literal(value):
+    "As Python would write it, in one line, cut where it is long."
+    text = ' '.join(repr(value).splitlines())
+    return text if len(text) <= 80 else f'{text[:60]}... ({type(value).__name__})'
+
+# %% ../../nbs/core/01_checks.ipynb #3263586b
 def describe(
     value, # anything
 ) -> str: # one line, at most about 80 characters
     "A value as an error message shows it: numbers and short text, arrays by dtype and shape, others by type."
-    if isinstance(value, (Tensor, np.ndarray)):
-        kind = 'a tensor' if isinstance(value, Tensor) else 'an array'
-        return f'{kind} of {_dtype(value)}, shape {tuple(value.shape)}'
-    if isinstance(value, _SHOWN):
-        text = ' '.join(repr(value).splitlines())
-        return text if len(text) <= 80 else f'{text[:60]}... ({type(value).__name__})'
+    if isinstance(value, (Tensor, np.ndarray)): return _array(value)
+    if isinstance(value, _SHOWN): return _literal(value)
     return f'the class {value.__name__}' if isinstance(value, type) else f'a {type(value).__name__}'
 
 # %% ../../nbs/core/01_checks.ipynb #b95dd3c7
@@ -53,6 +61,12 @@ def _whole(value):
     except TypeError: return None
 
 # %% ../../nbs/core/01_checks.ipynb #9ab33520
+def _range(least, most, number):
+    "Which whole numbers fit, in words. An end that nobody has set is named only to whoever went beyond it."
+    open_end = most == 2**63 - 1 and (number is None or number < least)
+    return f'of at least {least}' if open_end else f'from {least} to {most}'
+
+# %% ../../nbs/core/01_checks.ipynb #0274d772
 def check_whole(
     value, # what came: a whole number of any type, but no bool
     name: str, # of the argument
@@ -62,11 +76,17 @@ def check_whole(
     "A whole number in a range, or a `ValueError`."
     number = _whole(value)
     if number is not None and least <= number <= most: return number
-    open_end = most == 2**63 - 1 and (number is None or number < least)
-    wanted = f'of at least {least}' if open_end else f'from {least} to {most}'
-    raise argument_error(name, value, f'a whole number {wanted}')
+    raise argument_error(name, value, f'a whole number {_range(least, most, number)}')
 
 # %% ../../nbs/core/01_checks.ipynb #c8143282
+def _finite(value):
+    "A Python float; None if it is no finite number."
+    if not isinstance(value, Real) or isinstance(value, bool): return None
+    try: number = float(value)
+    except OverflowError: return None
+    return number if math.isfinite(number) else None
+
+# %% ../../nbs/core/01_checks.ipynb #bac98d94
 def check_number(
     value, # what came: any real number, but no bool
     name: str, # of the argument
@@ -74,10 +94,9 @@ def check_number(
     wanted: str = 'a finite number', # what will do, in words
 ) -> float: # the same as a Python float
     "A finite number of the right size, or a `ValueError`."
-    try: number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    except OverflowError: number = math.inf
-    if not math.isfinite(number) or not fits(number): raise argument_error(name, value, wanted)
-    return number
+    number = _finite(value)
+    if number is not None and fits(number): return number
+    raise argument_error(name, value, wanted)
 
 # %% ../../nbs/core/01_checks.ipynb #236bd442
 def check_choice(
@@ -87,8 +106,7 @@ def check_choice(
 ): # the same value
     "One of a few, or a `ValueError` that lists them."
     choices = list(choices)
-    simple = isinstance(value, (str, int, type(None)))          # == of an array would be an array
-    if simple and any(c == value and type(c) is type(value) for c in choices): return value
+    if any(type(c) is type(value) and c == value for c in choices): return value    # so that True is no 1
     raise argument_error(name, value, f'one of {", ".join(map(repr, choices))}')
 
 # %% ../../nbs/core/01_checks.ipynb #43df3308
@@ -120,6 +138,12 @@ def check_numbers(
     return [check_whole(v, name, 0, n - 1) for v in row]
 
 # %% ../../nbs/core/01_checks.ipynb #d203023d
+def _fits(x, shape):
+    "Is this its shape? A letter is any size of at least 1."
+    sizes = zip(shape, x.shape)
+    return x.dim() == len(shape) and all(n > 0 if isinstance(s, str) else n == s for s, n in sizes)
+
+# %% ../../nbs/core/01_checks.ipynb #2816f783
 def check_tensor(
     x, # what came
     name: str, # of the argument
@@ -129,7 +153,7 @@ def check_tensor(
     "A tensor of this shape, or a `ValueError`."
     wanted = f'({", ".join(map(str, shape))}{"," if len(shape) == 1 else ""})'
     if not isinstance(x, Tensor): raise argument_error(name, x, f'a tensor {wanted}')
-    if x.dim() != len(shape) or any(n == 0 if isinstance(s, str) else n != s for s, n in zip(shape, x.shape)):
+    if not _fits(x, shape):
         empty = ', nothing of it empty' if 0 in x.shape else ''
         raise ValueError(f'{name} has shape {tuple(x.shape)}; expected {wanted}{empty}')
     if like is not None: check_like(x, name, like)

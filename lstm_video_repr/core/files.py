@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import zlib
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -26,33 +26,48 @@ from torch import Tensor
 from .checks import argument_error
 
 # %% ../../nbs/core/02_files.ipynb #abbd19a3
+def _check_name(path, name, endings):
+    "The name of a file, with one of these endings; or a `ValueError`."
+    if not isinstance(path, (str, Path)): raise argument_error(name, path, 'the name of a file')
+    if not endings or Path(path).suffix.lower() in endings: return Path(path)
+    raise ValueError(f'{name} is {str(path)!r}; expected a name that ends in {" or ".join(endings)}')
+
+# %% ../../nbs/core/02_files.ipynb #c105a589
+def _check_place(path, name):
+    "A place for a file in a folder that exists, or an `OSError`."
+    if path.is_dir(): raise IsADirectoryError(f'{name} is {str(path)!r}, a folder; expected the name of a file')
+    if path.parent.is_dir(): return path
+    here = repr(str(path.parent))
+    raise FileNotFoundError(f'{name} is {str(path)!r}; expected a file in an existing folder, and {here} is none')
+
+# %% ../../nbs/core/02_files.ipynb #53de9b78
 def check_target(
     path: str | Path, # where to write
     name: str = 'path', # of the argument
     endings: tuple = (), # what the name may end in, such as ('.png', '.pdf'); (): anything
 ) -> Path: # the same as a path
     "Where a file is to be written, checked before any work: `ValueError` for the name, `OSError` for the place."
-    if not isinstance(path, (str, Path)): raise argument_error(name, path, 'the name of a file')
-    path = Path(path)
-    if endings and path.suffix.lower() not in endings:
-        raise ValueError(f'{name} is {str(path)!r}; expected a name that ends in {" or ".join(endings)}')
-    if path.is_dir(): raise IsADirectoryError(f'{name} is {str(path)!r}, a folder; expected the name of a file')
-    if path.parent.is_dir(): return path
-    here = repr(str(path.parent))
-    raise FileNotFoundError(f'{name} is {str(path)!r}; expected a file in an existing folder, and {here} is none')
+    return _check_place(_check_name(path, name, endings), name)
 
 # %% ../../nbs/core/02_files.ipynb #d01d36c4
 def make_folder(
     path: str | Path, # the folder, made with those above it if it is not there
 ) -> Path: # the same as a path
     "A folder to write into; `OSError` if it cannot be made."
-    path = Path(path)
-    try: path.mkdir(parents=True, exist_ok=True)
+    try: Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as e: raise OSError(f'cannot make the folder {str(path)!r}: {e.strerror or e}') from e
-    return path
+    return Path(path)
 
 # %% ../../nbs/core/02_files.ipynb #577853f9
+def _make_beside(path):
+    "An empty temporary file in the same folder."
+    handle, temp = tempfile.mkstemp(prefix=f'.{path.name}.', suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    return Path(temp)
+
+# %% ../../nbs/core/02_files.ipynb #50479967
 def _umask():
+    "Which rights a new file does not get. Python tells it only to whoever sets another one."
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -71,16 +86,14 @@ def replace_file(
     "When the block ends well the temporary file becomes `path`; if not, nothing is changed. `OSError` names the path."
     path, temp = check_target(path), None
     try:
-        handle, temp = tempfile.mkstemp(prefix=f'.{path.name}.', suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        yield Path(temp)
+        temp = _make_beside(path)
+        yield temp
         _settle(temp)
         os.replace(temp, path)
     except (OSError, SafetensorError) as e:
         raise OSError(f'could not write {str(path)!r} ({e}); what was there before is unchanged') from e
     finally:
-        if temp:
-            with suppress(FileNotFoundError): os.unlink(temp)
+        if temp: temp.unlink(missing_ok=True)
 
 # %% ../../nbs/core/02_files.ipynb #c825a1a2
 def write_text(
@@ -162,6 +175,14 @@ def cache_folder() -> Path: # made by whoever writes into it
     import pooch
     return Path(pooch.os_cache('lstm-video-repr'))
 
+# %% ../../nbs/core/02_files.ipynb #efbe4e4e
+def _checksum(file, kind):
+    "Of a file's content, of a .gz file unpacked; read in blocks."
+    done = hashlib.new(kind)
+    with (gzip.open if file.suffix == '.gz' else open)(file, 'rb') as f:
+        while block := f.read(2**20): done.update(block)
+    return done.hexdigest()
+
 # %% ../../nbs/core/02_files.ipynb #01a32363
 def _fetch(url, file, progress):
     "Get one file; what went wrong, or None."
@@ -170,20 +191,20 @@ def _fetch(url, file, progress):
     except (OSError, ValueError) as e: return f'{type(e).__name__}: {e}'
 
 # %% ../../nbs/core/02_files.ipynb #02726a98
-def _digest(file, kind):
-    "The checksum of a file's content, of a .gz file unpacked."
-    done = hashlib.new(kind)
-    with (gzip.open if file.suffix == '.gz' else open)(file, 'rb') as f:
-        while block := f.read(2**20): done.update(block)
-    return done.hexdigest()
-
-# %% ../../nbs/core/02_files.ipynb #bc9a7fcb
 def _differs(file, digest):
     "How a file's content differs from what it should be; None: not at all."
     kind, _, wanted = digest.partition(':')
-    try: found = _digest(file, kind)
+    try: found = _checksum(file, kind)
     except (OSError, EOFError, zlib.error) as e: return f'{type(e).__name__}: {e}'
     return None if found == wanted else f'{kind} of the content is {found}, expected {wanted}'
+
+# %% ../../nbs/core/02_files.ipynb #bc9a7fcb
+def _try(url, file, digest, progress):
+    "Get one file and look into it. What went wrong, and then there is no file; or None."
+    file.unlink(missing_ok=True)
+    problem = _fetch(url, file, progress) or _differs(file, digest)
+    if problem: file.unlink(missing_ok=True)
+    return problem
 
 # %% ../../nbs/core/02_files.ipynb #63d798d5
 def download(
@@ -198,9 +219,7 @@ def download(
     for url in urls:
         file = Path(folder)/url.rsplit('/', 1)[-1]
         if file.is_file() and _differs(file, digest) is None: return file
-        file.unlink(missing_ok=True)
-        problem = _fetch(url, file, progress) or _differs(file, digest)
+        problem = _try(url, file, digest, progress)
         if problem is None: return file
-        file.unlink(missing_ok=True)
         problems.append(f'{url}: {problem}')
     raise OSError('could not be downloaded:\n  ' + '\n  '.join(problems))

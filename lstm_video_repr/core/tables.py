@@ -13,6 +13,11 @@ from html import escape
 from .patch import patch
 
 # %% ../../nbs/core/03_tables.ipynb #b572d6aa
+def _check_cells(name, cells, head):
+    if len(cells) == len(head): return
+    raise ValueError(f'{name} is {cells!r}; expected one for each of {head}')
+
+# %% ../../nbs/core/03_tables.ipynb #0a5946bf
 @dataclass
 class Table:
     "Rows of text under a head. Shows itself as text, HTML or Markdown, whatever is asked for."
@@ -24,9 +29,8 @@ class Table:
     def __post_init__(self):
         self.head, self.rows = [str(c) for c in self.head], [[str(c) for c in r] for r in self.rows]
         self.align = self.align or 'l' + 'r' * (len(self.head) - 1)
-        for name, cells in {'align': self.align, **{f'rows[{k}]': r for k, r in enumerate(self.rows)}}.items():
-            if len(cells) == len(self.head): continue
-            raise ValueError(f'{name} is {cells!r}; expected one for each of {self.head}')
+        _check_cells('align', self.align, self.head)
+        for k, row in enumerate(self.rows): _check_cells(f'rows[{k}]', row, self.head)
 
     def __str__(self): return self.text()
     def __repr__(self): return self.text()
