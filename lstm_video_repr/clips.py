@@ -670,7 +670,7 @@ class DatasetClips(FiniteClips):
     def take(self, numbers):
         shapes = _shapes(self)
         pairs = (_check_same(_open_item(self.dataset, k, self._wishes), shapes) for k in numbers.tolist())
-        return tuple(map(torch.cat, zip(*pairs)))            # copies, also of a single item: the data set keeps its own
+        return tuple(map(torch.cat, zip(*pairs)))        # copies, even of one item
 
 # %% ../nbs/03_clips.ipynb #15a4b790
 @patch
@@ -735,7 +735,7 @@ def give(self: _Buffer, first, n):
         a, b = max(0, first - at), min(len(pair[0]), first + n - at)
         if a < b: parts.append(tuple(x[a:b] for x in pair))
         at += len(pair[0])
-    return _join(parts)
+    return tuple(map(torch.cat, zip(*parts)))    # copies, even of one piece: what is given out belongs to the reader
 
 # %% ../nbs/03_clips.ipynb #e1c8934a
 class StreamClips(Clips):

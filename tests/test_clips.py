@@ -344,6 +344,14 @@ def test_what_was_read_last_can_be_read_again(make):
     assert equal(source.batch(4), [x[:4] for x in want]) and equal(source.batch(36), [x[4:] for x in want])
 
 
+@pytest.mark.parametrize('n', [1, 4, 9])
+def test_what_was_given_out_belongs_to_the_reader(make, n):
+    "Whoever writes into a batch changes nothing that others get, nor what the source was made of."
+    source, want = make(), [x.clone() for x in make().read(0, n)]
+    for x in source.read(0, n): x.fill_(-1)
+    assert equal(source.read(0, n), want) and equal(make().read(0, n), want)
+
+
 def test_batches_leave_the_index_and_each_other_alone(make_again):
     source, want = make_again(), make_again().batch(16)
     source.index = 5
