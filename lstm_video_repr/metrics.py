@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['nats_per_frame', 'nats_floor', 'mse', 'squared_error', 'mae', 'psnr', 'ssim', 'LastFrame', 'MeanFrame', 'FrameScores',
-           'Scores', 'Comparison', 'compare', 'evaluate']
+           'Scores', 'Comparison', 'compare', 'clips_for', 'evaluate']
 
 # %% ../nbs/05_metrics.ipynb #c560a3ee
 import math
@@ -25,8 +25,8 @@ from .core.checks import argument_error, check_choice, check_frames, check_numbe
 from .core.checks import check_whole, describe
 from .core.patch import patch
 from .core.tables import Table, Tabular
-from .clips import as_clips
-from .models import VideoLSTM, VideoOutput
+from .clips import Clips, as_clips
+from .models import VideoLSTMConfig, VideoOutput
 
 # %% ../nbs/05_metrics.ipynb #01d53ec7
 def _check_pair(a, target, name, *, unit=False):
@@ -74,6 +74,7 @@ def mse(
     _check_pair(prediction, target, 'prediction')
     return _per_frame((_wide(prediction) - _wide(target)).square())
 
+# %% ../nbs/05_metrics.ipynb #ebf9a918
 def squared_error(
     prediction: Tensor, # (B, T, *frame) predicted frames
     target: Tensor, # (B, T, *frame) the true frames
@@ -273,11 +274,13 @@ def above_floor(self: FrameScores) -> np.ndarray | None: # (T,)
     "Nats above the floor: what a better reconstruction could save, and the most that a better prediction could."
     return None if self.nats is None else self.nats - self.floor
 
+# %% ../nbs/05_metrics.ipynb #61d36452
 @patch(as_prop=True)
 def per_frame(self: FrameScores) -> dict[str, np.ndarray]: # name -> (T,)
     "Every number there is."
     return {k: getattr(self, k) for k in _COLUMNS if getattr(self, k) is not None}
 
+# %% ../nbs/05_metrics.ipynb #c0fe70fd
 @patch(as_prop=True)
 def overall(self: FrameScores) -> dict[str, float]: # name -> number
     "Every number there is, averaged over frames."
@@ -325,18 +328,20 @@ def _found(scores): return {task: s for task in _TASKS if (s := getattr(scores, 
 
 def _names(scores): return {k for s in scores for part in _found(s).values() for k in part.overall}
 
+# %% ../nbs/05_metrics.ipynb #b5c6fdd6
 def _notes(scores, frame_shape):
     notes = _conventions(names := _names(scores), frame_shape)
     if 'nats' in names: notes['above_floor'] = 'nats minus floor; of an open future no model can save all of it'
     return [f'{_COLUMNS[k]}: {notes[k]}' for k in _COLUMNS if k in notes]
 
-# %% ../nbs/05_metrics.ipynb #b5c6fdd6
+# %% ../nbs/05_metrics.ipynb #159b2fd9
 @patch
 def tables(self: Scores) -> list[Table]: # at most two
     "The future, then the reconstruction."
     def titled(task, table): return replace(table, title=f'{_TASKS[task]} ({_ORDER[task]})')
     return [titled(task, t) for task, s in _found(self).items() for t in s.tables()]
 
+# %% ../nbs/05_metrics.ipynb #2c1c3492
 @patch
 def notes(self: Scores) -> list[str]: # the first says how it was measured
     "What each number means."
@@ -369,15 +374,19 @@ class Comparison(Tabular):
     "Several models side by side. Made by `compare`."
     scores: dict # name of a model -> its `Scores`
 
-    def tables(self) -> list[Table]: # at most two
-        "The future, then the reconstruction."
-        tasks = [task for task in _TASKS if any(task in _found(s) for s in self.scores.values())]
-        return [_compare_task(self.scores, task) for task in tasks]
+# %% ../nbs/05_metrics.ipynb #8a7c149c
+@patch
+def tables(self: Comparison) -> list[Table]: # at most two
+    "The future, then the reconstruction."
+    tasks = [task for task in _TASKS if any(task in _found(s) for s in self.scores.values())]
+    return [_compare_task(self.scores, task) for task in tasks]
 
-    def notes(self) -> list[str]: # the first says how it was measured
-        "What each number means."
-        shape = next(iter(self.scores.values())).frame_shape
-        return ['Free-running; every number is averaged over frames and clips.', *_notes(self.scores.values(), shape)]
+# %% ../nbs/05_metrics.ipynb #549716ee
+@patch
+def notes(self: Comparison) -> list[str]: # the first says how it was measured
+    "What each number means."
+    shape = next(iter(self.scores.values())).frame_shape
+    return ['Free-running; every number is averaged over frames and clips.', *_notes(self.scores.values(), shape)]
 
 # %% ../nbs/05_metrics.ipynb #81cc3d65
 @patch
@@ -418,14 +427,15 @@ def _check_task(task, raw, target, output):
     check_frames(target, 'clips', unit=output == 'bernoulli')
 
 # %% ../nbs/05_metrics.ipynb #80e942a5
+def _parameter(model): return next(model.parameters(), None) if isinstance(model, nn.Module) else None
+
+# %% ../nbs/05_metrics.ipynb #40b04a41
 def _ask(model, past, future_frames):
     "A model's answer; it is given clips of its own dtype."
     like = _parameter(model)
     out = model(past if like is None else past.to(like.dtype), future_frames=future_frames or 1)
     if not isinstance(out, VideoOutput): raise ValueError(f'model returned {describe(out)}; expected a VideoOutput')
     return out
-
-def _parameter(model): return next(model.parameters(), None) if isinstance(model, nn.Module) else None
 
 # %% ../nbs/05_metrics.ipynb #c1545106
 def _score(model, past, future, with_ssim):
@@ -448,6 +458,7 @@ def _add(totals, scores, n):
         totals[task] = {k: old[k] + found[k] * n for k in old if k in found}
     return totals
 
+# %% ../nbs/05_metrics.ipynb #b3db3e5b
 def _gather(totals, output, ranks):
     "The sums of all processes, in the order of their ranks, and what kind of output there is."
     found = [None] * ranks
@@ -475,15 +486,27 @@ def _bar(n, progress):
     return tqdm(total=n, desc='evaluate', unit='clip', disable=not progress)
 
 # %% ../nbs/05_metrics.ipynb #cd7c33ef
+def clips_for(
+    model, # who is to watch them
+    clips, # whatever `as_clips` takes
+    *,
+    seed: int | None = None, # of the order of a set with an end; None: in order
+) -> Clips: # a set of clips as it is, anything else cut for this model
+    "The door for clips: a model that only reconstructs is shown all of a clip as its past."
+    config = getattr(model, 'config', None)
+    only_past = isinstance(config, VideoLSTMConfig) and not config.predict
+    return as_clips(clips, future=0 if only_past else None, seed=seed)
+
+# %% ../nbs/05_metrics.ipynb #a06a1131
 def _check_model(model):
     if isinstance(model, type): raise argument_error('model', model, f'a model, such as {model.__name__}(...)')
     if not callable(model): raise argument_error('model', model, 'a VideoLSTM, or a callable such as LastFrame()')
 
+# %% ../nbs/05_metrics.ipynb #57772a33
 def _open(model, clips, n_clips, future_frames):
     "What came as clips, as `Clips`; how many of them; how many frames to predict."
     _check_model(model)
-    only_past = isinstance(model, VideoLSTM) and not model.config.predict      # it takes the whole of an array
-    clips = as_clips(clips, future=0 if only_past else None, seed=None)
+    clips = clips_for(model, clips)
     if future_frames is not None and check_whole(future_frames, 'future_frames') > clips.future:
         raise ValueError(f'future_frames is {future_frames}; expected at most {clips.future}, as many as clips have')
     return clips, _count(clips, n_clips, 'n_clips'), future_frames

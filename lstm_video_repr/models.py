@@ -80,9 +80,9 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx, grad):
         raw, target = ctx.saved_tensors
         p = raw.sigmoid()
-        if torch.is_grad_enabled(): draw = (p - target) * grad # someone wants to differentiate again
-        else: draw = p.sub_(target).mul_(grad) # in place
-        return draw, -raw * grad if ctx.needs_input_grad[1] else None
+        if torch.is_grad_enabled(): slope = (p - target) * grad # someone wants to differentiate again
+        else: slope = p.sub_(target).mul_(grad) # in place
+        return slope, -raw * grad if ctx.needs_input_grad[1] else None
 
 # %% ../nbs/04_models.ipynb #39f51a97
 def frame_loss(
@@ -186,6 +186,7 @@ def reconstruction(self: VideoOutput) -> Tensor | None:
     "The input as emitted, last frame first."
     return self._frames(self.reconstruction_logits)
 
+# %% ../nbs/04_models.ipynb #4e9787e6
 @patch(as_prop=True)
 def future(self: VideoOutput) -> Tensor | None:
     "The frames that come next."
@@ -202,6 +203,7 @@ def recalled_logits(self: VideoOutput) -> Tensor | None:
     "The raw reconstruction in the clip's own order, first frame first."
     return _turn(self.reconstruction_logits)
 
+# %% ../nbs/04_models.ipynb #d0285a68
 @patch(as_prop=True)
 def recalled(self: VideoOutput) -> Tensor | None:
     "The input as remembered, in the clip's own order, first frame first."
@@ -214,10 +216,11 @@ class VideoLoss:
     reconstruction: Tensor | None # None if the model has no such decoder
     future: Tensor | None # None if the model has no such decoder
 
-    @property
-    def total(self) -> Tensor:
-        "The sum, unweighted, of the losses there are: what training minimises (paper, section 2.4)."
-        return sum(l for l in (self.reconstruction, self.future) if l is not None)
+# %% ../nbs/04_models.ipynb #75c0edbb
+@patch(as_prop=True)
+def total(self: VideoLoss) -> Tensor:
+    "The sum, unweighted, of the losses there are: what training minimises (paper, section 2.4)."
+    return sum(l for l in (self.reconstruction, self.future) if l is not None)
 
 # %% ../nbs/04_models.ipynb #3f0b1be7
 class VideoLSTM(nn.Module):

@@ -30,7 +30,7 @@ def record_graph(
 
 # %% ../nbs/07_scale.ipynb #786bcfe6
 class RecordedStep:
-    "A step on fixed places in memory: like `plain_step`, whose twin its `work` is."
+    "A step on fixed places in memory: like `plain_step`, whose twin its `work` is. A new one for each run."
     def __init__(self,
         *,
         after: int = 3, # steps that run as usual first
@@ -138,23 +138,29 @@ def _shared_step(run, past, future):
 class SharedStep(Callback):
     "A step that many processes take together."
     everywhere = True
-    def __init__(self): self.wish = False
+    wish = False # has somebody here asked for an end?
     def __call__(self, run, past, future): return _shared_step(run, past, future)
-
-    def begin(self, run):
-        steps = [None] * run.ranks
-        do_together(lambda: dist.all_gather_object(steps, run.step))
-        if set(steps) != {run.step}:
-            raise ValueError(f'step is {run.step} in process {run.rank}, and {steps} in all; expected the same in all: '
-                             'the checkpoint has to be in a folder that all of them see')
-        do_together(lambda: [dist.broadcast(p.data, 0) for p in run.model.parameters()])
-
-    def after_step(self, run):
-        self.wish, run.stop = self.wish or run.stop, False
-        if not run.row: return
-        flag = torch.tensor([float(self.wish)], device=run.device)
-        add_up([flag])
-        run.stop = bool(flag.item())
 
 # %% ../nbs/07_scale.ipynb #343f0961
 STEPS['shared'] = (lambda run: run.ranks > 1, SharedStep)
+
+# %% ../nbs/07_scale.ipynb #ba9b92cf
+@patch
+def begin(self: SharedStep, run: Run):
+    "All at the same step, with the weights of the first process."
+    steps, self.wish = [None] * run.ranks, False
+    do_together(lambda: dist.all_gather_object(steps, run.step))
+    if set(steps) != {run.step}:
+        raise ValueError(f'step is {run.step} in process {run.rank}, and {steps} in all; expected the same in all: '
+                         'the checkpoint has to be in a folder that all of them see')
+    do_together(lambda: [dist.broadcast(p.data, 0) for p in run.model.parameters()])
+
+# %% ../nbs/07_scale.ipynb #74080d0e
+@patch
+def after_step(self: SharedStep, run: Run):
+    "One's wish to stop is everybody's, from the next regular row on."
+    self.wish, run.stop = self.wish or run.stop, False
+    if run.step % run.log_every: return # asked by number: all come here at the same steps, whatever one's callbacks do
+    flag = torch.tensor([float(self.wish)], device=run.device)
+    add_up([flag])
+    run.stop = bool(flag.item())

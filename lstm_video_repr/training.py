@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'STEPS', 'Recipe', 'get_recipe', 'learning_rate', 'ClampedSGD', 'make_optimizer', 'set_rate', 'paper_start',
-           'History', 'Position', 'wants_bf16', 'clips_for', 'find_processes', 'Run', 'detach_losses', 'objective',
-           'plain_step', 'check_finite', 'Callback', 'as_callback', 'Schedule', 'FiniteCheck', 'Rows', 'Validation',
-           'count_clips', 'Log', 'StopAfter', 'LivePlot', 'Bar', 'Checkpoint', 'choose_step', 'train', 'prepare']
+           'History', 'Position', 'wants_bf16', 'find_processes', 'Run', 'detach_losses', 'objective', 'plain_step',
+           'check_finite', 'Callback', 'as_callback', 'Schedule', 'FiniteCheck', 'count_clips', 'Validation', 'Rows',
+           'Log', 'StopAfter', 'LivePlot', 'Bar', 'Checkpoint', 'choose_step', 'prepare', 'train']
 
 # %% ../nbs/06_training.ipynb #ba0f2edc
 import contextlib
@@ -15,7 +15,7 @@ import math
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -29,10 +29,10 @@ from tqdm import tqdm
 from .core.checks import argument_error, check_choice, check_flag, check_number, check_whole
 from .core.files import check_target, import_extra, read_safetensors, write_safetensors, write_text
 from .core.patch import patch
-from .clips import Clips, FixedClips, MovingDigits, MovingMNISTFile, StreamClips, as_clips
+from .clips import Clips, FixedClips, MovingDigits, MovingMNISTFile, StreamClips
 from .fast_lstm import fast_bf16
 from .lstm import draw_weights
-from .metrics import evaluate
+from .metrics import clips_for, evaluate
 from .models import VideoLSTM, check_clip
 
 # %% ../nbs/06_training.ipynb #c9600704
@@ -192,18 +192,20 @@ def paper_start(
     return model
 
 # %% ../nbs/06_training.ipynb #5caa2a4b
-@dataclass
+@dataclass(repr=False)
 class History:
     "The rows of a training log."
     rows: list = field(default_factory=list) # dicts: step, clips, seconds, lr, total, reconstruction, future, ...
     unit: str = 'nats per frame' # of the losses; for Gaussian models 'half squared error per frame'
 
-    def __repr__(self):
-        if not self.rows: return 'History: no rows yet'
-        r = self.rows[-1]
-        names = 'reconstruction', 'future', 'validation_reconstruction', 'validation_future'
-        said = ', '.join(f'{k} {r[k]:.1f}' for k in names if r.get(k) is not None)
-        return f"History: {r['step']} steps, {r['clips']} clips in {r['seconds']:.0f} s; {self.unit}: {said}"
+# %% ../nbs/06_training.ipynb #e51720c9
+@patch
+def __repr__(self: History):
+    if not self.rows: return 'History: no rows yet'
+    r = self.rows[-1]
+    names = 'reconstruction', 'future', 'validation_reconstruction', 'validation_future'
+    said = ', '.join(f'{k} {r[k]:.1f}' for k in names if r.get(k) is not None)
+    return f"History: {r['step']} steps, {r['clips']} clips in {r['seconds']:.0f} s; {self.unit}: {said}"
 
 # %% ../nbs/06_training.ipynb #2ccf91de
 @patch
@@ -223,10 +225,8 @@ def save(self: History,
     write_text(path, ''.join(json.dumps(r) + '\n' for r in self.rows))
 
 # %% ../nbs/06_training.ipynb #93175c44
-_COLORS = dict(reconstruction='#0072b2', future='#d55e00')
-
 def _plot_lines(ax, history):
-    for name, color in _COLORS.items():
+    for name, color in dict(reconstruction='#0072b2', future='#d55e00').items():
         if history.column(name)[0]: ax.plot(*history.column(name), color=color, lw=1.5, label=name)
         steps, values = history.column(f'validation_{name}')
         if steps: ax.plot(steps, values, 'o--', color=color, ms=4, lw=1, label=f'{name}, validation')
@@ -266,19 +266,10 @@ def wants_bf16(
     return precision == 'bf16' or precision == 'auto' and fast_bf16(device)
 
 # %% ../nbs/06_training.ipynb #8b005f06
-def clips_for(
-    model: VideoLSTM, # who is to watch them
-    clips, # whatever `as_clips` takes
-) -> Clips: # a set of clips as it is, anything else cut for this model
-    "The door for clips: a model that predicts nothing is shown all of a clip as its past."
-    predicts = getattr(model, 'future_decoder', None) is not None
-    return as_clips(clips) if predicts else as_clips(clips, future=0)
-
-# %% ../nbs/06_training.ipynb #51a91596
 def find_processes(
     batch_size: int, # clips in the whole batch
 ) -> tuple[int, int]: # the number of this process, and how many there are
-    "The processes that share a run: one, unless `torch.distributed` was started (see the chapter on scale)."
+    "The processes that share a run: one, unless `torch.distributed` was started."
     if not (dist.is_available() and dist.is_initialized()): return 0, 1
     ranks = dist.get_world_size()
     if batch_size < ranks:
@@ -296,14 +287,14 @@ class Run:
     "A training that can be gone on with: model, clips, optimiser, position."
     def __init__(self,
         model: VideoLSTM, # trained in place, on the device it is on
-        clips, # whatever `as_clips` takes
+        clips, # whatever `as_clips` takes; a set with an end is shuffled anew each time it begins again
         steps: int, # in the whole run
         *,
         recipe: Recipe = RECIPES['adam'], # how
         precision: str = 'auto', # 'fp32', 'bf16', or 'auto' (see `fast_bf16`)
         seed: int = 0, # of dropout
     ):
-        self.model, self.recipe, self.clips = _check_model(model), recipe, clips_for(model, clips)
+        self.model, self.recipe, self.clips = _check_model(model), recipe, clips_for(model, clips, seed=0)
         self.steps, self.seed = check_whole(steps, 'steps'), check_whole(seed, 'seed', 0)
         self.device, self.gaussian = next(model.parameters()).device, model.config.output == 'gaussian'
         self.bf16 = wants_bf16(precision, self.device)
@@ -353,9 +344,10 @@ def autocast(self: Run): # a context
 
 # %% ../nbs/06_training.ipynb #244a35e7
 def _is_fresh(model):
-    "Have the readouts still no bias?"
-    decoders = [d for d in (model.reconstruction_decoder, model.future_decoder) if d is not None]
-    return all(d.readout.bias.count_nonzero() == 0 for d in decoders)
+    "Are there readouts, and have they still no bias?"
+    decoders = [getattr(model, name, None) for name in ('reconstruction_decoder', 'future_decoder')]
+    biases = [d.readout.bias for d in decoders if d is not None]
+    return len(biases) > 0 and all(b.count_nonzero() == 0 for b in biases)
 
 # %% ../nbs/06_training.ipynb #3191b320
 @patch
@@ -371,9 +363,9 @@ def start_readout(self: Run) -> None:
 # %% ../nbs/06_training.ipynb #43446f79
 @patch
 @contextlib.contextmanager
-def dropout(self: Run):
-    "Dropout draws from torch's global generator: seed it for this step alone, and put it back."
-    if not getattr(getattr(self.model, 'config', None), 'dropout', 0): yield; return
+def dropout(self: Run): # a context
+    "Dropout of this step, by seed, step and process; afterwards torch's generator is as it was."
+    if not self.model.config.dropout: yield; return
     with torch.random.fork_rng([self.device] if self.device.type == 'cuda' else []):
         torch.manual_seed(self.seed * 1_000_003 + self.step + 2**40 * self.rank)
         yield
@@ -488,7 +480,7 @@ class Callback:
     def end(self, run: Run):
         "After the last step, whether it was the planned one or not."
     def fail(self, run: Run, error: BaseException):
-        "Something was raised, and will be raised again."
+        "Something was raised, perhaps before this callback heard of a beginning, and will be raised again."
 
 # %% ../nbs/06_training.ipynb #d9cb1904
 class _Watcher(Callback):
@@ -522,20 +514,20 @@ class FiniteCheck(Callback):
     def end(self, run): check_finite(run, run.here.recent, weights=True)
 
 # %% ../nbs/06_training.ipynb #2e91a0b6
-class Rows(Callback):
-    "Makes the rows of the log; at the end also one of the last steps, if the run was stopped between two rows."
-    everywhere = True
-    def __init__(self,
-        every: int = 10, # steps between rows
-    ): self.every = check_whole(every, 'log_every')
+def count_clips(
+    clips: Clips, # with or without an end
+    most: int, # no more are wanted
+) -> int: # how many of them there are
+    "So many clips, or as many as one pass gives."
+    if isinstance(clips, Sized): return min(len(clips), most)
+    if not isinstance(clips, StreamClips): return most # without end
+    count = 0
+    for past, _ in clips.batches(min(most, 50)):
+        count += len(past)
+        if count >= most: break
+    return min(count, most)
 
-    def begin(self, run): run.log_every = self.every
-    def after_step(self, run):
-        if run.step % self.every == 0 or run.step == run.steps: run.add_row()
-    def end(self, run): # seen in the history, but not in the checkpoint
-        if run.here.recent: run.history = replace(run.history, rows=[*run.here.rows, run.mean_row()])
-
-# %% ../nbs/06_training.ipynb #0b8e1a2a
+# %% ../nbs/06_training.ipynb #a333b9c7
 class Validation(Callback):
     "Measures held-out clips every so many steps and at the end; the log has them as 'validation_future' and so on."
     everywhere = True
@@ -543,63 +535,77 @@ class Validation(Callback):
         clips, # held-out clips: whatever `as_clips` takes
         *,
         every: int = 500, # steps between validations
-        n_clips: int = 200, # clips in each, or as many as there are
+        n_clips: int = 200, # clips in each, the first ones, or as many as there are
     ):
         if isinstance(clips, Iterator): raise argument_error('validate', clips, 'clips that can be gone through again')
         self.clips, self.every, self.n_clips = clips, check_whole(every, 'every'), check_whole(n_clips, 'n_clips')
 
-# %% ../nbs/06_training.ipynb #a333b9c7
-@patch
-def begin(self: Validation, run: Run):
-    "Better an error now than after hours."
-    self.clips = clips_for(run.model, self.clips)
-    self.n_clips = count_clips(self.clips, self.n_clips)
-    evaluate(run.model, self.clips, 1, ssim=False)
-
-# %% ../nbs/06_training.ipynb #af2f46b4
+# %% ../nbs/06_training.ipynb #0848ee24
 @patch
 def after_step(self: Validation, run: Run):
     "Measure, if it is time to."
     if run.step % self.every and run.step != run.steps: return
-    scores = evaluate(run.model, self.clips, self.n_clips, ssim=False, shared=run.ranks > 1)
+    check_finite(run, run.here.recent)
+    scores = evaluate(run.model, self.watched, self.count, ssim=False, shared=run.ranks > 1)
     name = 'squared_error' if run.gaussian else 'nats'
     parts = {k: s for k in ('reconstruction', 'future') if (s := getattr(scores, k)) is not None}
     run.add_row().update({f'validation_{k}': float(s.overall[name]) for k, s in parts.items()})
 
-# %% ../nbs/06_training.ipynb #0848ee24
-def count_clips(
-    clips: Clips, # with or without an end
-    most: int, # no more are wanted
-) -> int: # how many of them there are
-    "So many clips, or as many as one pass gives."
-    if isinstance(clips, MovingDigits): return most
-    count = 0
-    for past, _ in clips.batches(most):
-        count += len(past)
-        if count >= most: break
-    return min(count, most)
+# %% ../nbs/06_training.ipynb #d3216407
+@patch
+def begin(self: Validation, run: Run):
+    "Try it, and make up for what an interruption left undone."
+    self.watched = clips_for(run.model, self.clips)
+    self.count = count_clips(self.watched, self.n_clips)
+    evaluate(run.model, self.watched, 1, ssim=False)
+    if run.here.recent: self.after_step(run)
 
 # %% ../nbs/06_training.ipynb #2c104b13
+class Rows(Callback):
+    "Makes the rows of the log; at the end also one of the last steps, if the run was stopped between two rows."
+    everywhere = True
+    def __init__(self,
+        every: int = 10, # steps between rows
+    ): self.every = check_whole(every, 'log_every')
+
+    def begin(self, run):
+        run.log_every = self.every
+        if run.here.recent: self.after_step(run) # of a step after which the run was interrupted
+    def after_step(self, run):
+        if run.step % self.every == 0 or run.step == run.steps: run.add_row()
+
+# %% ../nbs/06_training.ipynb #799aa129
+@patch
+def end(self: Rows, run: Run):
+    "The last steps are seen in the history, but not in the checkpoint: a resumed run goes on with their row."
+    if run.here.recent: run.history = replace(run.history, rows=[*run.here.rows, run.mean_row()])
+
+# %% ../nbs/06_training.ipynb #e8404547
 class Log(Callback):
     "A .jsonl file that follows the history."
     def __init__(self,
         path: str | Path, # the file, in an existing folder
     ): self.path, self.written = check_target(path, 'log'), 0
 
-    def begin(self, run): # of a resumed run the rows so far; from here on it grows
+    def begin(self, run):
         run.history.save(self.path)
         self.written = len(run.history.rows)
-    def after_step(self, run):
-        new = run.history.rows[self.written:]
-        if not new: return
-        with open(self.path, 'a', encoding='utf8') as f: f.write(''.join(json.dumps(r) + '\n' for r in new))
-        self.written += len(new)
-    def end(self, run): self.after_step(run)
 
-# %% ../nbs/06_training.ipynb #799aa129
+# %% ../nbs/06_training.ipynb #aa6979a5
+@patch
+def after_step(self: Log, run: Run):
+    "Write what is new."
+    new = run.history.rows[self.written:]
+    if not new: return
+    with open(self.path, 'a', encoding='utf8') as f: f.write(''.join(json.dumps(r) + '\n' for r in new))
+    self.written += len(new)
+
+@patch
+def end(self: Log, run: Run): self.after_step(run)
+
+# %% ../nbs/06_training.ipynb #32d78980
 class StopAfter(Callback):
     "Ends training after so many seconds."
-    everywhere = False
     def __init__(self,
         seconds: float, # counted from the beginning of the run, or of what is left of it
     ): self.seconds, self.start = check_number(seconds, 'seconds', lambda v: v > 0, 'a number above 0'), None
@@ -614,33 +620,43 @@ class LivePlot(Callback):
         every: float = 2., # seconds between drawings
     ): self.every, self.last, self.handle = every, 0., None
 
-    def draw(self, run):
-        from IPython.display import display
-        if self.handle is None: self.handle = display(run.history.plot(), display_id=True)
-        else: self.handle.update(run.history.plot())
-        self.last = time.monotonic()
-
     def begin(self, run): self.last, self.handle = 0., None
     def after_step(self, run):
-        if run.history.rows and time.monotonic() - self.last >= self.every: self.draw(run)
-    def end(self, run):
-        if run.history.rows: self.draw(run)
+        if time.monotonic() - self.last >= self.every: self.draw(run)
+    def end(self, run): self.draw(run)
 
-# %% ../nbs/06_training.ipynb #7b6e0c80
+# %% ../nbs/06_training.ipynb #0b82b93f
+@patch
+def draw(self: LivePlot, run: Run) -> None:
+    "Draw what there is: the first time a new picture, then the same one anew."
+    if not run.history.rows: return
+    from IPython.display import display
+    if self.handle is None: self.handle = display(run.history.plot(), display_id=True)
+    else: self.handle.update(run.history.plot())
+    self.last = time.monotonic()
+
+# %% ../nbs/06_training.ipynb #3b5b86f3
 class Bar(Callback):
     "A progress bar in the terminal."
+    bar = None # until the run begins
+
     def begin(self, run):
         every = .2 if getattr(sys.stdout, 'isatty', lambda: False)() else 10
         self.bar = tqdm(total=run.steps, initial=run.step, unit='step', file=sys.stdout,
                         dynamic_ncols=True, mininterval=every)
-    def after_step(self, run):
-        if run.row:
-            shown = {k: f'{run.row[k]:.1f}' for k in ('reconstruction', 'future') if run.row.get(k) is not None}
-            self.bar.set_postfix(shown, refresh=False)
-            self.bar.set_description(run.history.unit, refresh=False)
-        self.bar.update()
     def end(self, run): self.bar.close()
-    def fail(self, run, error): self.bar.close()
+    def fail(self, run, error):
+        if self.bar is not None: self.bar.close()
+
+# %% ../nbs/06_training.ipynb #f82e8bee
+@patch
+def after_step(self: Bar, run: Run):
+    "A step further; with a row, also its losses."
+    if run.row:
+        shown = {k: f'{run.row[k]:.1f}' for k in ('reconstruction', 'future') if run.row.get(k) is not None}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.set_description(run.history.unit, refresh=False)
+    self.bar.update()
 
 # %% ../nbs/06_training.ipynb #0c176932
 def _in_notebook():
@@ -702,6 +718,18 @@ def _read_checkpoint(path):
     if here.index is None: here.index = here.seen # version 1 did not number the clips of iterables
     return tensors, about, here, metadata.get('version', '1')
 
+# %% ../nbs/06_training.ipynb #d3193883
+def _clips_in_version_1(clips):
+    "How files of version 1 told clips apart."
+    source = clips.source if isinstance(clips, FixedClips) else clips
+    if isinstance(source, MovingMNISTFile):
+        return dict(past=clips.past, future=clips.future, file=source.path.name, n_clips=len(source))
+    if not isinstance(source, MovingDigits): return {}
+    speed = list(source.speed) if isinstance(source.speed, (tuple, list)) else source.speed
+    said = {k: getattr(source, k) for k in ('seed', 'n_digits', 'image_size', 'past', 'future')} | {'step': speed}
+    said |= {'digits': zlib.crc32(source.digits.cpu().contiguous().numpy().tobytes())}
+    return said | ({'n_clips': clips.n_clips} if isinstance(clips, FixedClips) else {})
+
 # %% ../nbs/06_training.ipynb #d3a658be
 @patch
 def _recognize(self: Run, about, version, path):
@@ -714,20 +742,6 @@ def _recognize(self: Run, about, version, path):
     if different := _differences(mine, about):
         raise ValueError(f'checkpoint {path!r} is of another run: {different}; '
                          'use the same, another path, or start anew without resuming')
-
-# %% ../nbs/06_training.ipynb #c4de8387
-@patch
-def load(self: Run,
-    path: str | Path, # a file that `save` wrote
-) -> None:
-    "Go on from there; `ValueError` for another run's file, `OSError` for one that cannot be read."
-    tensors, about, here, version = _read_checkpoint(path)
-    self._recognize(about, version, str(path))
-    try: self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith('model.')})
-    except RuntimeError as e: raise ValueError(f'checkpoint {str(path)!r} does not fit the model: {e}') from e
-    self._load_optimizer(tensors)
-    self._take_place(here)
-    self.saved = Path(path)
 
 # %% ../nbs/06_training.ipynb #c01de442
 @patch
@@ -749,19 +763,21 @@ def _take_place(self: Run, here):
     self.here, self.first, self.history.rows, self.clips.index = here, here.step, here.rows, here.index
     if here.rows: self.clock -= here.rows[-1]['seconds']
 
-# %% ../nbs/06_training.ipynb #d3193883
-def _clips_in_version_1(clips):
-    "How files of version 1 told clips apart."
-    source = clips.source if isinstance(clips, FixedClips) else clips
-    if isinstance(source, MovingMNISTFile):
-        return dict(past=clips.past, future=clips.future, file=source.path.name, n_clips=len(source))
-    if not isinstance(source, MovingDigits): return {}
-    speed = list(source.speed) if isinstance(source.speed, (tuple, list)) else source.speed
-    said = {k: getattr(source, k) for k in ('seed', 'n_digits', 'image_size', 'past', 'future')} | {'step': speed}
-    said |= {'digits': zlib.crc32(source.digits.cpu().contiguous().numpy().tobytes())}
-    return said | ({'n_clips': clips.n_clips} if isinstance(clips, FixedClips) else {})
+# %% ../nbs/06_training.ipynb #788219c1
+@patch
+def load(self: Run,
+    path: str | Path, # a file that `save` wrote
+) -> None:
+    "Go on from there; `ValueError` for another run's file, `OSError` for one that cannot be read."
+    tensors, about, here, version = _read_checkpoint(path)
+    self._recognize(about, version, str(path))
+    try: self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith('model.')})
+    except RuntimeError as e: raise ValueError(f'checkpoint {str(path)!r} does not fit the model: {e}') from e
+    self._load_optimizer(tensors)
+    self._take_place(here)
+    self.saved = Path(path)
 
-# %% ../nbs/06_training.ipynb #012a80df
+# %% ../nbs/06_training.ipynb #8a53e71c
 class Checkpoint(Callback):
     "Saves a run every so many steps, at its end, and when somebody interrupts it; loads it again."
     everywhere = True
@@ -775,18 +791,27 @@ class Checkpoint(Callback):
         self.path, self.every = check_target(path, 'checkpoint'), check_whole(every, 'every')
         self.resume, self.origin = check_flag(resume, 'resume'), origin
 
-    def load(self, run):
-        run.origin = self.origin
-        if self.resume and self.path.exists(): run.load(self.path)
     def after_step(self, run):
         if run.step % self.every == 0 and run.step < run.steps: run.save(self.path)
     def end(self, run): run.save(self.path)
-    def fail(self, run, error): # between two steps all is in order, and worth keeping
-        if isinstance(error, KeyboardInterrupt) and run.whole: run.save(self.path)
 
-# %% ../nbs/06_training.ipynb #b255596b
-STEPS = {'plain': (lambda run: run.ranks == 1, lambda: plain_step)} # does it fit a run?, what makes it; `scale` adds
+# %% ../nbs/06_training.ipynb #8d0e1cda
+@patch
+def fail(self: Checkpoint, run: Run, error: BaseException):
+    "Save what somebody interrupts between two steps."
+    if isinstance(error, KeyboardInterrupt) and run.whole: run.save(self.path)
 
+# %% ../nbs/06_training.ipynb #f10bbe0f
+@patch
+def load(self: Checkpoint, run: Run) -> None:
+    "Go on from the file, if it is there and that is wanted."
+    run.origin = self.origin
+    if self.resume and self.path.exists(): run.load(self.path)
+
+# %% ../nbs/06_training.ipynb #8eb7e04a
+STEPS = {'plain': (lambda run: run.ranks == 1, lambda: plain_step)} # does it fit a run?, and what makes it
+
+# %% ../nbs/06_training.ipynb #6f063c70
 def choose_step(
     step, # a name in `STEPS`, 'auto', or a function like `plain_step`
     run: Run, # what it has to fit
@@ -802,6 +827,46 @@ def choose_step(
     return STEPS[name][1]()
 
 # %% ../nbs/06_training.ipynb #ffc947f6
+def _make(kind, value):
+    "A shortcut, such as a path, as the callback that it stands for."
+    return value if value is None or isinstance(value, kind) else kind(value)
+
+# %% ../nbs/06_training.ipynb #176bb8bb
+def prepare(
+    run: Run, # is given its callbacks
+    *,
+    step, validate, checkpoint, log, log_every, callbacks, progress, # as in `train`
+): # what takes the steps
+    "Callbacks in their order: rate, check, validation, rows, yours, log, progress, checkpoint. Go on from what was saved."
+    checkpoint, take_step = _make(Checkpoint, checkpoint), choose_step(step, run)
+    first = [Schedule(), FiniteCheck(), _make(Validation, validate), Rows(log_every)]
+    last = [_make(Log, log), *_show_progress(progress), checkpoint, take_step]
+    told = [*first, *map(as_callback, callbacks), *last]
+    run.callbacks = [c for c in told if isinstance(c, Callback) and (c.everywhere or not run.rank)]
+    if checkpoint: checkpoint.load(run)
+    run.start_readout()
+    return take_step
+
+# %% ../nbs/06_training.ipynb #adc48291
+@patch
+@contextlib.contextmanager
+def going(self: Run,
+    **options, # as for `prepare`
+): # a context, which gives what takes the steps
+    "Training mode, and callbacks that are told of the beginning, the end, and of what goes wrong."
+    take_step, modes = prepare(self, **options), {m: m.training for m in self.model.modules()}
+    try:
+        self.tell('begin')
+        self.model.train()
+        yield take_step
+        self.tell('end')
+    except BaseException as error:
+        self.tell('fail', error)
+        raise
+    finally:
+        for m, training in modes.items(): m.training = training
+
+# %% ../nbs/06_training.ipynb #9cf6d559
 def train(
     model: VideoLSTM, # trained in place, on the device it is on
     clips, # `MovingDigits` or other `Clips`, an array (N, T, *frame), pairs, a `DataLoader`: whatever `as_clips` takes
@@ -821,44 +886,9 @@ def train(
 ) -> History: # the log
     "Minimise the sum of the decoders' losses (paper, section 2.4). `FloatingPointError` if they are not finite."
     run = Run(model, clips, steps, recipe=get_recipe(recipe, **changes), precision=precision, seed=seed)
-    take_step = prepare(run, step, validate, checkpoint, log, log_every, callbacks, progress)
-    with run.going():
+    with run.going(step=step, validate=validate, checkpoint=checkpoint, log=log, log_every=log_every,
+                   callbacks=callbacks, progress=progress) as take_step:
         while run.step < run.steps and not run.stop:
             run.advance(take_step(run, *run.next_batch()))
             run.tell('after_step')
     return run.history
-
-# %% ../nbs/06_training.ipynb #8095d07d
-def prepare(
-    run: Run, # is given its callbacks
-    step, # as in `train`, like all that follow
-    *options, # validate, checkpoint, log, log_every, callbacks, progress
-): # what takes the steps
-    "Callbacks in their order: rate, check, rows, validation, yours, log, bar, checkpoint. Go on from what was saved."
-    validate, checkpoint, log, log_every, callbacks, progress = options
-    kinds = {Validation: validate, Checkpoint: checkpoint, Log: log} # each may come as what it is made from
-    validate, checkpoint, log = (v if v is None or isinstance(v, kind) else kind(v) for kind, v in kinds.items())
-    take_step, yours = choose_step(step, run), map(as_callback, callbacks)
-    last = [log, *_show_progress(progress), checkpoint, take_step]
-    told = [Schedule(), FiniteCheck(), Rows(log_every), validate, *yours, *last]
-    run.callbacks = [c for c in told if isinstance(c, Callback) and (c.everywhere or not run.rank)]
-    if checkpoint: checkpoint.load(run)
-    run.start_readout()
-    return take_step
-
-# %% ../nbs/06_training.ipynb #adc48291
-@patch
-@contextlib.contextmanager
-def going(self: Run):
-    "Training mode, and callbacks that are told of the beginning, the end, and of what goes wrong."
-    modes = {m: m.training for m in self.model.modules()}
-    try:
-        self.tell('begin')
-        self.model.train()
-        yield
-        self.tell('end')
-    except BaseException as error:
-        self.tell('fail', error)
-        raise
-    finally:
-        for m, training in modes.items(): m.training = training

@@ -13,6 +13,7 @@ import torch
 
 from lstm_video_repr.clips import FixedClips, MovingDigits, as_clips
 from lstm_video_repr.core.files import read_safetensors
+from lstm_video_repr.metrics import evaluate
 from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.training import Callback, Checkpoint, ClampedSGD, Recipe, Validation, make_optimizer, set_rate, train
 
@@ -235,6 +236,77 @@ def test_a_stopped_run_shows_its_last_steps():
     def stop(run): run.stop = run.step == 7
     history = train(tiny(), dots(), steps=20, batch_size=3, callbacks=[stop], progress=None)
     assert [r['step'] for r in history.rows] == [7]
+
+
+class Fragile(MovingDigits):
+    "Held-out clips; whoever reads them presses Ctrl-C once, at the given reading."
+    def __init__(self, trip):
+        super().__init__(torch.ones(3, 3, 3), n_digits=1, image_size=8, past=3, future=3, seed=9)
+        self._left = [trip] # shared with the copies that a pass is made on
+
+    def read(self, first, n):
+        self._left[0] -= 1
+        if self._left[0] == 0: raise KeyboardInterrupt
+        return super().read(first, n)
+
+
+@pytest.mark.parametrize('log_every', [2, 3, 4])
+def test_an_interrupted_validation_is_made_up_for(tmp_path, log_every):
+    "Ctrl-C while held-out clips are measured: the resumed run has the weights and rows of one that nobody interrupted."
+    def run(trip=None, path=None):
+        model, held_out = tiny(), Validation(Fragile(trip or -1), every=4, n_clips=3)
+        history = train(model, dots(), steps=8, batch_size=3, checkpoint=path, progress=None, log_every=log_every,
+                        validate=held_out, log=tmp_path/'log.jsonl')
+        return [{k: v for k, v in row.items() if k != 'seconds'} for row in history.rows], weights(model)
+    rows, whole = run()
+    with pytest.raises(KeyboardInterrupt): run(2, tmp_path/'run.safetensors')        # the first reading is a trial
+    assert position(tmp_path/'run.safetensors')['step'] == 4
+    resumed_rows, resumed = run(path=tmp_path/'run.safetensors')
+    assert all(whole[k].equal(resumed[k]) for k in whole) and rows == resumed_rows
+    assert [json.loads(line)['step'] for line in (tmp_path/'log.jsonl').read_text().splitlines()] == [r['step'] for r in rows]
+
+
+@pytest.mark.parametrize('event', ['after_loss', 'after_step'])
+def test_interrupted_in_the_middle_of_a_step_or_after_it(tmp_path, event):
+    "Before the weights change the old position is saved, after the step the new one; both go on to the same end."
+    class Trip(Callback): pass
+    def trip(self, run, *_):
+        if run.step == 4: raise KeyboardInterrupt
+    setattr(Trip, event, trip)
+    def run(path=None, callbacks=()):
+        model = tiny()
+        history = train(model, dots(), steps=8, batch_size=3, checkpoint=path, callbacks=callbacks, progress=None, log_every=4)
+        return [{k: v for k, v in row.items() if k != 'seconds'} for row in history.rows], weights(model)
+    rows, whole = run()
+    with pytest.raises(KeyboardInterrupt): run(tmp_path/'run.safetensors', [Trip()])
+    assert position(tmp_path/'run.safetensors')['step'] == 4
+    resumed_rows, resumed = run(tmp_path/'run.safetensors')
+    assert all(whole[k].equal(resumed[k]) for k in whole) and rows == resumed_rows
+
+
+def test_a_validation_gives_what_evaluate_gives():
+    "Of an array the first clips in order, whatever order a training would take them in; and it may serve again."
+    model, held_out = tiny(), torch.cat(dots(9).batch(9), 1)
+    watch = Validation(held_out, every=4, n_clips=4)
+    for _ in range(2): history = train(model, dots(), steps=4, batch_size=3, progress=None, validate=watch)
+    scores = evaluate(model, held_out, 4, ssim=False)
+    assert history.rows[-1]['validation_future'] == scores.future.overall['nats']
+    train(VideoLSTM.autoencoder(frame_shape=(1, 8, 8), hidden_size=6), dots(), steps=1, batch_size=3, progress=None, validate=watch)
+
+
+def test_a_failure_before_the_first_step_is_not_masked():
+    "What a beginning raises is what is raised, though the bar was not there yet."
+    wrong = MovingDigits(torch.ones(3, 3, 3), image_size=9)
+    with pytest.raises(ValueError, match='has shape'): train(tiny(), dots(), steps=5, batch_size=3, validate=wrong, progress='bar')
+
+
+def test_something_around_a_model_trains_too():
+    "A module that has a model's loss and configuration, and nothing else of it."
+    class Around(torch.nn.Module):
+        def __init__(self): super().__init__(); self.inner = tiny()
+        config = property(lambda self: self.inner.config)
+        def loss(self, *args, **options): return self.inner.loss(*args, **options)
+    assert len(train(Around(), torch.cat(dots().batch(9), 1), steps=2, batch_size=3, progress=None, log_every=1).rows) == 2
 
 
 def test_units_are_named():
