@@ -27,8 +27,9 @@ from .lstm import PeepholeLSTM
 from .models import VideoLSTM
 
 # %% ../nbs/14_actions.ipynb #64740868
-DIRECTIONS = tuple('→↘↓↙←↖↑↗') # names of the eight sectors
+DIRECTIONS = tuple('→↘↓↙←↖↑↗') # names of the eight sectors, each 45 degrees wide, clockwise from "to the right"
 
+# %% ../nbs/14_actions.ipynb #db44a2b6
 def heading(
     path: Tensor, # (..., T, 2) positions (row, column) of something that bounces at walls, T >= 3
 ) -> Tensor: # (...) int64: index into `DIRECTIONS`, each of them 45 degrees wide
@@ -305,6 +306,7 @@ def look(self: _Exam, model, row):
     else: self.since += 1
     return self.since >= self.patience
 
+# %% ../nbs/14_actions.ipynb #b45d2c0c
 @patch
 def give_back(self: _Exam, model):
     if self.weights is not None: model.load_state_dict(self.weights)

@@ -261,7 +261,7 @@ def wants_bf16(
     precision: str, # 'auto', 'fp32' or 'bf16'
     device: torch.device | str, # where the products run
 ) -> bool: # are they to be made in bfloat16?
-    "What a precision means on a device."
+    "What a precision means on a device; 'fp32' is that of the model."
     check_choice(precision, 'precision', ('auto', 'fp32', 'bf16'))
     return precision == 'bf16' or precision == 'auto' and fast_bf16(device)
 
@@ -291,7 +291,7 @@ class Run:
         steps: int, # in the whole run
         *,
         recipe: Recipe = RECIPES['adam'], # how
-        precision: str = 'auto', # 'fp32', 'bf16', or 'auto' (see `fast_bf16`)
+        precision: str = 'auto', # of matrix products: 'fp32' (the model's own), 'bf16', or 'auto' (see `wants_bf16`)
         seed: int = 0, # of dropout
     ):
         self.model, self.recipe, self.clips = _check_model(model), recipe, clips_for(model, clips, seed=0)
@@ -837,7 +837,7 @@ def prepare(
     *,
     step, validate, checkpoint, log, log_every, callbacks, progress, # as in `train`
 ): # what takes the steps
-    "Callbacks in their order: rate, check, validation, rows, yours, log, progress, checkpoint. Go on from what was saved."
+    "Callbacks in order: rate, check, validation, rows, yours, log, progress, checkpoint. Go on from what was saved."
     checkpoint, take_step = _make(Checkpoint, checkpoint), choose_step(step, run)
     first = [Schedule(), FiniteCheck(), _make(Validation, validate), Rows(log_every)]
     last = [_make(Log, log), *_show_progress(progress), checkpoint, take_step]
@@ -880,7 +880,7 @@ def train(
     callbacks=(), # functions of a `Run`, or `Callback`s
     progress: str | None = 'auto', # 'bar', 'plot', None, or 'auto': a plot in a notebook, else a bar
     step='auto', # what takes a step: a name in `STEPS`, or a function like `plain_step`
-    precision: str = 'auto', # 'fp32', 'bf16', or 'auto' (see `fast_bf16`)
+    precision: str = 'auto', # of matrix products: 'fp32' (the model's own), 'bf16', or 'auto' (see `wants_bf16`)
     seed: int = 0, # of dropout
     **changes, # fields of the recipe to be changed: lr, batch_size, ...
 ) -> History: # the log
