@@ -285,7 +285,7 @@ def _mark_frames(ax, track, height):
     for start, color, size in _find_parts(track.decoding):
         place = (start / T, -.09 / height), size / T, .06 / height
         ax.add_patch(plt.Rectangle(*place, color=color, lw=0, transform=ax.transAxes, clip_on=False))
-    every = 5 if math.ceil(T / 10) < 5 else 10
+    every = 5 if T <= 40 else 10
     ticks = [t for t, n in enumerate(track.numbers) if T <= 10 or t == 0 or n % every == 0]
     ax.set_xticks(ticks, [track.numbers[t] for t in ticks], size=8, color=INK_COLOR)
 
@@ -369,8 +369,8 @@ def show_activity(
 @dataclass
 class UnitStory:
     "What there is to show of each unit of a layer, while an encoder watches one clip and a decoder goes on."
-    inputs: torch.Tensor | None # `(H, 4, *frame)` input features; None above the first layer
-    outputs: torch.Tensor | None # `(H, *frame)` output features; None below the top layer
+    inputs: torch.Tensor | dict | None # unit -> `(4, *frame)` input features; None above the first layer
+    outputs: torch.Tensor | dict | None # unit -> `(*frame)` output feature; None below the top layer
     track: Track # what the units do
     films: dict[str, Film] # 'clip' and 'model': what is seen, and what is emitted
     past: int # how many frames the encoder watches
