@@ -9,7 +9,6 @@ __all__ = ['run_demo', 'run_train', 'run_evaluate', 'run_predict', 'run_download
 import argparse
 import copy
 import inspect
-import json
 import os
 import re
 import shlex
@@ -143,11 +142,12 @@ def run_demo(
 
 # %% ../nbs/15_cli.ipynb #3e37af1e
 def _find_digits(digits, folder):
-    "The name of the digits, where 'auto' means MNIST if it is there: a card is to say which."
+    "The name of the digits, 'auto' as in `load_digits`, but the same for both splits: a card is to say which."
     from lstm_video_repr.digits import find_mnist
-    where = folder or os.environ.get('LVR_DATA')
     if digits != 'auto': return digits
-    return 'mnist' if where and all(find_mnist(where, split) for split in ('train', 'test')) else 'embedded'
+    here = os.environ.get('LVR_DATA')
+    found = folder or here and all(find_mnist(here, split) for split in ('train', 'test'))
+    return 'mnist' if found else 'embedded'
 
 # %% ../nbs/15_cli.ipynb #c50493fa
 def _plan(asked):
@@ -161,13 +161,14 @@ def _plan(asked):
         raise ValueError(f'steps is None, and preset {asked.preset!r} has no number of its own; expected --steps N')
     digits = _find_digits(digits, asked.data)
     changes = {k: v for k, v in dict(lr=asked.lr, batch_size=asked.batch_size).items() if v is not None} | asked.changes
-    more = dict(chosen=chosen, steps=steps, digits=digits, changes=changes, command=_command(asked, changes))
+    more = dict(chosen=chosen, steps=steps, digits=digits, changes=changes, command=_command(asked))
     return SimpleNamespace(**vars(asked) | more)
 
 # %% ../nbs/15_cli.ipynb #f2ae90ca
-def _command(asked, changes):
-    "The line that asks for this training, for its card."
-    given = dict(start=asked.start, steps=asked.steps, digits=asked.digits, seed=asked.seed or None, **changes)
+def _command(asked):
+    "The line that asks for this training, for its card: what was asked for and has a say in the weights."
+    given = dict(start=asked.start, steps=asked.steps, digits=asked.digits, seed=asked.seed or None, lr=asked.lr,
+                 batch_size=asked.batch_size, precision=None if asked.precision == 'auto' else asked.precision)
     words = [w for k, v in given.items() if v is not None for w in ('--' + k.replace('_', '-'), str(v))]
     return shlex.join(['lvr', 'train', '--preset', asked.preset, *words])
 
@@ -232,13 +233,13 @@ def _describe(plan, history, before):
 # %% ../nbs/15_cli.ipynb #e419f694
 def _finish(plan, out, model, history, before):
     "Save the model, measure it, and save it again with its card."
-    from lstm_video_repr.zoo import measure_card, save_model
+    from lstm_video_repr.zoo import Card, measure_card, save_model
     file = save_model(model, out/'model.safetensors') # before measuring, so that nothing is lost if that fails
     print(f'{history}\nMeasuring on {plan.n_clips} clips of each fixed test set ...')
     sets = tuple(dict.fromkeys([*plan.digits.split('+'), 'embedded']))
     card = measure_card(model, _describe(plan, history, before), digits=sets, n_clips=plan.n_clips, folder=plan.data)
     save_model(model, file, card=card)
-    print(json.dumps(card['test'], indent=1) + f'\nWrote {file}')
+    print(f"{Card(test=card['test'])}\nWrote {file}")
 
 # %% ../nbs/15_cli.ipynb #98163394
 def _run(plan):
@@ -264,7 +265,7 @@ def run_train(
     out: Folder | None = None, # where to write; None: runs/NAME
     steps: int | None = None, # training steps; None: the preset's
     digits: str | None = None, # embedded (needs no files), mnist, mnist+embedded or auto; None: the preset's
-    data: Folder | None = None, # with the MNIST files; None: the one that LVR_DATA names
+    data: Folder | None = None, # with the MNIST files; None: that of LVR_DATA, else a download
     lr: float | None = None, # learning rate; None: the recipe's
     batch_size: int | None = None, # clips in a step; None: the recipe's
     seed: int = 0, # of the clips and the first weights
@@ -292,7 +293,7 @@ def run_evaluate(
     model: File | None = None, # file of a model; None: the bundled one
     *,
     digits: str = 'embedded', # which test digits: embedded (needs no files), mnist, mnist+embedded or auto
-    data: Folder | None = None, # with the MNIST files; None: the one that LVR_DATA names
+    data: Folder | None = None, # with the MNIST files; None: that of LVR_DATA, else a download
     file: File | None = None, # the published mnist_test_seq.npy, instead of these digits
     n_clips: int = 1000, # how many
     n_digits: int = 2, # digits in a clip
@@ -336,7 +337,7 @@ def run_predict(
     *,
     out: File = 'prediction.png', # .png .pdf .svg: strip; .gif .webp: animation; .html: page with a stepper
     digits: str = 'embedded', # which test digits: embedded (needs no files), mnist, mnist+embedded or auto
-    data: Folder | None = None, # with the MNIST files; None: the one that LVR_DATA names
+    data: Folder | None = None, # with the MNIST files; None: that of LVR_DATA, else a download
     n_digits: int = 2, # digits in the clip
     clip: int = 0, # number of the clip
     future_frames: int = 10, # frames to predict

@@ -342,15 +342,15 @@ def measure_card(
     *,
     digits: tuple = ('mnist', 'embedded'), # test sets to measure on
     n_clips: int = 1000, # clips of each
-    folder: str | Path | None = None, # with the MNIST files; None: that of LVR_DATA
+    folder: str | Path | None = None, # with the MNIST files; None: that of LVR_DATA, else a download
 ) -> Card: # ready for `save_model`
     "Measure a model on the fixed test sets. A set whose digits cannot be had is left out, and the card says so."
-    card = Card(about) | {'machine': f'{platform.machine()}, torch {torch.__version__}', 'test': {}}
+    card = Card(about, machine=f'{platform.machine()}, torch {torch.__version__}', test={})
     for name in digits:
         try: clips = fixed_test_set(name, n_clips, folder=folder, image_size=frame_side(model))
         except OSError as e: card['test'][name] = f'not measured: {str(e).splitlines()[0]}'
         else: card['test'][name] = _measure(model, clips)
-    return Card(card)
+    return card
 
 # %% ../nbs/08_zoo.ipynb #95527697
 def load_pretrained(
