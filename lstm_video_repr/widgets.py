@@ -88,6 +88,8 @@ def _pack_film(name, film) -> dict:
 class _Player(anywidget.AnyWidget):
     "A place on a time axis, a speed, a title, and a picture that stands in for the widget where nothing moves."
     _kind = '' # which front-end module brings a saved one to life
+    _called = '' # what a page of it is called if nobody says
+    _shows = '' # what its picture shows
     index = traitlets.Int(0).tag(sync=True)
     fps = traitlets.Float(5.).tag(sync=True)
     title = traitlets.Unicode().tag(sync=True)
@@ -124,7 +126,7 @@ class FrameStepper(_Player):
     Arrow keys step, Home and End jump, space plays. `index` (from 0), the place in time, can be set and `observe`d.
     `ValueError` for clips of a wrong shape or type, with NaN or values outside [0, 1], and for an `index` outside.
     """
-    _kind = 'stepper'
+    _kind, _called, _shows = 'stepper', 'Frame stepper', 'Film strip'
     _esm = _read_asset('common.js') + _read_asset('stepper.js')
     _css = _read_asset('stepper.css')
     first = traitlets.Int(1).tag(sync=True)
@@ -228,7 +230,7 @@ class FeatureBrowser(_Player):
     Click into the overview to choose a unit. Left and right step through time, up and down through units, space plays.
     `unit` and `index` (frames from 0) can be set and `observe`d. `ValueError` for clips, units, frames that do not fit.
     """
-    _kind = 'features'
+    _kind, _called, _shows = 'features', 'Feature browser', 'Features and activity of a unit'
     _esm = _read_asset('common.js') + _read_asset('features.js')
     _css = _read_asset('stepper.css') + _read_asset('features.css')
     unit = traitlets.Int(0).tag(sync=True)
@@ -304,8 +306,7 @@ def _write_host(kind, state, still) -> str:
 # %% ../nbs/11_widgets.ipynb #54c28886
 def _write_still(widget) -> str:
     "The picture of a widget, shown by browsers without scripts."
-    words = 'Film strip' if widget._kind == 'stepper' else 'Features and activity of a unit'
-    alt = escape(f'{words}: ' + (widget.title or ', '.join(r['name'] for r in widget.rows)))
+    alt = escape(f'{widget._shows}: ' + (widget.title or ', '.join(r['name'] for r in widget.rows)))
     url = write_url(widget.still_png(), 'png')
     return f'<noscript><img alt="{alt}" src="{url}" style="max-width:100%"></noscript>'
 
@@ -370,7 +371,6 @@ def to_html(
     note: str = '', # a paragraph above the widget, HTML
 ) -> Path: # the file that was written
     "Write this widget, as it stands, into one HTML file that works without network or Python."
-    name = 'Frame stepper' if self._kind == 'stepper' else 'Feature browser'
-    heading = title or self.title or name
+    heading = title or self.title or self._called
     once = '<style>.lvr-title { display: none }</style>' if heading == self.title else '' # the heading says it already
     return save_page(path, [*filter(None, (once, note)), self], heading)
