@@ -525,7 +525,7 @@ class Authors:
     def layers(self, part): return [k for k in range(1, 9) if f'lstm_{k}_{part}:w_dense' in self.w]
 
     def step(self, part, states, x):
-        "One step of the stack; a state is (h, c). Gates in the order i, f, a, o; i and f see the old cell, o the new one."
+        "One step of the stack; a state is (h, c). Gates in the order i, f, a, o: i and f see the old cell, o the new."
         new = []
         for k, (h, c) in zip(self.layers(part), states):
             w = {n.split(':')[1]: v for n, v in self.w.items() if n.startswith(f'lstm_{k}_{part}:')}

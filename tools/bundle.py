@@ -49,7 +49,7 @@ def bundle(
     n_clips: int = 1000, # clips of each fixed test set
     folder: Path | None = None, # with the MNIST files; None: that of LVR_DATA, else a download
 ) -> Path: # the new file
-    "Store a trained model in 8 bits, with a new card and its log; whatever is wrong is said before anything is replaced."
+    "Store a trained model in 8 bits, with a new card and its log; what is wrong is said before anything is replaced."
     model, log = load_model(file), Path(file).with_name('log.jsonl').read_text(encoding='utf8')
     if not Path(assets).is_dir(): raise FileNotFoundError(f'assets is {str(assets)!r}; expected an existing folder')
     about = {k: v for k, v in model.card.items() if k not in ('machine', 'test')}
@@ -70,7 +70,8 @@ def main(
     parser.add_argument('file', type=Path, help='a model as `lvr train` writes it, with log.jsonl beside it')
     parser.add_argument('--assets', type=Path, default=ASSETS, help='where to put it (default: assets of this clone)')
     parser.add_argument('--n-clips', type=int, default=1000, help='clips of each fixed test set (default: 1000)')
-    parser.add_argument('--data', type=Path, help='folder with the MNIST files (default: that of LVR_DATA, else a download)')
+    parser.add_argument('--data', type=Path,
+                        help='folder with the MNIST files (default: that of LVR_DATA, else a download)')
     args = parser.parse_args(argv)
     try: new = bundle(args.file, assets=args.assets, n_clips=args.n_clips, folder=args.data)
     except (OSError, ValueError) as e:
