@@ -440,7 +440,7 @@ def _parser():
     words = p.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name, function in _COMMANDS.items():
         about = function.__doc__ or ''
-        command = words.add_parser(name, help=about.split('.')[0], description=about)
+        command = words.add_parser(name, help=about.split('.')[0], description=about, allow_abbrev=False)
         command.set_defaults(run=function)
         add_arguments(command, function)
     return p

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 
 # %% ../nbs/05_metrics.ipynb #4dda3086
 import numpy as np
@@ -25,7 +24,7 @@ from .core.checks import argument_error, check_choice, check_frames, check_numbe
 from .core.checks import check_whole, describe
 from .core.patch import patch
 from .core.tables import Table, Tabular
-from .clips import Clips, as_clips
+from .clips import Clips, StreamClips, as_clips
 from .models import VideoLSTMConfig, VideoOutput
 
 # %% ../nbs/05_metrics.ipynb #01d53ec7
@@ -215,19 +214,25 @@ def __call__(
 
 # %% ../nbs/05_metrics.ipynb #976b6ef4
 def _count(clips, n, name):
-    "How many clips to take: `n`; None: all of a finite set, 1000 of others."
+    "How many clips to take: `n`; None: all of a finite set, 1000 without end; of a stream None, what one pass gives."
     have = len(clips) if isinstance(clips, Sized) else None
-    if n is None: return have or 1000
+    if n is None: return None if isinstance(clips, StreamClips) else have or 1000
     n = check_whole(n, name)
     if have is None or n <= have: return n
     raise ValueError(f'{name} is {n} but clips holds only {have}; expected at most that many')
 
 # %% ../nbs/05_metrics.ipynb #56916703
-def _read(clips, batch_size, n):
-    "The first `n` clips in batches, each of the shape that the clips promise."
-    shapes = [('B', frames, *clips.frame_shape) for frames in (clips.past, clips.future)]
-    for past, future in clips.batches(min(check_whole(batch_size, 'batch_size'), n), n):
-        yield check_tensor(past, 'past', shapes[0]), check_tensor(future, 'future', shapes[1])
+def _read(clips, batch_size, n, ranks=1):
+    "The first `n` clips in batches, each of the size and shape that the clips promise; None: a pass, at most 1000."
+    left = n or 1000
+    size = min(check_whole(batch_size, 'batch_size'), -(-left // ranks))
+    for past, future in clips.batches(size, n):
+        count = 'B' if len(past) < size else min(size, left) # fewer may be the end of a pass
+        yield [check_tensor(x[:left], name, (count, frames, *clips.frame_shape))
+               for x, name, frames in ((past, 'past', clips.past), (future, 'future', clips.future))]
+        left -= len(past)
+        if left <= 0: return
+    if n is not None: raise ValueError(f'clips gives {n - left} clips where {n} were asked for')
 
 # %% ../nbs/05_metrics.ipynb #09b212af
 @patch(cls_method=True)
@@ -241,7 +246,7 @@ def from_clips(
 ) -> MeanFrame: # ready to be evaluated
     "Learns the mean frame, the only thing it ever learns. Does not move `clips.index`."
     clips, total, count = as_clips(clips, seed=None), 0, 0
-    n = min(_count(clips, None, 'n'), 1000) if n is None else _count(clips, n, 'n')
+    n = _count(clips, n, 'n') if n or isinstance(clips, StreamClips) else min(_count(clips, None, 'n'), 1000)
     for pair in _read(clips, batch_size, n):
         for x in pair: total, count = total + x.sum((0, 1)).cpu().double(), count + x.shape[0] * x.shape[1]
     return cls((total / count).float(), **options)
@@ -493,6 +498,7 @@ def clips_for(
     seed: int | None = None, # of the order of a set with an end; None: in order
 ) -> Clips: # a set of clips as it is, anything else cut for this model
     "The door for clips: a model that only reconstructs is shown all of a clip as its past."
+    if isinstance(clips, Clips): return clips
     config = getattr(model, 'config', None)
     only_past = isinstance(config, VideoLSTMConfig) and not config.predict
     return as_clips(clips, future=0 if only_past else None, seed=seed)
@@ -523,7 +529,7 @@ def _make_scores(totals, n_clips, frame_shape, output):
 def evaluate(
     model, # a `VideoLSTM`, `LastFrame()`, `MeanFrame(mean)` or any callable (past, future_frames=...) -> VideoOutput
     clips, # `MovingDigits`, `fixed_test_set(...)`, an array (N, T, *frame): anything that `as_clips` takes
-    n_clips: int | None = None, # exactly so many, from the first on; None: all of a finite set, otherwise 1000
+    n_clips: int | None = None, # exactly so many, from the first on; None: all of a set with an end, otherwise 1000
     *,
     batch_size: int = 50, # clips at a time: memory, not results, depend on it
     future_frames: int | None = None, # frames to predict; None: as many as the clips have
@@ -534,11 +540,13 @@ def evaluate(
     "Measure a model on clips: free-running (a conditional decoder sees its own output), in constant memory."
     clips, n_clips, ahead = _open(model, clips, n_clips, future_frames)
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
-    size, totals, output = min(check_whole(batch_size, 'batch_size'), -(-n_clips // ranks)), {}, None
+    totals, output, count = {}, None, 0
     with _at_rest(model), _bar(n_clips, progress) as bar:
-        for past, future in islice(_read(clips, size, n_clips), rank, None, ranks):
+        for k, (past, future) in enumerate(_read(clips, batch_size, n_clips, ranks)):
+            count += len(past)
+            if k % ranks != rank: continue # another process's
             output, scores = _score(model, past, future[:, :ahead], ssim)
             _add(totals, scores, len(past))
             bar.update(len(past))
     if shared: totals, output = _gather(totals, output, ranks)
-    return _make_scores(totals, n_clips, clips.frame_shape, output)
+    return _make_scores(totals, count, clips.frame_shape, output)

@@ -43,11 +43,11 @@ def _check_config(cfg):
     "Check every field; those that may come in another form are put in order."
     found = dict(frame_shape=_check_shape(cfg.frame_shape))
     for name in 'hidden_size', 'num_layers': found[name] = check_whole(getattr(cfg, name), name)
+    found['dropout'] = check_number(cfg.dropout, 'dropout', lambda v: 0 <= v < 1, 'a number in [0, 1)')
     for name, value in found.items(): object.__setattr__(cfg, name, value)
     for name in 'reconstruct', 'predict', 'conditional_reconstruction', 'conditional_future', 'peephole':
         check_flag(getattr(cfg, name), name)
     check_choice(cfg.output, 'output', ('bernoulli', 'gaussian'))
-    check_number(cfg.dropout, 'dropout', lambda v: 0 <= v < 1, 'a number in [0, 1)')
     _check_decoders(cfg)
 
 # %% ../nbs/04_models.ipynb #dbcb0d08

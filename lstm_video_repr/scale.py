@@ -130,7 +130,6 @@ def _shared_step(run, past, future):
     run.tell('after_loss', losses)
     objective(loss, run.recipe.objective, past=past, future=future, share=share).backward()
     add_up([p.grad for p in run.model.parameters() if p.grad is not None])
-    run.whole = False
     run.optimizer.step()
     return losses
 

@@ -14,6 +14,7 @@ import json
 import math
 import sys
 import time
+import warnings
 import zlib
 from collections.abc import Iterator, Sized
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 # %% ../nbs/06_training.ipynb #79938cca
-from .core.checks import argument_error, check_choice, check_flag, check_number, check_whole
+from .core.checks import argument_error, check_choice, check_flag, check_number, check_tensor, check_whole
 from .core.files import check_target, import_extra, read_safetensors, write_safetensors, write_text
 from .core.patch import patch
 from .clips import Clips, FixedClips, MovingDigits, MovingMNISTFile, StreamClips
@@ -303,10 +304,17 @@ class Run:
         self.history = History(self.here.rows, 'half squared error per frame' if self.gaussian else 'nats per frame')
         self.first, self.log_every, self.row, self.stop, self.whole = 0, 10, None, False, True
         self.origin, self.saved, self.clock, self.callbacks = None, None, time.monotonic(), []
+        self.optimizer.register_step_pre_hook(self._enter)
 
     def __repr__(self):
         where = f'on {self.device.type}' + (f' in {self.ranks} processes' if self.ranks > 1 else '')
         return f'Run(step {self.step} of {self.steps}, {self.seen} clips seen, {where})'
+
+# %% ../nbs/06_training.ipynb #1f98bf05
+@patch
+def _enter(self: Run, *_):
+    "The optimiser says so at the beginning of its step: from here to its end the weights are neither old nor new."
+    self.whole = False
 
 # %% ../nbs/06_training.ipynb #b4689dc1
 @patch(as_prop=True)
@@ -326,8 +334,10 @@ def next_batch(self: Run) -> tuple[Tensor, Tensor]: # past and future, on the mo
     "This process's part of the next batch."
     B, weight = self.recipe.batch_size, next(self.model.parameters())
     start, stop = (rank * B // self.ranks for rank in (self.rank, self.rank + 1))
-    pair = self.clips.read(self.here.index + start, stop - start)
-    return tuple(x.to(weight.device, weight.dtype, non_blocking=True) for x in pair)
+    past, future = self.clips.read(self.here.index + start, stop - start)
+    for x, name, frames in ((past, 'past', self.clips.past), (future, 'future', self.clips.future)):
+        check_tensor(x, name, (stop - start, frames, *self.clips.frame_shape)) # as many as asked for
+    return tuple(x.to(weight.device, weight.dtype, non_blocking=True) for x in (past, future))
 
 # %% ../nbs/06_training.ipynb #dcf25f9a
 @patch
@@ -399,6 +409,16 @@ def tell(self: Run,
     "Tell all callbacks, in order."
     for callback in self.callbacks: getattr(callback, event)(self, *details)
 
+# %% ../nbs/06_training.ipynb #fa84d294
+@patch
+def tell_failure(self: Run,
+    error: BaseException, # what was raised
+) -> None:
+    "Tell all callbacks of an error."
+    for callback in self.callbacks:
+        try: callback.fail(self, error)
+        except Exception as e: warnings.warn(f'{type(callback).__name__} failed, too: {e}')
+
 # %% ../nbs/06_training.ipynb #d2e598f2
 @patch(as_prop=True)
 def looks(self: Run) -> bool:
@@ -416,7 +436,6 @@ def plain_step(
     with run.dropout(), run.autocast(): loss = run.model.loss(past, future, check=run.looks)
     run.tell('after_loss', detach_losses(loss))
     objective(loss, run.recipe.objective, past=past, future=future).backward()
-    run.whole = False # from here to the end of the step the weights are neither old nor new
     run.optimizer.step()
     return detach_losses(loss)
 
@@ -630,7 +649,7 @@ class LivePlot(Callback):
 def draw(self: LivePlot, run: Run) -> None:
     "Draw what there is: the first time a new picture, then the same one anew."
     if not run.history.rows: return
-    from IPython.display import display
+    display = import_extra('IPython.display', 'notebook', 'live plots').display
     if self.handle is None: self.handle = display(run.history.plot(), display_id=True)
     else: self.handle.update(run.history.plot())
     self.last = time.monotonic()
@@ -673,7 +692,10 @@ def _show_progress(progress):
 # %% ../nbs/06_training.ipynb #722fc952
 @patch
 def identity(self: Run) -> dict: # plain values, as JSON gives them back
-    "What this run is, beside where it stands."
+    "What this run is, beside where it stands; `ValueError` for clips that cannot say what they are."
+    if self.clips.describe() is None:
+        wanted = "as_clips(..., identity='a name for just these clips'), since nobody else can say what they are"
+        raise argument_error('clips', self.clips, wanted)
     precision = 'bf16' if self.bf16 else str(next(self.model.parameters()).dtype).split('.')[-1]
     said = dict(model=asdict(self.model.config), recipe=asdict(self.recipe), steps=self.steps,
                 clips=self.clips.describe(), seed=self.seed, precision=precision)
@@ -724,7 +746,7 @@ def _clips_in_version_1(clips):
     source = clips.source if isinstance(clips, FixedClips) else clips
     if isinstance(source, MovingMNISTFile):
         return dict(past=clips.past, future=clips.future, file=source.path.name, n_clips=len(source))
-    if not isinstance(source, MovingDigits): return {}
+    if not isinstance(source, MovingDigits): return f'{type(source).__name__}, which version 1 could not tell apart'
     speed = list(source.speed) if isinstance(source.speed, (tuple, list)) else source.speed
     said = {k: getattr(source, k) for k in ('seed', 'n_digits', 'image_size', 'past', 'future')} | {'step': speed}
     said |= {'digits': zlib.crc32(source.digits.cpu().contiguous().numpy().tobytes())}
@@ -734,10 +756,6 @@ def _clips_in_version_1(clips):
 @patch
 def _recognize(self: Run, about, version, path):
     "`ValueError` unless the checkpoint is of this run."
-    if self.clips.describe() is None:
-        raise ValueError(f'clips is a {type(self.clips).__name__} that cannot say what it holds, '
-                         f'and the checkpoint {path!r} may be of other clips; '
-                         "expected as_clips(..., identity='a name for just these'), or a start without resuming")
     mine = self.identity() | ({'clips': _clips_in_version_1(self.clips)} if version == '1' else {})
     if different := _differences(mine, about):
         raise ValueError(f'checkpoint {path!r} is of another run: {different}; '
@@ -779,7 +797,7 @@ def load(self: Run,
 
 # %% ../nbs/06_training.ipynb #8a53e71c
 class Checkpoint(Callback):
-    "Saves a run every so many steps, at its end, and when somebody interrupts it; loads it again."
+    "Saves a run every so many steps, at its end, and when something interrupts it; loads it again."
     everywhere = True
     def __init__(self,
         path: str | Path, # the file, in an existing folder
@@ -798,14 +816,15 @@ class Checkpoint(Callback):
 # %% ../nbs/06_training.ipynb #8d0e1cda
 @patch
 def fail(self: Checkpoint, run: Run, error: BaseException):
-    "Save what somebody interrupts between two steps."
-    if isinstance(error, KeyboardInterrupt) and run.whole: run.save(self.path)
+    "Save what was done before something went wrong, unless it is the weights that are wrong."
+    if run.whole and run.step > run.first and not isinstance(error, FloatingPointError): run.save(self.path)
 
 # %% ../nbs/06_training.ipynb #f10bbe0f
 @patch
 def load(self: Checkpoint, run: Run) -> None:
     "Go on from the file, if it is there and that is wanted."
     run.origin = self.origin
+    run.identity() # better an error now than at the first saving
     if self.resume and self.path.exists(): run.load(self.path)
 
 # %% ../nbs/06_training.ipynb #8eb7e04a
@@ -841,6 +860,8 @@ def prepare(
     checkpoint, take_step = _make(Checkpoint, checkpoint), choose_step(step, run)
     first = [Schedule(), FiniteCheck(), _make(Validation, validate), Rows(log_every)]
     last = [_make(Log, log), *_show_progress(progress), checkpoint, take_step]
+    if callbacks is None: callbacks = ()
+    if callable(callbacks) or isinstance(callbacks, Callback): callbacks = [callbacks]
     told = [*first, *map(as_callback, callbacks), *last]
     run.callbacks = [c for c in told if isinstance(c, Callback) and (c.everywhere or not run.rank)]
     if checkpoint: checkpoint.load(run)
@@ -861,7 +882,7 @@ def going(self: Run,
         yield take_step
         self.tell('end')
     except BaseException as error:
-        self.tell('fail', error)
+        self.tell_failure(error)
         raise
     finally:
         for m, training in modes.items(): m.training = training

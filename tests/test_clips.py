@@ -552,9 +552,22 @@ def test_what_is_no_clips(x, words):
     assert words in str(e.value)
 
 
+BYTES = torch.randint(0, 256, (5, 4, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
 def test_sources_come_back_as_they_are():
     clips = MovingDigits(torch.ones(2, 3, 3), image_size=4)
-    assert as_clips(clips, past=3, future=0, seed=5) is clips
+    assert as_clips(clips, seed=5) is clips
+
+
+@pytest.mark.parametrize('wish', [dict(past=3), dict(future=0), dict(scale=255), dict(identity='mine')], ids=str)
+def test_what_is_a_source_already_cannot_be_cut(wish):
+    with pytest.raises(ValueError, match=f'{next(iter(wish))} is .*; expected None, since clips is a MovingDigits already'):
+        as_clips(MovingDigits(torch.ones(2, 3, 3), image_size=4), **wish)
+
+
+def test_one_scale_for_bytes_and_floats_is_refused():
+    with pytest.raises(ValueError, match='scale is 255; expected None'): as_clips((BYTES, BYTES / 255), scale=255)
 
 
 def test_which_source_a_thing_becomes():

@@ -84,3 +84,21 @@ def test_import_extra(monkeypatch):
     with pytest.raises(ImportError, match=said) as caught:
         F.import_extra('h5py', 'authors', "the authors' checkpoints")
     assert isinstance(caught.value.__cause__, ImportError) and caught.value.name == 'h5py'
+
+
+def test_a_link_is_written_through(tmp_path):
+    "What the name points at is replaced, and the link stays one."
+    (tmp_path/'real').mkdir()
+    target, link = tmp_path/'real'/'best.safetensors', tmp_path/'latest.safetensors'
+    target.write_bytes(b'old')
+    link.symlink_to(target)
+    F.write_safetensors(link, {'w': torch.ones(2)})
+    assert link.is_symlink() and F.read_safetensors(target)[0]['w'].equal(torch.ones(2))
+    assert [p.name for p in (tmp_path/'real').iterdir()] == ['best.safetensors']
+
+
+def test_a_pipe_is_no_place_for_a_file(tmp_path):
+    "Nobody waits for it, and it stays a pipe."
+    os.mkfifo(tmp_path/'pipe')
+    with pytest.raises(OSError, match='a device or a pipe'): F.write_text(tmp_path/'pipe', 'hello')
+    assert (tmp_path/'pipe').is_fifo()

@@ -439,7 +439,7 @@ def test_clips_that_are_not_what_they_say_are_refused():
         frame_shape, past, future = (1, 8, 8), 3, 2
         def read(self, first, n): return rand(n, 3 - first // 4, 1, 8, 8), rand(n, 2, 1, 8, 8)
     assert evaluate(LastFrame(), Odd(), n_clips=4, batch_size=4).n_clips == 4
-    word = r'past has shape \(4, 2, 1, 8, 8\); expected \(B, 3, 1, 8, 8\)'
+    word = r'past has shape \(4, 2, 1, 8, 8\); expected \(4, 3, 1, 8, 8\)'
     with pytest.raises(ValueError, match=word): evaluate(LastFrame(), Odd(), n_clips=8, batch_size=4)
     with pytest.raises(ValueError, match=word): MeanFrame.from_clips(Odd(), 8, batch_size=4)
 
@@ -508,3 +508,21 @@ def test_a_comparison_shows_unequal_numbers_of_frames():
     same, mixed = repr(compare({'a': scores[2], 'b': scores[2]})), repr(compare({'a': scores[2], 'b': scores[3]}))
     assert not re.search(r'frames\s+clips', same)
     assert len(re.findall(r'frames\s+clips', mixed)) == 1      # of the futures; the pasts are equally long
+
+
+def test_a_loader_without_length_is_measured_once():
+    "Without `n_clips` a stream gives what one pass has, up to a thousand; with it, exactly so many or an error."
+    clip = torch.rand(7, 6, 3, generator=torch.Generator().manual_seed(0))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(clip[:, :4], clip[:, 4:]), batch_size=3)
+    scores = evaluate(LastFrame(output='gaussian'), loader)
+    assert scores.n_clips == 7
+    assert scores.to_dict() == evaluate(LastFrame(output='gaussian'), (clip[:, :4], clip[:, 4:])).to_dict()
+    assert evaluate(LastFrame(output='gaussian'), iter(loader), batch_size=2).n_clips == 7      # once is enough
+    with pytest.raises(ValueError, match='n_clips is 8; expected at most 7'): evaluate(LastFrame(output='gaussian'), loader, 8)
+
+
+def test_clips_that_give_fewer_than_they_were_asked_for():
+    class Two(Clips):
+        frame_shape, past, future = (3,), 2, 2
+        def read(self, first, n): return torch.zeros(2, 2, 3), torch.zeros(2, 2, 3)
+    with pytest.raises(ValueError, match='clips gives 2 clips where 30 were asked for'): evaluate(LastFrame(output='gaussian'), Two(), 30)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from lstm_video_repr.clips import FixedClips, MovingDigits, as_clips
+from lstm_video_repr.clips import Clips, FixedClips, MovingDigits, as_clips
 from lstm_video_repr.core.files import read_safetensors
 from lstm_video_repr.metrics import evaluate
 from lstm_video_repr.models import VideoLSTM
-from lstm_video_repr.training import Callback, Checkpoint, ClampedSGD, Recipe, Validation, make_optimizer, set_rate, train
+from lstm_video_repr.training import (
+    Callback, Checkpoint, ClampedSGD, Recipe, StopAfter, Validation, make_optimizer, plain_step, set_rate, train)
 
 
 def dots(seed=0): return MovingDigits(torch.ones(3, 3, 3), n_digits=1, image_size=8, past=3, future=3, seed=seed)
@@ -189,11 +190,13 @@ def test_other_data_of_the_same_shape_is_refused(tmp_path, clips, others):
 def iter_dots(): return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*dots().batch(10)), batch_size=4)
 
 
-def test_who_cannot_say_what_it_holds_does_not_resume(tmp_path):
-    path = tmp_path/'run.safetensors'
-    def run(clips): train(tiny(), clips, steps=4, batch_size=3, checkpoint=path, progress=None)
-    run(iter_dots())
-    with pytest.raises(ValueError, match='identity='): run(iter_dots())
+def test_who_cannot_say_what_it_holds_keeps_no_checkpoint(tmp_path):
+    "Nobody could go on from it: said before the first step, not at the first saving."
+    path, steps = tmp_path/'run.safetensors', []
+    with pytest.raises(ValueError, match='clips is a StreamClips.*identity='):
+        train(tiny(), iter_dots(), steps=4, batch_size=3, checkpoint=path, callbacks=[lambda run: steps.append(1)], progress=None)
+    assert not steps and not path.exists()
+    train(tiny(), iter_dots(), steps=2, batch_size=3, progress=None)
 
 
 OLD = Path(__file__).parent/'data'
@@ -341,6 +344,89 @@ def test_it_learns(recipe):
     "Dots are easy: in 300 steps both decoders halve the distance between the mean frame and the floor (zero for black and white dots)."
     history = train(tiny(hidden_size=32), dots(), steps=300, recipe=recipe, batch_size=32, progress=None, log_every=5)
     for part in ('reconstruction', 'future'): assert history.rows[-1][part] < history.rows[0][part] / 2
+
+
+# ---- what goes wrong on the way
+
+def stop_at(step, error):
+    def fail(run):
+        if run.step == step: raise error
+    return fail
+
+
+class Damaged(Clips):
+    "Dots, of which those from number 12 on cannot be read."
+    def __init__(self): self.source, self.frame_shape, self.past, self.future = dots(), (1, 8, 8), 3, 3
+    def describe(self): return self.source.describe()
+    def read(self, first, n):
+        if 12 < first + n < 256: raise OSError('clip 12 is damaged') # the first 256 are looked at for their mean, at first
+        return self.source.read(first, n)
+
+
+@pytest.mark.parametrize('how', ['callback', 'interrupt', 'data', 'end'])
+def test_what_was_done_is_saved_whatever_goes_wrong(tmp_path, how):
+    "An error between two steps costs no step: the run goes on from there, and ends like one that nothing happened to."
+    path = tmp_path/'run.safetensors'
+    class Ends(Callback):
+        def end(self, run): raise OSError('the disk of somebody else')
+    watchers = dict(callback=[stop_at(4, RuntimeError('over the cable'))], interrupt=[stop_at(4, KeyboardInterrupt())], end=[Ends()])
+    def run(clips, callbacks=(), path=path, model=None):
+        train(model := tiny(), clips, steps=6, batch_size=3, checkpoint=path, callbacks=callbacks, progress=None)
+        return weights(model)
+    with pytest.raises((RuntimeError, KeyboardInterrupt, OSError)): run(Damaged() if how == 'data' else dots(), watchers.get(how, ()))
+    assert position(path)['step'] == (6 if how == 'end' else 4)
+    resumed, whole = run(dots()), run(dots(), path=None)
+    assert all(whole[k].equal(resumed[k]) for k in whole)
+
+
+def test_weights_half_way_are_not_saved(tmp_path):
+    "Interrupted inside the optimiser's step, whoever takes it: the checkpoint of the step before stands."
+    path = tmp_path/'run.safetensors'
+    def step(run, past, future):
+        losses = plain_step(run, past, future) if run.step < 3 else None
+        if run.step == 3:
+            run.optimizer.register_step_post_hook(lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+            plain_step(run, past, future)
+        return losses
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(), dots(), steps=6, batch_size=3, checkpoint=Checkpoint(path, every=2), step=step, progress=None)
+    assert position(path)['step'] == 2
+
+
+def test_a_callback_that_fails_at_failing_hides_nothing(tmp_path):
+    class Clumsy(Callback):
+        def after_step(self, run): raise KeyboardInterrupt
+        def fail(self, run, error): raise RuntimeError('and I fall, too')
+    path = tmp_path/'run.safetensors'
+    with pytest.warns(UserWarning, match='Clumsy failed, too'), pytest.raises(KeyboardInterrupt):
+        train(tiny(), dots(), steps=6, batch_size=3, checkpoint=path, callbacks=[Clumsy()], progress=None)
+    assert position(path)['step'] == 1
+
+
+def test_an_interruption_before_the_first_step_leaves_the_old_checkpoint(tmp_path):
+    path = tmp_path/'run.safetensors'
+    train(tiny(), dots(), steps=2, batch_size=3, checkpoint=path, progress=None)
+    before = path.read_bytes()
+    class Early(Callback):
+        def begin(self, run): raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(), dots(), steps=2, batch_size=3, checkpoint=Checkpoint(path, resume=False), callbacks=Early(), progress=None)
+    assert path.read_bytes() == before
+
+
+def test_clips_that_are_not_as_many_as_promised():
+    class Short(Damaged):
+        def read(self, first, n): return self.source.read(first, 2)
+    with pytest.raises(ValueError, match=r'past has shape \(2, 3, 1, 8, 8\); expected \(3, 3, 1, 8, 8\)'):
+        train(tiny(), Short(), steps=2, batch_size=3, output_bias=False, progress=None)
+
+
+def test_one_callback_or_none():
+    seen = []
+    train(tiny(), dots(), steps=2, batch_size=3, callbacks=lambda run: seen.append(run.step), progress=None)
+    train(tiny(), dots(), steps=1, batch_size=3, callbacks=None, progress=None)
+    assert seen == [1, 2]
+    with pytest.raises(ValueError, match='callbacks is the class StopAfter'): train(tiny(), dots(), steps=1, callbacks=[StopAfter], progress=None)
 
 
 # ---- callbacks

@@ -38,7 +38,7 @@ def steady_ids(nb: dict,   # a notebook
 
 def without_clock(text: str) -> str:
     "A progress bar without its times and speeds, which differ from run to run."
-    return re.sub(r' \[\]', '', re.sub(r'\[[\d:]+<[\d:?]+, +[\d.?]+(?:[a-z]+/s|s/[a-z]+)(?:, )?', '[', text))
+    return re.sub(r' \[\]', '', re.sub(r'\[[\d:]+<[\d:?]+, +[\d.?]+(?:s/[a-z]+|[a-z]+/s)(?:, )?', '[', text))
 
 
 def run(path: Path,    # the notebook; rewritten only if every cell went through

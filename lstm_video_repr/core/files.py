@@ -36,6 +36,8 @@ def _check_name(path, name, endings):
 def _check_place(path, name):
     "A place for a file in a folder that exists, or an `OSError`."
     if path.is_dir(): raise IsADirectoryError(f'{name} is {str(path)!r}, a folder; expected the name of a file')
+    if path.exists() and not path.is_file():
+        raise OSError(f'{name} is {str(path)!r}, a device or a pipe; expected the name of a file')
     if path.parent.is_dir(): return path
     here = repr(str(path.parent))
     raise FileNotFoundError(f'{name} is {str(path)!r}; expected a file in an existing folder, and {here} is none')
@@ -84,7 +86,7 @@ def replace_file(
     path: str | Path, # the file to write or replace
 ): # gives the path of a temporary file beside it, to be written
     "When the block ends well the temporary file becomes `path`; if not, nothing is changed. `OSError` names the path."
-    path, temp = check_target(path), None
+    path, temp = check_target(path).resolve(), None # a link is written through
     try:
         temp = _make_beside(path)
         yield temp
