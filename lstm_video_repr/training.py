@@ -200,12 +200,17 @@ class History:
     unit: str = 'nats per frame' # of the losses; for Gaussian models 'half squared error per frame'
 
 # %% ../nbs/06_training.ipynb #e51720c9
+def _say_loss(value):
+    "Hundreds of nats to a tenth, small errors to three digits."
+    return f'{value:.1f}' if abs(value) >= 10 else f'{value:.3g}'
+
+# %% ../nbs/06_training.ipynb #6e6e5958
 @patch
 def __repr__(self: History):
     if not self.rows: return 'History: no rows yet'
     r = self.rows[-1]
     names = 'reconstruction', 'future', 'validation_reconstruction', 'validation_future'
-    said = ', '.join(f'{k} {r[k]:.1f}' for k in names if r.get(k) is not None)
+    said = ', '.join(f'{k} {_say_loss(r[k])}' for k in names if r.get(k) is not None)
     return f"History: {r['step']} steps, {r['clips']} clips in {r['seconds']:.0f} s; {self.unit}: {said}"
 
 # %% ../nbs/06_training.ipynb #2ccf91de
@@ -672,7 +677,7 @@ class Bar(Callback):
 def after_step(self: Bar, run: Run):
     "A step further; with a row, also its losses."
     if run.row:
-        shown = {k: f'{run.row[k]:.1f}' for k in ('reconstruction', 'future') if run.row.get(k) is not None}
+        shown = {k: _say_loss(run.row[k]) for k in ('reconstruction', 'future') if run.row.get(k) is not None}
         self.bar.set_postfix(shown, refresh=False)
         self.bar.set_description(run.history.unit, refresh=False)
     self.bar.update()

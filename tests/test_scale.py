@@ -188,7 +188,7 @@ def test_one_stops_all(start):
 
 @gloo
 def test_killed_and_resumed_by_another_number(start):
-    "One of two is killed while the other waits in a callback: the other says so. Three go on from the checkpoint, to where one alone arrives."
+    "One of two is killed while the other waits in a callback: the other says so, and saves. Three go on, to where one alone arrives."
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         place = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(s.getsockname()[1]), WORLD_SIZE='2')
@@ -202,7 +202,7 @@ def test_killed_and_resumed_by_another_number(start):
     (folder/'go').touch()
     said, _ = first.communicate(timeout=120)
     assert first.returncode != 0 and 'process 0 of 2 has lost the others' in said, said
-    assert json.loads(read_safetensors(folder/'checkpoint.safetensors')[1]['checkpoint'])['here']['step'] == 4
+    assert json.loads(read_safetensors(folder/'checkpoint.safetensors')[1]['checkpoint'])['here']['step'] == 5
     ends_well(start(3, 'broken', steps=20)[0])
     alone, one = start(1, 'whole', steps=20)
     ends_well(alone)
