@@ -59,3 +59,13 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=path, args=['--no-sandbox', '--disable-dev-shm-usage'])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope='module')
+def one_thread():
+    "Tiny sizes on several threads mean waiting for each other, long on a machine that does other things, too."
+    import torch
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -24,6 +24,8 @@ from lstm_video_repr import fast_lstm
 from lstm_video_repr.lstm import PeepholeLSTM, set_backend
 from lstm_video_repr.models import VideoLSTM
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
 
 def check_results(results):
     "What any results file has."
@@ -46,15 +48,6 @@ def check_results(results):
             rounds.setdefault(json.dumps(r['case']), set()).add(s['n'])
         assert [case for case, n in rounds.items() if len(n) > 1] == [], 'variants of a case had different rounds'
     assert re.findall(r'"/\w', json.dumps(results)) == [], 'a folder of this machine'
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    "Tiny sizes on several threads mean waiting for each other, long on a machine that does other things, too."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='module')

@@ -33,6 +33,8 @@ from lstm_video_repr.models import VideoLSTMConfig
 from lstm_video_repr.training import STEPS, History, get_recipe, make_optimizer
 from lstm_video_repr.zoo import load_model
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
 TINY = gpu_common.TINY
 
 # What a machine with a GPU does not have, blocked in every process of the rehearsal.
@@ -44,15 +46,6 @@ class Absent:
         if name.split('.')[0] in {ABSENT}: raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
 sys.meta_path.insert(0, Absent())
 '''
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    "Tiny sizes on several threads mean waiting for each other, long on a machine that does other things, too."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='module')
