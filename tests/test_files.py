@@ -3,6 +3,7 @@ import errno
 import os
 import signal
 import stat
+import subprocess
 import sys
 
 import pytest
@@ -65,7 +66,7 @@ def test_tensors_come_back(tmp_path):
     tensors = {str(k): (torch.randn(3, 4, generator=g) * 9).to(k).T for k in kinds}
     tensors |= {'none': torch.zeros(0, 2), 'one': torch.tensor(1.), 'grad': torch.ones(2, requires_grad=True)}
     back, note = F.read_safetensors(F.write_safetensors(tmp_path/'t', tensors, {'a': 'ä\n"'}))
-    assert note == {'a': 'ä\n"'} and back.keys() == tensors.keys()
+    assert note.pop('sha256') and note == {'a': 'ä\n"'} and back.keys() == tensors.keys()
     assert all(back[k].dtype == v.dtype and torch.equal(back[k], v) for k, v in tensors.items())
 
 
@@ -97,8 +98,115 @@ def test_a_link_is_written_through(tmp_path):
     assert [p.name for p in (tmp_path/'real').iterdir()] == ['best.safetensors']
 
 
-def test_a_pipe_is_no_place_for_a_file(tmp_path):
-    "Nobody waits for it, and it stays a pipe."
+def test_streams_are_written_into(tmp_path):
+    "A pipe, and a device: whoever reads gets all of it, and what the target was it stays."
     os.mkfifo(tmp_path/'pipe')
-    with pytest.raises(OSError, match='a device or a pipe'): F.write_text(tmp_path/'pipe', 'hello')
-    assert (tmp_path/'pipe').is_fifo()
+    reader = subprocess.Popen(['cat', tmp_path/'pipe'], stdout=subprocess.PIPE)
+    F.write_json(F.check_target(tmp_path/'pipe'), {'nats': 335})
+    assert reader.communicate(timeout=30)[0] == b'{\n "nats": 335\n}\n' and (tmp_path/'pipe').is_fifo()
+    with pytest.raises(OSError, match='a device or a pipe'): F.read_safetensors(tmp_path/'pipe')
+    try: os.mknod(tmp_path/'null', stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except OSError: pytest.skip('only an administrator makes devices')
+    F.write_text(tmp_path/'null', 'nothing')
+    assert (tmp_path/'null').is_char_device() and sorted(p.name for p in tmp_path.iterdir()) == ['null', 'pipe']
+
+
+@pytest.mark.parametrize('name', ['/dev/stdout', '/dev/fd/1', '/proc/self/fd/1'])
+def test_the_terminal(tmp_path, name):
+    "Output that goes into a file is added to it, in order; the file is not replaced under the shell's hands."
+    code = f"from lstm_video_repr.core.files import write_text; print('a'); write_text({name!r}, 'b\\n'); print('c')"
+    with open(tmp_path/'out', 'w') as out: subprocess.run([sys.executable, '-c', code], stdout=out, check=True)
+    assert (tmp_path/'out').read_text() == 'a\nb\nc\n'
+
+
+def test_rights_and_owner_stay(file):
+    "Of what is replaced."
+    os.chmod(file, 0o600)
+    if os.getuid() == 0: os.chown(file, 1, 1)
+    before = file.stat()
+    F.write_text(file, 'new')
+    after = file.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+def test_found_out_at_the_start(tmp_path, monkeypatch):
+    "A folder that cannot be written, and a file that is protected."
+    def refuse(*args, **kwargs): raise PermissionError(errno.EACCES, 'Permission denied')
+    monkeypatch.setattr(F.tempfile, 'TemporaryFile', refuse)
+    with pytest.raises(OSError, match="log is .*expected a place that can be written"): F.check_target(tmp_path/'x', 'log')
+    (tmp_path/'kept').touch()
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)
+    with pytest.raises(OSError, match='write-protected'): F.check_target(tmp_path/'kept')
+
+
+CHILD = """
+import os, signal, sys
+from lstm_video_repr.core import files as F
+with F.lock_file('run'), F.replace_file('run') as temp:
+    temp.write_text('half')
+    print('there', flush=True)
+    if sys.argv[1] == 'die': os.kill(os.getpid(), signal.SIGKILL)
+    sys.stdin.read()
+"""
+
+
+def start(folder, how):
+    "Another process that writes and holds the lock."
+    child = subprocess.Popen([sys.executable, '-c', CHILD, how], cwd=folder, stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == 'there\n'
+    return child
+
+
+def test_leavings(tmp_path):
+    "Of a killed process they go at the next writing, of a living one they stay."
+    living = start(tmp_path, 'live')
+    mine, = tmp_path.glob('.run.*.tmp')
+    F.write_text(tmp_path/'run', 'new')
+    assert mine.exists()
+    living.communicate('')
+    start(tmp_path, 'die').communicate()
+    assert {p.name[:5] for p in tmp_path.iterdir() if p.name != 'run'} == {'.run.'} and not list(tmp_path.glob('*.safetensors'))
+    with F.lock_file(tmp_path/'run'): F.write_text(tmp_path/'run', 'newer')
+    assert [p.name for p in tmp_path.iterdir()] == ['run']
+
+
+def test_a_lock_is_held(tmp_path):
+    "By one process at a time, who is named; and by nobody once that process is dead."
+    living = start(tmp_path, 'live')
+    with pytest.raises(BlockingIOError, match=f"run', in use by process {living.pid} on .* since 20"):
+        with F.lock_file(tmp_path/'run'): pass
+    living.kill(); living.communicate()
+    with F.lock_file(tmp_path/'run'): pass
+
+
+def test_every_damage_is_seen(tmp_path):
+    "A bit of a number, a block of zeros, a word of the text, a name: nothing of a changed file is believed."
+    g = torch.Generator().manual_seed(0)
+    whole = F.write_safetensors(tmp_path/'w', {'weight': torch.randn(64, 64, generator=g)}, {'card': 'nats 341.2'}).read_bytes()
+    start = len(whole) - 4 * 64 * 64
+    changed = [whole[:k] + bytes([whole[k] ^ 1 << k % 8]) + whole[k + 1:] for k in range(start, len(whole), 97)]
+    changed += [whole[:len(whole)//2] + bytes(len(whole) - len(whole)//2), whole.replace(b'341.2', b'335.0'),
+                whole.replace(b'"weight"', b'"weighs"'), whole.replace(b'[64,64]', b'[32,128]'.ljust(7)[:7])]
+    for content in changed:
+        (tmp_path/'c').write_bytes(content)
+        with pytest.raises(OSError, match="c' is"): F.read_safetensors(tmp_path/'c')
+    assert len(changed) > 150
+
+
+def test_pieces_of_any_size(tmp_path):
+    "Large tensors are cut into pieces, whose checksums are computed at once: the same, whatever the number of cores."
+    big = {'a': torch.arange(3_000_000), 'b': torch.zeros(0)}
+    note = F.read_safetensors(F.write_safetensors(tmp_path/'big', big))[1]
+    assert note['sha256'] == '4a87ceb5add3aebf6b495532b7869137737724290fb7e080239b1c091656dc1c'
+
+
+def test_what_was_read_is_ours(tmp_path):
+    "The file may be replaced, cut or removed afterwards."
+    file = F.write_safetensors(tmp_path/'m', {'w': torch.arange(9999.)})
+    tensors, _ = F.read_safetensors(file)
+    with open(file, 'r+b') as f: f.write(bytes(file.stat().st_size))
+    os.truncate(file, 10)
+    assert tensors['w'].equal(torch.arange(9999.))
+    file.unlink()
+    tensors['w'].add_(1)
