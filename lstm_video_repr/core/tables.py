@@ -6,11 +6,24 @@
 __all__ = ['Table', 'Tabular']
 
 # %% ../../nbs/core/03_tables.ipynb #b4ed58f9
+import re
 from dataclasses import dataclass
 from html import escape
 
 # %% ../../nbs/core/03_tables.ipynb #e43806a8
+from .checks import argument_error, escape_controls
 from .patch import patch
+
+# %% ../../nbs/core/03_tables.ipynb #591e38c5
+def _say(value):
+    "Anything as one line of text; control characters are written out."
+    return escape_controls(re.sub('\r?\n|\t', ' ', str(value)))
+
+# %% ../../nbs/core/03_tables.ipynb #8530ab64
+def _cells(row, name):
+    "A row as a list of text."
+    if isinstance(row, (list, tuple)): return [_say(cell) for cell in row]
+    raise argument_error(name, row, 'a list of cells')
 
 # %% ../../nbs/core/03_tables.ipynb #b572d6aa
 def _check_cells(name, cells, head):
@@ -27,8 +40,12 @@ class Table:
     align: str = '' # a letter for each column, 'l' left or 'r' right; '': the first left, all others right
 
     def __post_init__(self):
-        self.head, self.rows = [str(c) for c in self.head], [[str(c) for c in r] for r in self.rows]
-        self.align = self.align or 'l' + 'r' * (len(self.head) - 1)
+        if not isinstance(self.rows, (list, tuple)): raise argument_error('rows', self.rows, 'a list of rows')
+        self.head, self.title = _cells(self.head, 'head'), _say(self.title)
+        self.rows = [_cells(row, f'rows[{k}]') for k, row in enumerate(self.rows)]
+        self.align = self.align or ('l' + 'r' * len(self.head))[:len(self.head)]
+        if not isinstance(self.align, str) or set(self.align) - {*'lr'}:
+            raise argument_error('align', self.align, "a letter 'l' or 'r' for each column")
         _check_cells('align', self.align, self.head)
         for k, row in enumerate(self.rows): _check_cells(f'rows[{k}]', row, self.head)
 
@@ -44,10 +61,13 @@ def _line(row, widths, align):
 @patch
 def text(self: Table) -> str: # lines
     "For a terminal: columns aligned, a line under the head."
-    widths = [max(len(r[k]) for r in [self.head, *self.rows]) for k in range(len(self.head))]
+    widths = [min(200, max(len(r[k]) for r in [self.head, *self.rows])) for k in range(len(self.head))]
     head, *rows = [_line(row, widths, self.align) for row in [self.head, *self.rows]]
     rule = '-' * (sum(widths) + 2 * len(widths) - 2)
     return '\n'.join([self.title] * bool(self.title) + [head, rule, *rows])
+
+# %% ../../nbs/core/03_tables.ipynb #79674c6f
+_PLAIN = '<div class="tex2jax_ignore mathjax_ignore">' # no formulas in here, say MathJax 2 and 3
 
 # %% ../../nbs/core/03_tables.ipynb #4df28403
 def _row(tag, cells, align):
@@ -63,15 +83,24 @@ def html(self: Table) -> str: # an element that can stand anywhere
     "For a notebook or a page; text is escaped, numbers stand right."
     title = f'<p><strong>{escape(self.title)}</strong></p>' if self.title else ''
     head, rows = _row('th', self.head, self.align), ''.join(_row('td', r, self.align) for r in self.rows)
-    return f'{title}<table><thead>{head}</thead><tbody>{rows}</tbody></table>'
+    return f'{_PLAIN}{title}<table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
 
 # %% ../../nbs/core/03_tables.ipynb #b5cea4e7
+_SIGNS = re.compile(r'[`*\[\]|~$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)[.]', re.IGNORECASE)
+_AS_HTML = str.maketrans({'&': '&amp;', '<': '&lt;', '\\': '&#92;'})
+
+# %% ../../nbs/core/03_tables.ipynb #f4bb75f6
+def _mark(text):
+    "Text that Markdown shows as it is."
+    return _SIGNS.sub(r'\\\g<0>', text.translate(_AS_HTML))
+
+# %% ../../nbs/core/03_tables.ipynb #d44f3bf4
 @patch
 def markdown(self: Table) -> str: # lines
-    "For a document; bars in the text are escaped."
-    clean = [[c.replace('|', r'\|').replace('\n', ' ') for c in r] for r in [self.head, *self.rows]]
+    "For a document; signs that Markdown would obey are escaped."
+    clean = [[_mark(c) for c in r] for r in [self.head, *self.rows]]
     clean.insert(1, ['--:' if a == 'r' else '---' for a in self.align])
-    return '\n'.join([f'**{self.title}**\n'] * bool(self.title) + [f'| {" | ".join(r)} |' for r in clean])
+    return '\n'.join([f'**{_mark(self.title)}**\n'] * bool(self.title) + [f'| {" | ".join(r)} |' for r in clean])
 
 # %% ../../nbs/core/03_tables.ipynb #c46d3ef6
 @patch
@@ -98,15 +127,23 @@ class Tabular:
 @patch
 def table(self: Tabular) -> str: # lines
     "All as text."
-    return '\n\n'.join([t.text() for t in self.tables()] + ['\n'.join(self.notes())] * bool(self.notes()))
+    notes = '\n'.join(map(_say, self.notes()))
+    return '\n\n'.join([t.text() for t in self.tables()] + [notes] * bool(notes))
 
 # %% ../../nbs/core/03_tables.ipynb #1718acd6
 @patch
 def _repr_html_(self: Tabular):
-    notes = '<br>'.join(map(escape, self.notes()))
-    return f'<div>{"".join(t.html() for t in self.tables())}{f"<p><small>{notes}</small></p>" if notes else ""}</div>'
+    notes = '<br>'.join(escape(_say(note)) for note in self.notes())
+    more = f'<p><small>{notes}</small></p>' if notes else ''
+    return f'{_PLAIN}{"".join(t.html() for t in self.tables())}{more}</div>'
 
 # %% ../../nbs/core/03_tables.ipynb #4d88ebe9
+def _sentence(note):
+    "A note that Markdown shows as it is, at the beginning of a line, too."
+    return re.sub(r'^(\d*)([#+=.)>-])', r'\1\\\2', _mark(_say(note)).lstrip())
+
+# %% ../../nbs/core/03_tables.ipynb #cd21d153
 @patch
 def _repr_markdown_(self: Tabular):
-    return '\n\n'.join([t.markdown() for t in self.tables()] + ['  \n'.join(self.notes())] * bool(self.notes()))
+    notes = '  \n'.join(map(_sentence, self.notes()))
+    return '\n\n'.join([t.markdown() for t in self.tables()] + [notes] * bool(notes))
