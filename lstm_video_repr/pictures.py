@@ -10,13 +10,16 @@ __all__ = ['PAST_COLOR', 'FUTURE_COLOR', 'INK_COLOR', 'as_frames', 'strip', 'Row
 import base64
 import io
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from threading import RLock
 from typing import NamedTuple
 
 # %% ../nbs/09_pictures.ipynb #fe238484
-from .core.checks import argument_error, check_choice, check_number, check_range, check_whole
+from .core.checks import argument_error, check_choice, check_flag, check_number, check_range
+from .core.checks import check_whole, escape_controls
 from .core.files import check_target, import_extra, make_folder, replace_file
 
 # %% ../nbs/09_pictures.ipynb #fd4a5093
@@ -24,21 +27,36 @@ for library in ('matplotlib', 'PIL'): import_extra(library, 'notebook', 'picture
 
 # %% ../nbs/09_pictures.ipynb #4c416e53
 import matplotlib
-import matplotlib.pyplot as plt
+import matplotlib.style
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 # %% ../nbs/09_pictures.ipynb #403b1d7f
+def _check_plain(x, name):
+    "A tensor whose numbers are there and lie one after the other, or a `ValueError`."
+    if not (x.is_nested or x.is_quantized or x.is_meta) and x.layout == torch.strided: return x
+    raise argument_error(name, x, 'a plain tensor with values')
+
+# %% ../nbs/09_pictures.ipynb #76d58fdc
+def _read_tensor(x, name) -> np.ndarray:
+    "The numbers of a tensor; floating point becomes float32."
+    x = _check_plain(x, name).detach().cpu().resolve_conj().resolve_neg()
+    return (x.float() if x.is_floating_point() else x).numpy()
+
+# %% ../nbs/09_pictures.ipynb #c3a9faff
 def to_array(
     values, # a tensor on any device and of any type, or whatever NumPy takes
+    name: str = 'values', # how an error message calls them
 ) -> np.ndarray: # floating-point tensors become float32
-    "Numbers as NumPy has them."
-    if not isinstance(values, torch.Tensor): return np.asarray(values)
-    values = values.detach().cpu()
-    return (values.float() if values.is_floating_point() else values).numpy()
+    "Numbers as NumPy has them; `ValueError` for what is none, and for arrays that hide some of theirs."
+    if isinstance(values, torch.Tensor): return _read_tensor(values, name)
+    if isinstance(values, np.ma.MaskedArray): raise argument_error(name, values, 'an array without a mask')
+    try: return np.asarray(values)
+    except Exception as e: raise argument_error(name, values, 'a tensor or an array') from e
 
 # %% ../nbs/09_pictures.ipynb #abfd5d28
 def _check_values(x, name, clamp):
@@ -51,8 +69,9 @@ def _check_values(x, name, clamp):
 # %% ../nbs/09_pictures.ipynb #c3cd601c
 def _to_bytes(x, name, clamp) -> np.ndarray:
     "Values from 0 to 1 as whole numbers from 0 to 255; uint8 stays as it is."
-    if x.dtype == np.uint8: return x
+    if x.dtype == np.uint8: return x.copy()
     if x.dtype.kind not in 'fb': raise argument_error(name, x, 'uint8 (0 to 255) or floating point (0 to 1)')
+    if x.dtype == np.float16: x = x.astype(np.float32)
     _check_values(x, name, clamp)
     return np.rint(x.clip(0, 1) * 255).astype(np.uint8)
 
@@ -65,11 +84,11 @@ def as_frames(
     clamp: bool = False, # cut values outside [0, 1] instead of refusing them (Gaussian outputs have some)
 ) -> np.ndarray: # `(T, H, W, C)`, uint8
     "Pixels for a screen, out of one clip; `ValueError` for a wrong shape or type, NaN, or values outside [0, 1]."
-    x = to_array(clip)
+    x, i = to_array(clip, name), check_whole(i, 'i', 0)
     if x.ndim == 5 and len(x): x = x[check_whole(i, 'i', 0, len(x) - 1)]
     if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
         raise argument_error(name, clip, '(T, C, H, W) or (B, T, C, H, W) with C = 1 or 3')
-    return _to_bytes(x, name, clamp).transpose(0, 2, 3, 1)
+    return _to_bytes(x, name, check_flag(clamp, 'clamp')).transpose(0, 2, 3, 1)
 
 # %% ../nbs/09_pictures.ipynb #a4a0bb39
 def to_rgb(
@@ -87,7 +106,7 @@ def strip(
     clamp: bool = False, # cut values outside [0, 1] instead of refusing them
 ) -> np.ndarray: # `(H, T*W + (T-1)*gap, 3)`, uint8
     "The frames of a clip side by side, as one picture."
-    gap = check_whole(gap, 'gap', 0)
+    gap = check_whole(gap, 'gap', 0, 1000)
     frames = np.pad(to_rgb(as_frames(clip, i, clamp=clamp)), ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
     picture = np.concatenate(list(frames), axis=1)
     return picture[:, :picture.shape[1] - gap]
@@ -100,6 +119,17 @@ class Row:
     first: int = 1 # the number of its first frame
     notes: tuple = () # what to call its frames in the past and in the future, such as ('input', 'truth')
 
+# %% ../nbs/09_pictures.ipynb #0abcde33
+def write_line(
+    text, # what came; None: nothing
+    name: str, # of the argument
+    letters: int = 200, # at most so many are shown
+) -> str: # one line
+    "Text as pictures show it: in one line, without its middle where it is too long; or a `ValueError`."
+    if not isinstance(text, str | None): raise argument_error(name, text, 'text')
+    line, half = escape_controls(' '.join((text or '').split())), letters // 2
+    return line if len(line) <= letters else f'{line[:letters - half - 1]}…{line[-half:]}'
+
 # %% ../nbs/09_pictures.ipynb #eb076763
 class Film(NamedTuple):
     "A row ready to be drawn."
@@ -109,25 +139,29 @@ class Film(NamedTuple):
     notes: tuple = () # as in `Row`
 
 # %% ../nbs/09_pictures.ipynb #df8a710d
-def _make_film(row, name, i, clamp) -> Film:
-    if not isinstance(row, Row): row = Row(row)
-    frames = as_frames(row.clip, i, name=name, clamp=clamp)
-    return Film(row.first, row.first + len(frames) - 1, frames, row.notes)
+_FAR = 10**5 # frames before or after the first
 
 # %% ../nbs/09_pictures.ipynb #722d7b93
-def resolve_rows(
-    rows, # a clip, or a dict of names and clips or `Row`s
-    *,
-    i: int = 0, # which clip, where there are batches
-    clamp: bool = False, # cut values outside [0, 1] instead of refusing them
-) -> dict[str, Film]: # by name; a clip that came alone has the name ''
-    "Rows ready to be drawn. `ValueError` as in `as_frames`, for frames of different sizes, and for no rows at all."
+def _check_notes(notes) -> tuple:
+    "Two names, for the past and for the future, or none."
+    fits = isinstance(notes, (tuple, list)) and len(notes) in (0, 2)
+    if not fits: raise argument_error('notes', notes, 'two names, or none')
+    return tuple(write_line(note, 'notes') for note in notes)
+
+# %% ../nbs/09_pictures.ipynb #163ceb24
+def _make_film(row, name, i, clamp) -> Film:
+    if not isinstance(row, Row): row = Row(row)
+    frames, first = as_frames(row.clip, i, name=name, clamp=clamp), check_whole(row.first, 'first', -_FAR, _FAR)
+    return Film(first, first + len(frames) - 1, frames, _check_notes(row.notes))
+
+# %% ../nbs/09_pictures.ipynb #36aa94bd
+def _name_rows(rows) -> dict:
+    "Clips and rows by the names that are shown."
     if not isinstance(rows, dict): rows = {'': rows}
     if not rows: raise argument_error('rows', rows, 'at least one row')
-    films = {str(name): _make_film(row, str(name) or 'clip', i, clamp) for name, row in rows.items()}
-    sizes = {name: film.frames.shape[1:3] for name, film in films.items()}
-    if len(set(sizes.values())) > 1: raise ValueError(f'rows hold frames of sizes {sizes}; expected one size')
-    return films
+    found = {write_line(str(name), 'rows'): row for name, row in rows.items()}
+    if len(found) < len(rows): raise argument_error('rows', list(rows), 'names that differ where they are shown')
+    return found
 
 # %% ../nbs/09_pictures.ipynb #b424db47
 def time_axis(
@@ -136,18 +170,41 @@ def time_axis(
     "From the first frame of any row to the last of any."
     return range(min(f.first for f in films.values()), max(f.last for f in films.values()) + 1)
 
+# %% ../nbs/09_pictures.ipynb #663028e6
+def resolve_rows(
+    rows, # a clip, or a dict of names and clips or `Row`s
+    *,
+    i: int = 0, # which clip, where there are batches
+    clamp: bool = False, # cut values outside [0, 1] instead of refusing them
+) -> dict[str, Film]: # by name; a clip that came alone has the name ''
+    "Rows ready to be drawn. `ValueError` as in `as_frames`, for frames of different sizes, and for no rows at all."
+    films = {name: _make_film(row, name or 'clip', i, clamp) for name, row in _name_rows(rows).items()}
+    sizes = {name: film.frames.shape[1:3] for name, film in films.items()}
+    if len(set(sizes.values())) > 1: raise ValueError(f'rows hold frames of sizes {sizes}; expected one size')
+    if (n := len(time_axis(films))) > _FAR: raise ValueError(f'rows span {n} frames; expected at most {_FAR}')
+    return films
+
 # %% ../nbs/09_pictures.ipynb #0c655f7b
-def _as_clip(x, name) -> torch.Tensor:
-    "A clip or a batch of clips."
-    if len(getattr(x, 'shape', ())) not in (4, 5): raise argument_error(name, x, '(T, C, H, W) or (B, T, C, H, W)')
-    return torch.as_tensor(x)
+def _to_tensor(x) -> torch.Tensor:
+    "A copy of an array that torch can read, whatever the order of its bytes, rows and columns."
+    wide = x.dtype.kind == 'f' and x.itemsize > 8
+    return torch.from_numpy(np.array(x, np.float64 if wide else x.dtype.newbyteorder('='), order='C'))
 
 # %% ../nbs/09_pictures.ipynb #aab5e4fa
+def _as_clip(x, name) -> torch.Tensor:
+    "A clip or a batch of clips."
+    tensor = isinstance(x, torch.Tensor)
+    values = _check_plain(x, name) if tensor else to_array(x, name)
+    if values.ndim not in (4, 5) or not (tensor or values.dtype.kind in 'fbiu'):
+        raise argument_error(name, x, '(T, C, H, W) or (B, T, C, H, W)')
+    return x if tensor else _to_tensor(values)
+
+# %% ../nbs/09_pictures.ipynb #781bfc9e
 def _read_output(out) -> tuple:
     "What a model remembers and what it expects."
     if out is None: return None, None
     try: parts = {'out.recalled': out.recalled, 'out.future': out.future}
-    except AttributeError as e:
+    except Exception as e:
         raise argument_error('out', out, "a model's output, with `.recalled` and `.future`") from e
     return tuple(None if x is None else _as_clip(x, name) for name, x in parts.items())
 
@@ -177,18 +234,63 @@ def _color(number, past) -> str:
     return INK_COLOR if past is None else PAST_COLOR if number <= past else FUTURE_COLOR
 
 # %% ../nbs/09_pictures.ipynb #72f2c026
+_ONE_AT_A_TIME = RLock()
+
+# %% ../nbs/09_pictures.ipynb #cf4c0a42
+@contextmanager
+def plain_style():
+    "Drawn meanwhile: by matplotlib's own settings, whatever the user's are; and text is text, no formula."
+    with _ONE_AT_A_TIME, matplotlib.style.context(['default', {'text.parse_math': False}]): yield
+
+# %% ../nbs/09_pictures.ipynb #2ea83d2b
+class Picture(Figure):
+    "A figure that looks alike under all settings, is open nowhere, and shows itself in a notebook."
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        FigureCanvasAgg(self)
+
+    @plain_style()
+    def draw(self, renderer): super().draw(renderer)
+
+    @plain_style()
+    def get_tightbbox(self, *args, **kwargs): return super().get_tightbbox(*args, **kwargs)
+
+    def savefig(self, fname, **options):
+        "As in matplotlib. How many pixels, and cut how, is the caller's choice; paper is white unless told otherwise."
+        super().savefig(fname, **dict(facecolor='white', transparent=False) | options)
+
+    @plain_style()
+    def png(self, **options) -> bytes: # a PNG file; options as in `savefig`
+        "The figure as PNG, cut to what is drawn."
+        file = io.BytesIO()
+        self.savefig(file, format='png', bbox_inches='tight', **options)
+        return file.getvalue()
+
+    def _repr_png_(self): return self.png()
+
+# %% ../nbs/09_pictures.ipynb #c8131cdc
+def check_size(
+    width: float, # inches
+    height: float, # inches
+    what: str, # makes it as large as that, in words: 'rows make'
+) -> None: # a `ValueError` if it is too large
+    "Does a picture have a size that can be drawn: at most 200 inches each way?"
+    if max(width, height) <= 200: return
+    raise ValueError(f'{what} a picture of {width:.0f} x {height:.0f} inches; expected at most 200 each way')
+
+# %% ../nbs/09_pictures.ipynb #a524cfb1
+@plain_style()
 def blank_figure(
     width: float, # inches
     height: float, # inches
     *,
     dpi: int = 110, # pixels to the inch
-) -> tuple[Figure, Axes]: # closed; the axes cover it
+) -> tuple[Picture, Axes]: # the axes cover it
     "A white figure and axes in inches, from its upper left corner to the right and down."
-    fig = plt.figure(figsize=(width, height), dpi=dpi, facecolor='white')
+    fig = Picture(figsize=(width, height), dpi=dpi, facecolor='white')
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, width), ylim=(height, 0))
     ax.axis('off')
-    plt.close(fig)
     return fig, ax
 
 # %% ../nbs/09_pictures.ipynb #e62d5183
@@ -210,12 +312,15 @@ _GAP = .04 # inches between two frames
 # %% ../nbs/09_pictures.ipynb #40a7b755
 @dataclass
 class _Sheet:
-    "Axes in inches, and where the frames of a block lie on them."
-    ax: Axes
+    "Where the frames of a figure lie, in inches, and its axes once there are some."
+    right: float # end of the figure
     left: float # of the first frame; names stand before it
     wide: float # a frame
     tall: float # a frame
-    past: int | None # the last frame of the past
+    heights: list # of the blocks
+    letters: int # of a name, at most
+    past: int | None = None # the last frame of the past
+    ax: Axes | None = None
 
     def column(self, k): return self.left + k * (self.wide + _GAP)
 
@@ -227,7 +332,7 @@ def _draw_frame(sheet, frame, x, y):
 def _draw_films(sheet, films, numbers, top):
     "Names, and the frames that there are, from `top` down."
     for k, (name, film) in enumerate(films.items()):
-        y = top + k * (sheet.tall + _GAP)
+        y, name = top + k * (sheet.tall + _GAP), write_line(name, 'rows', sheet.letters)
         sheet.ax.text(sheet.left - .1, y + sheet.tall/2, name, ha='right', va='center', color=INK_COLOR, size=10)
         for column, n in enumerate(numbers):
             if film.first <= n <= film.last: _draw_frame(sheet, film.frames[n - film.first], sheet.column(column), y)
@@ -250,14 +355,37 @@ def _name_numbers(sheet, numbers, y):
                  color=_color(numbers[0], sheet.past if one else None))
 
 # %% ../nbs/09_pictures.ipynb #10d0a093
+def check_width(
+    width, # what came
+) -> float: # the same
+    "A width that a picture can have, or a `ValueError`."
+    return check_number(width, 'width', lambda v: 0 < v <= 100, 'more than 0 and at most 100 inches')
+
+# %% ../nbs/09_pictures.ipynb #0cd0738e
 def _fit_columns(blocks, every, width) -> tuple:
-    "How many frames stand beside each other, where the first begins, and how wide each is."
-    columns = max(len(time_axis(films)[::every]) for films in blocks)
-    left = .25 + .08 * max(len(name) for films in blocks for name in (*films, 'future frame'))
+    "How many frames stand beside each other, where the first begins, how wide each is, and how long names may be."
+    columns, letters = max(len(time_axis(films)[::every]) for films in blocks), max(12, int(width / .16 - 3))
+    longest = max(len(name) for films in blocks for name in (*films, 'future frame'))
+    left = .25 + .08 * min(longest, letters)
     wide = min(.85, (width - left) / columns - _GAP)
-    if wide < .1:
-        raise ValueError(f'every is {every}; expected more, as {columns} frames do not fit into {width} inches')
-    return columns, left, wide
+    if wide >= .1: return columns, left, wide, letters
+    if width < left + .1 + _GAP: raise argument_error('width', width, f'at least {left + .15:.2f} inches')
+    raise ValueError(f'every is {every}; expected more, as {columns} frames do not fit into {width:g} inches')
+
+# %% ../nbs/09_pictures.ipynb #ec56c769
+def fit_rows(
+    blocks: list[dict[str, Film]], # rows that share a time axis, block under block
+    *,
+    every: int = 1, # show one frame in `every`
+    width: float = 10., # at most so many inches
+) -> _Sheet: # without axes
+    "Where frames will lie; `ValueError` if they do not fit."
+    columns, left, wide, letters = _fit_columns(blocks, check_whole(every, 'every'), check_width(width))
+    H, W = next(iter(blocks[0].values())).frames.shape[1:3]
+    tall = max(.01, wide * (H / W))
+    heights = [len(films) * (tall + _GAP) + .25 for films in blocks]
+    check_size(width, sum(heights) + .12 * len(blocks), 'rows make')
+    return _Sheet(left + columns * (wide + _GAP), left, wide, tall, heights, letters)
 
 # %% ../nbs/09_pictures.ipynb #cf50f33b
 def _draw_block(sheet, films, numbers, top):
@@ -268,6 +396,12 @@ def _draw_block(sheet, films, numbers, top):
     _name_numbers(sheet, numbers, bottom)
 
 # %% ../nbs/09_pictures.ipynb #7ecfa643
+def _check_past(past):
+    "The number of the last frame of the past, if there is one."
+    return None if past is None else check_whole(past, 'past', -_FAR, _FAR)
+
+# %% ../nbs/09_pictures.ipynb #bebc2b5d
+@plain_style()
 def draw_rows(
     blocks: list[dict[str, Film]], # rows that share a time axis, block under block
     *,
@@ -275,17 +409,13 @@ def draw_rows(
     every: int = 1, # show one frame in `every`
     width: float = 10., # at most so many inches
     title: str = '', # a heading
-) -> Figure: # closed
+) -> Picture: # of all of them
     "A figure of blocks of rows under each other."
-    every, top = check_whole(every, 'every'), .35 if title else .05
-    columns, left, wide = _fit_columns(blocks, every, width)
-    H, W = next(iter(blocks[0].values())).frames.shape[1:3]
-    tall = wide * (H / W)
-    heights = [len(films) * (tall + _GAP) + .25 for films in blocks]
-    fig, ax = blank_figure(left + columns * (wide + _GAP), top + sum(heights) + .12 * (len(blocks) - 1))
-    if title: ax.text(left, .06, title, va='top', size=11, weight='bold', color=INK_COLOR)
-    sheet = _Sheet(ax, left, wide, tall, past)
-    for films, height in zip(blocks, heights):
+    title, sheet = write_line(title, 'title'), fit_rows(blocks, every=every, width=width)
+    sheet.past, top = _check_past(past), .35 if title else .05
+    fig, sheet.ax = blank_figure(sheet.right, top + sum(sheet.heights) + .12 * (len(blocks) - 1))
+    if title: sheet.ax.text(sheet.left, .06, title, va='top', size=11, weight='bold', color=INK_COLOR)
+    for films, height in zip(blocks, sheet.heights):
         _draw_block(sheet, films, time_axis(films)[::every], top)
         top += height + .12
     return fig
@@ -300,7 +430,7 @@ def show_strip(
     width: float = 10., # at most so many inches
     title: str = '', # a heading
     clamp: bool = False, # cut values outside [0, 1] instead of refusing them
-) -> Figure: # a closed matplotlib figure, shown by a notebook as the value of a cell
+) -> Figure: # open nowhere in matplotlib; a notebook shows it as the value of a cell
     "Strips under each other on one time axis, with frame numbers. `ValueError` as in `as_frames`."
     return draw_rows([resolve_rows(rows, i=i, clamp=clamp)], past=past, every=every, width=width, title=title)
 
@@ -315,7 +445,7 @@ def show_prediction(
     width: float = 10., # at most so many inches
     title: str = '', # a heading
     clamp: bool = False, # cut values outside [0, 1] instead of refusing them
-) -> Figure: # a closed matplotlib figure
+) -> Figure: # as of `show_strip`
     "Input, reconstruction, truth and prediction of clip `i`, in two pairs."
     rows = resolve_rows(prediction_rows(past, future, out), i=i, clamp=clamp)
     pairs = ('input', 'reconstruction'), ('truth', 'prediction')
@@ -323,6 +453,14 @@ def show_prediction(
     return draw_rows([b for b in blocks if b], past=rows['input'].last, every=every, width=width, title=title)
 
 # %% ../nbs/09_pictures.ipynb #be236922
+def _check_names(names, n) -> list:
+    "Names of `n` clips; their numbers if there are none."
+    if not isinstance(names, (list, tuple, range, np.ndarray, type(None))): raise argument_error('names', names, 'a list')
+    found = [write_line(str(name), 'names') for name in (range(n) if names is None else names)][:n]
+    if len(set(found)) < n: raise argument_error('names', found, f'{n} different ones')
+    return found
+
+# %% ../nbs/09_pictures.ipynb #42715c50
 def show_grid(
     clips, # `(B, T, C, H, W)`, in [0, 1]
     n: int = 8, # show at most so many of them
@@ -333,12 +471,11 @@ def show_grid(
     width: float = 10., # at most so many inches
     title: str = '', # a heading
     clamp: bool = False, # cut values outside [0, 1] instead of refusing them
-) -> Figure: # a closed matplotlib figure
+) -> Figure: # as of `show_strip`
     "The first `n` clips of a batch, one below another."
-    if len(np.shape(clips)) != 5 or not len(clips): raise argument_error('clips', clips, '(B, T, C, H, W)')
-    n = min(check_whole(n, 'n'), len(clips))
-    names = [str(name) for name in (range(n) if names is None else names)][:n]
-    if len(set(names)) < n: raise argument_error('names', names, f'{n} different ones')
+    clips = _as_clip(clips, 'clips')
+    if clips.dim() != 5 or not len(clips): raise argument_error('clips', clips, '(B, T, C, H, W)')
+    names = _check_names(names, min(check_whole(n, 'n'), len(clips)))
     return show_strip(dict(zip(names, clips)), past=past, every=every, width=width, title=title, clamp=clamp)
 
 # %% ../nbs/09_pictures.ipynb #8546e453
@@ -372,6 +509,7 @@ def resolve_timeline(
     clamp: bool = False, # cut values outside [0, 1] instead of refusing them
 ) -> tuple: # rows ready to be drawn, by name; the last frame of the past, or None
     "Rows, from either way of calling."
+    past = _check_past(past)
     if future is not None or out is not None:
         if isinstance(rows, dict): raise ValueError('rows is a dict; expected the past, as there is a future or an out')
         past, rows = _as_clip(rows, 'past').shape[-4], timeline_rows(rows, future, out)
@@ -386,6 +524,12 @@ def _font(size: int):
 _PAD = 12 # pixels around and between the rows of an animation
 
 # %% ../nbs/09_pictures.ipynb #2d5177fd
+def _fit_caption(name, font, room) -> str:
+    "A name, without its middle where it would be longer than so many pixels."
+    lines = (write_line(name, 'rows', letters) for letters in range(max(1, len(name)), 0, -1))
+    return next((line for line in lines if font.getlength(line) <= room), '…')
+
+# %% ../nbs/09_pictures.ipynb #e528d178
 class _Screen:
     "Where the parts of an animation's pictures lie, in pixels: rows side by side, captions above, a time bar below."
     def __init__(self, films, past, scale, title):
@@ -394,25 +538,36 @@ class _Screen:
         self.head, self.small, self.large = 26 + 24 * bool(title), _font(13), _font(15)
         width = max(len(films) * (self.wide + _PAD) + _PAD, math.ceil(self.large.getlength(title)) + 2 * _PAD)
         self.size = width, self.head + self.high + 38
+        names = {name for key, film in films.items() for name in (key, *film.notes)}
+        self.captions = {name: _fit_caption(name, self.small, max(self.wide, 100)) for name in names}
 
-# %% ../nbs/09_pictures.ipynb #e528d178
+# %% ../nbs/09_pictures.ipynb #43f8e46c
 def _draw_film(screen, page, film, x, n, name):
     "One row at frame `n`: its caption, and its frame or an empty box."
     draw = ImageDraw.Draw(page)
-    draw.text((x, screen.head - 20), name, fill=INK_COLOR, font=screen.small)
+    draw.text((x, screen.head - 20), screen.captions[name], fill=INK_COLOR, font=screen.small)
     if film.first <= n <= film.last:
         frame = Image.fromarray(to_rgb(film.frames[n - film.first]))
         page.paste(frame.resize((screen.wide, screen.high), Image.Resampling.NEAREST), (x, screen.head))
     else: draw.rectangle((x, screen.head, x + screen.wide - 1, screen.head + screen.high - 1), outline='#c8ccd2')
 
-# %% ../nbs/09_pictures.ipynb #43f8e46c
+# %% ../nbs/09_pictures.ipynb #3639cca2
+def _cut_bar(screen, n, cell) -> list:
+    "The pieces of the time bar, each from one frame up to another: single frames, or colours where frames are too thin."
+    start, end = screen.numbers[0], screen.numbers[-1] + 1
+    border = start if screen.past is None else min(max(screen.past + 1, start), end)
+    cuts = range(start, end + 1) if cell >= 1 else sorted({start, n + 1, border, end})
+    return list(zip(cuts, cuts[1:]))
+
+# %% ../nbs/09_pictures.ipynb #fcfb9f52
 def _draw_time(screen, page, n):
     "The bar, filled up to frame `n`, and its number."
     draw, y = ImageDraw.Draw(page), screen.head + screen.high + 8
-    cell = (screen.size[0] - 2 * _PAD) / len(screen.numbers)
-    for k, m in enumerate(screen.numbers):
-        x = _PAD + k * cell
-        draw.rectangle((x, y, x + cell - 1, y + 5), fill=_color(m, screen.past) if m <= n else '#dfe2e6')
+    start, cell = screen.numbers[0], (screen.size[0] - 2 * _PAD) / len(screen.numbers)
+    for a, b in _cut_bar(screen, n, cell):
+        x = _PAD + (a - start) * cell
+        color = _color(a, screen.past) if a <= n else '#dfe2e6'
+        draw.rectangle((x, y, max(x, x + (b - a) * cell - 1), y + 5), fill=color)
     kind = '' if screen.past is None else ', future' if n > screen.past else ', past'
     draw.text((_PAD, y + 10), f'frame {n}{kind}', fill=_color(n, screen.past), font=screen.small)
 
@@ -470,15 +625,23 @@ class Animation:
         return f'{self.alt} ({self.format}, {self.size[0]} x {self.size[1]} pixels, {len(self.data) / 1024:.0f} KB)'
 
 # %% ../nbs/09_pictures.ipynb #a81c39f3
+def _check_screen(screen, scale):
+    "Can so many pictures of that size be written?"
+    (width, height), n = screen.size, len(screen.numbers)
+    if max(width, height) < 2**14 and width * height * n <= 2**30: return
+    raise ValueError(f'scale is {scale}, and rows make {n} pictures of {width} x {height} pixels; '
+                     f'expected at most {2**14 - 1} each way, {2**30} in all')
+
+# %% ../nbs/09_pictures.ipynb #49dec516
 def _play(screen, format, fps) -> Animation:
     "All pictures of an animation, and the middle one for those who prefer no motion."
-    pages, still = [_draw_page(screen, n) for n in screen.numbers], io.BytesIO()
-    if format == 'gif': pages = [p.quantize(256, dither=Image.Dither.NONE) for p in pages]
+    pages, still = (_draw_page(screen, n) for n in screen.numbers), io.BytesIO()
+    pages = [p.quantize(256, dither=Image.Dither.NONE) if format == 'gif' else p for p in pages]
     pages[len(pages) // 2].save(still, 'png')
     alt = f"Animation of {len(pages)} frames: {', '.join(filter(None, screen.films)) or 'a clip'}"
     return Animation(_encode(pages, format, fps), format, still.getvalue(), alt, screen.size)
 
-# %% ../nbs/09_pictures.ipynb #49dec516
+# %% ../nbs/09_pictures.ipynb #a1364878
 def animate(
     rows, # a clip, or a dict of names and clips or `Row`s; or the past, with `future` and `out`
     future = None, # what came next
@@ -494,10 +657,12 @@ def animate(
 ) -> Animation: # plays in a notebook
     "Rows side by side, playing in an endless loop with a rest at its end. `ValueError` as in `as_frames`."
     check_choice(format, 'format', ('gif', 'webp'))
-    check_number(fps, 'fps', lambda v: 0 < v <= 50, 'more than 0 and at most 50 frames a second')
-    scale = check_whole(scale, 'scale')
+    check_number(fps, 'fps', lambda v: 1/60 <= v <= 50, 'more than 0, from 1/60 to 50 frames a second')
+    scale, title = check_whole(scale, 'scale', 1, 1000), write_line(title, 'title')
     films, past = resolve_timeline(rows, future, out, past=past, i=i, clamp=clamp)
-    return _play(_Screen(films, past, scale, title), format, fps)
+    screen = _Screen(films, past, scale, title)
+    _check_screen(screen, scale)
+    return _play(screen, format, fps)
 
 # %% ../nbs/09_pictures.ipynb #a9b7f47d
 def prepare_target(
@@ -505,11 +670,19 @@ def prepare_target(
     endings: tuple, # what its name may end in
 ) -> Path: # the same as a path
     "Where a picture is to be written, before it is drawn: a good name, in a folder that is made if it is missing."
-    path = Path(path)
-    if path.suffix.lower() in endings: make_folder(path.parent)
+    if isinstance(path, (str, Path)) and Path(path).suffix.lower() in endings: make_folder(Path(path).parent)
     return check_target(path, endings=endings)
 
 # %% ../nbs/09_pictures.ipynb #3accb8f7
+def _write_picture(path, fig, dpi):
+    "A figure as a file of the kind that its name says."
+    pixels = 2**14 if path.suffix.lower() == '.webp' else 2**16 # what such files, and matplotlib, can be
+    most = int(pixels / (max(fig.get_size_inches()) + 1))
+    if dpi > most: raise argument_error('dpi', dpi, f'at most {most} for a picture of this size')
+    with plain_style(), replace_file(path) as temp:
+        fig.savefig(temp, format=path.suffix[1:].lower(), dpi=dpi, bbox_inches='tight', pad_inches=.08)
+
+# %% ../nbs/09_pictures.ipynb #882e027d
 def save_strip(
     path: str | Path, # where to; ends in .png, .pdf, .svg, .jpg or .webp
     rows, # a clip, or a dict of names and clips or `Row`s; or the past, with `future` and `out`
@@ -521,10 +694,11 @@ def save_strip(
 ) -> Path: # the file that was written
     "Write a strip to a file; with `future` or `out`, a prediction. `ValueError` for the name, `OSError` for the place."
     path = prepare_target(path, ('.png', '.pdf', '.svg', '.jpg', '.jpeg', '.webp'))
+    check_number(dpi, 'dpi', lambda v: 1 <= v <= 2400, 'from 1 to 2400 pixels to the inch')
     if future is None and out is None: fig = show_strip(rows, **options)
     else: # `rows` are the past
         fig = show_prediction(rows, future, out, **{k: v for k, v in options.items() if k != 'past'})
-    with replace_file(path) as temp: fig.savefig(temp, dpi=dpi, bbox_inches='tight', pad_inches=.08)
+    _write_picture(path, fig, dpi)
     return path
 
 # %% ../nbs/09_pictures.ipynb #f728b1dd
