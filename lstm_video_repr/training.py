@@ -6,19 +6,27 @@
 __all__ = ['RECIPES', 'STEPS', 'Recipe', 'get_recipe', 'learning_rate', 'ClampedSGD', 'make_optimizer', 'set_rate', 'paper_start',
            'History', 'Position', 'wants_bf16', 'find_processes', 'Run', 'detach_losses', 'objective', 'plain_step',
            'check_finite', 'Callback', 'as_callback', 'Schedule', 'FiniteCheck', 'count_clips', 'Validation', 'Rows',
-           'Log', 'StopAfter', 'LivePlot', 'Bar', 'Checkpoint', 'choose_step', 'prepare', 'train']
+           'Log', 'StopAfter', 'LivePlot', 'Bar', 'RowFile', 'Checkpoint', 'choose_step', 'prepare', 'train']
 
 # %% ../nbs/06_training.ipynb #ba0f2edc
 import contextlib
+import glob
+import hashlib
 import json
 import math
+import os
+import re
+import secrets
+import signal
 import sys
+import threading
 import time
 import warnings
 import zlib
-from collections.abc import Iterator, Sized
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
+from types import NoneType
 
 # %% ../nbs/06_training.ipynb #f90fb260
 import torch
@@ -28,13 +36,14 @@ from tqdm import tqdm
 
 # %% ../nbs/06_training.ipynb #79938cca
 from .core.checks import argument_error, check_choice, check_flag, check_number, check_tensor, check_whole
-from .core.files import check_target, import_extra, read_safetensors, write_safetensors, write_text
+from .core.files import (append_text, check_target, dump_json, import_extra, lock_file,
+                                        read_safetensors, write_safetensors, write_text)
 from .core.patch import patch
 from .clips import Clips, FixedClips, MovingDigits, MovingMNISTFile, StreamClips
 from .fast_lstm import fast_bf16
 from .lstm import draw_weights
 from .metrics import clips_for, evaluate
-from .models import VideoLSTM, check_clip
+from .models import VideoLSTM, VideoLSTMConfig, check_clip
 
 # %% ../nbs/06_training.ipynb #c9600704
 @dataclass(frozen=True)
@@ -108,6 +117,7 @@ def learning_rate(
     steps: int, # in the whole run
 ) -> float: # the rate for this step
     "Warm-up, then the recipe's schedule."
+    check_whole(step, 'step', 0, check_whole(steps, 'steps'))
     rate = recipe.lr * min(1, (step + 1) / recipe.warmup) if recipe.warmup else recipe.lr
     if recipe.schedule == 'cosine': return min(rate, recipe.lr * (1 + math.cos(math.pi * step / steps)) / 2)
     if recipe.schedule == 'staircase': return rate * recipe.decay_factor ** (step // recipe.decay_every)
@@ -126,8 +136,12 @@ class ClampedSGD(torch.optim.Optimizer):
         step_clamp: float | None = None, # kappa; None: do not clamp
         eps: float = 1e-8, # under the root
     ):
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay,
-                                      rms_decay=rms_decay, step_clamp=step_clamp, eps=eps))
+        options = dict(momentum=momentum, weight_decay=weight_decay, rms_decay=rms_decay, step_clamp=step_clamp)
+        for name in ('momentum', 'weight_decay', *(k for k in ('rms_decay', 'step_clamp') if options[k] is not None)):
+            check_number(options[name], name, *_REAL[name])
+        if not isinstance(lr, Tensor): check_number(lr, 'lr', lambda v: v >= 0, 'a number of at least 0')
+        check_number(eps, 'eps', lambda v: v > 0, 'a number above 0')
+        super().__init__(params, dict(options, lr=lr, eps=eps))
 
     @torch.no_grad()
     def step(self,
@@ -151,17 +165,38 @@ def _clamped_step(w, state, group):
     if group['step_clamp']: v.clamp_(-group['step_clamp'], group['step_clamp'])
     w.add_(v)
 
+# %% ../nbs/06_training.ipynb #1679b442
+def _check_model(model):
+    "What can be trained: a `VideoLSTM`, or something around one that has its `loss` and its `config`."
+    if isinstance(model, nn.Module) and hasattr(model, 'loss') and hasattr(model, 'config'): return model
+    raise argument_error('model', model, 'a VideoLSTM')
+
 # %% ../nbs/06_training.ipynb #ebd43245
+def _check_weights(model):
+    "Weights that can be trained, or a `ValueError` that says what they are."
+    weights = list(model.parameters()) if isinstance(model, nn.Module) else []
+    if not any(w.requires_grad for w in weights): raise argument_error('model', model, 'weights that may change')
+    if any(w.is_meta or w.is_inference() for w in weights):
+        raise argument_error('model', model, 'weights that hold numbers, made outside of torch.inference_mode')
+    kinds = {str(w.dtype).removeprefix('torch.') for w in weights}
+    if kinds not in ({'float32'}, {'float64'}):
+        raise ValueError(f'model has weights of {" and ".join(sorted(kinds))}; expected float32: model.float(), '
+                         "and precision='bf16' for products in fewer bits")
+
+# %% ../nbs/06_training.ipynb #4edadf08
 def make_optimizer(
     model: nn.Module, # whose parameters
     recipe: Recipe, # which optimiser
 ) -> torch.optim.Optimizer: # with weights and biases in groups of their own
     "The recipe's optimiser for a model."
+    _check_weights(model)
+    if not isinstance(recipe, Recipe): raise argument_error('recipe', recipe, 'a Recipe')
     bias = [p for n, p in model.named_parameters() if 'bias' in n]
     weight = [p for n, p in model.named_parameters() if 'bias' not in n]
     groups = [dict(params=weight, weight_decay=recipe.weight_decay), dict(params=bias, weight_decay=0.)]
-    cuda = weight[0].is_cuda # there the rate lives in the device's memory, where a recorded step can read it
-    lr = torch.tensor(recipe.lr, device=weight[0].device) if cuda else recipe.lr
+    device = next(model.parameters()).device
+    cuda = device.type == 'cuda' # there the rate lives in the device's memory, where a recorded step can read it
+    lr = torch.tensor(recipe.lr, device=device) if cuda else recipe.lr
     if recipe.optimizer == 'adam': return torch.optim.AdamW(groups, lr=lr, fused=True, capturable=cuda)
     return ClampedSGD(groups, lr, momentum=recipe.momentum, rms_decay=recipe.rms_decay, step_clamp=recipe.step_clamp)
 
@@ -171,6 +206,7 @@ def set_rate(
     rate: float, # the new one
 ) -> None:
     "Set the learning rate of all groups; on CUDA where a recorded step reads it."
+    check_number(rate, 'rate', lambda v: v >= 0, 'a number of at least 0')
     for group in optimizer.param_groups:
         if isinstance(group['lr'], Tensor): group['lr'].fill_(rate)
         else: group['lr'] = rate
@@ -185,7 +221,8 @@ def paper_start(
 ) -> VideoLSTM: # the same model
     "Weights uniform in +-0.01, peepholes in +-0.1, biases zero: the start of the released codes."
     g = torch.Generator().manual_seed(check_whole(seed, 'seed', 0))
-    for name, p in model.named_parameters():
+    check_number(forget_bias, 'forget_bias')
+    for name, p in _check_model(model).named_parameters():
         limit = .1 if 'peephole' in name else .01
         if 'bias' in name: p.zero_()
         else: draw_weights(p, nn.init.uniform_, g, a=-limit, b=limit)
@@ -219,6 +256,7 @@ def column(self: History,
     name: str, # such as 'total' or 'validation_future'
 ) -> tuple[list, list]: # steps, values
     "One figure over time, from the rows that have it."
+    if not isinstance(name, str): raise argument_error('name', name, 'the name of a column')
     rows = [r for r in self.rows if r.get(name) is not None]
     return [r['step'] for r in rows], [r[name] for r in rows]
 
@@ -228,7 +266,7 @@ def save(self: History,
     path: str | Path, # a .jsonl file: one row a line
 ) -> None:
     "Write the log as JSON lines, all or nothing."
-    write_text(path, ''.join(json.dumps(r) + '\n' for r in self.rows))
+    write_text(path, ''.join(dump_json(r) + '\n' for r in self.rows))
 
 # %% ../nbs/06_training.ipynb #93175c44
 def _plot_lines(ax, history):
@@ -282,12 +320,6 @@ def find_processes(
         raise ValueError(f'a batch has {batch_size} clips; expected at least {ranks}, one for each process')
     return dist.get_rank(), ranks
 
-# %% ../nbs/06_training.ipynb #1679b442
-def _check_model(model):
-    "What can be trained: a `VideoLSTM`, or something around one that has its `loss` and its `config`."
-    if isinstance(model, nn.Module) and hasattr(model, 'loss') and hasattr(model, 'config'): return model
-    raise argument_error('model', model, 'a VideoLSTM')
-
 # %% ../nbs/06_training.ipynb #a2743a4f
 class Run:
     "A training that can be gone on with: model, clips, optimiser, position."
@@ -300,7 +332,8 @@ class Run:
         precision: str = 'auto', # of matrix products: 'fp32' (the model's own), 'bf16', or 'auto' (see `wants_bf16`)
         seed: int = 0, # of dropout
     ):
-        self.model, self.recipe, self.clips = _check_model(model), recipe, clips_for(model, clips, seed=0)
+        _check_weights(_check_model(model))
+        self.model, self.recipe, self.clips = model, recipe, clips_for(model, clips, seed=0)
         self.steps, self.seed = check_whole(steps, 'steps'), check_whole(seed, 'seed', 0)
         self.device, self.gaussian = next(model.parameters()).device, model.config.output == 'gaussian'
         self.bf16 = wants_bf16(precision, self.device)
@@ -309,6 +342,7 @@ class Run:
         self.history = History(self.here.rows, 'half squared error per frame' if self.gaussian else 'nats per frame')
         self.first, self.log_every, self.row, self.stop, self.whole = 0, 10, None, False, True
         self.origin, self.saved, self.clock, self.callbacks = None, None, time.monotonic(), []
+        self.locks, self.row_files = contextlib.ExitStack(), {}
         self.optimizer.register_step_pre_hook(self._enter)
 
     def __repr__(self):
@@ -353,9 +387,12 @@ def check_batch(self: Run, past: Tensor, future: Tensor) -> None:
 
 # %% ../nbs/06_training.ipynb #dc54564b
 @patch
+@contextlib.contextmanager
 def autocast(self: Run): # a context
     "Matrix products in the run's precision."
-    return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+    if not self.bf16: yield; return
+    with torch.autocast(self.device.type, torch.bfloat16): yield
+    torch.clear_autocast_cache() # which an autocast around this one would keep, and with it the weights of this step
 
 # %% ../nbs/06_training.ipynb #244a35e7
 def _is_fresh(model):
@@ -382,7 +419,7 @@ def dropout(self: Run): # a context
     "Dropout of this step, by seed, step and process; afterwards torch's generator is as it was."
     if not self.model.config.dropout: yield; return
     with torch.random.fork_rng([self.device] if self.device.type == 'cuda' else []):
-        torch.manual_seed(self.seed * 1_000_003 + self.step + 2**40 * self.rank)
+        torch.manual_seed((self.seed * 1_000_003 + self.step + 2**40 * self.rank) % 2**63)
         yield
 
 # %% ../nbs/06_training.ipynb #10aafe38
@@ -579,9 +616,11 @@ def after_step(self: Validation, run: Run):
 @patch
 def begin(self: Validation, run: Run):
     "Try it, and make up for what an interruption left undone."
-    self.watched = clips_for(run.model, self.clips)
-    self.count = count_clips(self.watched, self.n_clips)
-    evaluate(run.model, self.watched, 1, ssim=False)
+    try:
+        self.watched = clips_for(run.model, self.clips)
+        self.count = count_clips(self.watched, self.n_clips)
+        evaluate(run.model, self.watched, 1, ssim=False)
+    except ValueError as e: raise ValueError(f'validate: {e}') from e
     if run.here.recent: self.after_step(run)
 
 # %% ../nbs/06_training.ipynb #2c104b13
@@ -605,6 +644,14 @@ def end(self: Rows, run: Run):
     if run.here.recent: run.history = replace(run.history, rows=[*run.here.rows, run.mean_row()])
 
 # %% ../nbs/06_training.ipynb #e8404547
+@patch
+def hold(self: Run,
+    path: str | Path, # a file that this run writes
+) -> None:
+    "Keep other runs from a file until this one ends; `BlockingIOError` says who has it already."
+    self.locks.enter_context(lock_file(path))
+
+# %% ../nbs/06_training.ipynb #3c76c07b
 class Log(Callback):
     "A .jsonl file that follows the history."
     def __init__(self,
@@ -612,6 +659,7 @@ class Log(Callback):
     ): self.path, self.written = check_target(path, 'log'), 0
 
     def begin(self, run):
+        run.hold(self.path)
         run.history.save(self.path)
         self.written = len(run.history.rows)
 
@@ -621,7 +669,7 @@ def after_step(self: Log, run: Run):
     "Write what is new."
     new = run.history.rows[self.written:]
     if not new: return
-    with open(self.path, 'a', encoding='utf8') as f: f.write(''.join(json.dumps(r) + '\n' for r in new))
+    append_text(self.path, ''.join(dump_json(r) + '\n' for r in new))
     self.written += len(new)
 
 @patch
@@ -642,7 +690,9 @@ class LivePlot(Callback):
     "Redraws the loss in a notebook while it falls."
     def __init__(self,
         every: float = 2., # seconds between drawings
-    ): self.every, self.last, self.handle = every, 0., None
+    ):
+        self.every = check_number(every, 'every', lambda v: v >= 0, 'a number of at least 0')
+        self.last, self.handle = 0., None
 
     def begin(self, run): self.last, self.handle = 0., None
     def after_step(self, run):
@@ -665,9 +715,11 @@ class Bar(Callback):
     bar = None # until the run begins
 
     def begin(self, run):
-        every = .2 if getattr(sys.stdout, 'isatty', lambda: False)() else 10
-        self.bar = tqdm(total=run.steps, initial=run.step, unit='step', file=sys.stdout,
-                        dynamic_ncols=True, mininterval=every)
+        out = sys.stdout # whatever somebody has put there
+        useless = not hasattr(out, 'write') or getattr(out, 'closed', False)
+        every = .2 if not useless and getattr(out, 'isatty', lambda: False)() else 10
+        self.bar = tqdm(total=run.steps, initial=run.step, unit='step', file=out, dynamic_ncols=True, mininterval=every,
+                        disable=useless)
     def end(self, run): self.bar.close()
     def fail(self, run, error):
         if self.bar is not None: self.bar.close()
@@ -701,25 +753,114 @@ def identity(self: Run) -> dict: # plain values, as JSON gives them back
     if self.clips.describe() is None:
         wanted = "as_clips(..., identity='a name for just these clips'), since nobody else can say what they are"
         raise argument_error('clips', self.clips, wanted)
-    precision = 'bf16' if self.bf16 else str(next(self.model.parameters()).dtype).split('.')[-1]
-    said = dict(model=asdict(self.model.config), recipe=asdict(self.recipe), steps=self.steps,
-                clips=self.clips.describe(), seed=self.seed, precision=precision)
-    return json.loads(json.dumps(said | ({'start': self.origin} if self.origin else {})))
+    weights = str(next(self.model.parameters()).dtype).removeprefix('torch.')
+    said = dict(model=asdict(self.model.config), recipe=asdict(self.recipe), steps=self.steps, weights=weights,
+                clips=self.clips.describe(), seed=self.seed, precision='bf16' if self.bf16 else weights)
+    return json.loads(dump_json(said | ({'start': self.origin} if self.origin else {})))
 
 # %% ../nbs/06_training.ipynb #f382bc35
+@dataclass
+class RowFile:
+    "The rows of a history, in a file that only grows."
+    path: Path # the file
+    count: int = 0 # rows in it
+    size: int = 0 # bytes of them
+    sum: object = field(default_factory=hashlib.sha256) # of these bytes
+
+# %% ../nbs/06_training.ipynb #bac2d245
+def _is_short(file, size):
+    "Is less there than has been written?"
+    return not file.exists() or file.stat().st_size < size
+
+# %% ../nbs/06_training.ipynb #c47fdfda
+@patch
+def add(self: RowFile,
+    rows: list, # all of a history
+) -> dict: # what is in the file now
+    "Write what is new."
+    if _is_short(self.path, self.size): self.count, self.size, self.sum = 0, 0, hashlib.sha256()
+    new = ''.join(dump_json(r) + '\n' for r in rows[self.count:]).encode()
+    with open(self.path, 'r+b' if self.path.exists() else 'wb') as f:
+        f.seek(self.size)
+        f.write(new)
+        f.truncate()
+        f.flush()
+        os.fsync(f.fileno())
+    self.sum.update(new)
+    self.count, self.size = len(rows), self.size + len(new)
+    return dict(file=self.path.name, rows=self.count, bytes=self.size, sha256=self.sum.hexdigest())
+
+# %% ../nbs/06_training.ipynb #e754932a
+@patch
+def read(self: RowFile,
+    said: dict, # what `add` gave
+) -> list: # rows
+    "The rows that were there when `add` said so; `OSError` if they are not there any more."
+    if _is_short(self.path, said['bytes']): raise OSError(f'{str(self.path)!r} is missing or cut')
+    with open(self.path, 'rb') as f: raw = f.read(said['bytes'])
+    self.sum = hashlib.sha256(raw)
+    if self.sum.hexdigest() != said['sha256']: raise OSError(f'{str(self.path)!r} is damaged')
+    rows = [json.loads(line) for line in raw.decode().splitlines()]
+    self.count, self.size = len(rows), len(raw)
+    return rows
+
+# %% ../nbs/06_training.ipynb #4f08f545
+def _bare(name): return name.replace('_orig_mod.', '')
+
+# %% ../nbs/06_training.ipynb #119e7ab4
+@patch
+def _optimized(self: Run):
+    "The parameters, in the order in which the optimiser numbers them."
+    return [p for group in self.optimizer.param_groups for p in group['params']]
+
+# %% ../nbs/06_training.ipynb #185005d5
+@patch
+def tensors(self: Run) -> dict[str, Tensor]:
+    "All tensors of a run: weights by their names, the optimiser's by number and name."
+    found = {f'model.{_bare(k)}': v for k, v in self.model.state_dict().items()}
+    for i, p in enumerate(self._optimized()):
+        found |= {f'optimizer.{i}.{k}': v for k, v in self.optimizer.state.get(p, {}).items()}
+    return found
+
+# %% ../nbs/06_training.ipynb #eeb96959
 @patch
 def save(self: Run,
-    path: str | Path, # the file
+    path: str | Path, # the file; the rows go into one beside it
 ) -> None:
     "Write all that is needed to go on; only finite weights. All or nothing."
     check_finite(self, self.here.recent, weights=True)
-    tensors = {f'model.{k}': v for k, v in self.model.state_dict().items()}
-    for i, state in self.optimizer.state_dict()['state'].items():
-        tensors |= {f'optimizer.{i}.{k}': v for k, v in state.items()}
+    path = Path(os.path.realpath(path)) # a link is written through
     recent = [[None if l is None else l.item() for l in losses] for losses in self.here.recent]
     about = self.identity() | {'here': vars(self.here) | {'recent': recent}}
-    if not self.rank: write_safetensors(path, tensors, {'checkpoint': json.dumps(about), 'version': '2'})
-    self.saved = Path(path)
+    if not self.rank:
+        about['here']['rows'] = self._row_file(path).add(self.here.rows)
+        write_safetensors(path, self.tensors(), {'checkpoint': dump_json(about), 'version': '3'})
+        self._forget_rows(path)
+    self.saved = path
+
+# %% ../nbs/06_training.ipynb #bd17fd76
+def _row_files(path): return path.parent.glob(f'{glob.escape(path.stem)}.rows-????????.jsonl')
+
+@patch
+def _row_file(self: Run, path):
+    "The file of this run's rows beside a checkpoint."
+    name = f'{path.stem}.rows-{secrets.token_hex(4)}.jsonl'
+    return self.row_files.setdefault(path, RowFile(path.with_name(name)))
+
+@patch
+def _forget_rows(self: Run, path):
+    "Remove rows of runs that a checkpoint has replaced."
+    for file in _row_files(path):
+        if file != self.row_files[path].path: file.unlink(missing_ok=True)
+
+# %% ../nbs/06_training.ipynb #7f918205
+def _fill_in(about):
+    "What an older file does not say, since it could not be otherwise."
+    for part, kind in (('model', VideoLSTMConfig), ('recipe', Recipe)):
+        defaults = {f.name: f.default for f in fields(kind) if f.default is not MISSING}
+        about[part] = json.loads(dump_json(defaults)) | about[part]
+    weights = 'float64' if about['precision'] == 'float64' else 'float32'
+    return {'weights': weights} | about
 
 # %% ../nbs/06_training.ipynb #a6fb5d14
 def _differences(mine, theirs):
@@ -731,19 +872,6 @@ def _differences(mine, theirs):
         names = sorted(k for k in {*a, *b} if a.get(k) != b.get(k))
         return f'{part} ' + ', '.join(f'{k} {b.get(k)!r} (now {a.get(k)!r})' for k in names)
     return ''
-
-# %% ../nbs/06_training.ipynb #6c748b39
-def _read_checkpoint(path):
-    "Tensors, what the run is, and its position."
-    tensors, metadata = read_safetensors(path)
-    try:
-        about = json.loads(metadata['checkpoint'])
-        here = Position(**about.pop('here'))
-    except (KeyError, ValueError, TypeError, AttributeError):
-        said = f'checkpoint {str(path)!r} holds no training state; expected a file that `train` wrote'
-        raise ValueError(said) from None
-    if here.index is None: here.index = here.seen # version 1 did not number the clips of iterables
-    return tensors, about, here, metadata.get('version', '1')
 
 # %% ../nbs/06_training.ipynb #d3193883
 def _clips_in_version_1(clips):
@@ -767,8 +895,112 @@ def _recognize(self: Run, about, version, path):
                          'use the same, another path, or start anew without resuming')
 
 # %% ../nbs/06_training.ipynb #c01de442
+_MEMORY = {'adam': ('step', 'exp_avg', 'exp_avg_sq'), 'sgd': ('velocity', 'mean_square')}
+
 @patch
-def _load_optimizer(self: Run, tensors):
+def _expected(self: Run, given):
+    "What a checkpoint of this run has to hold: name -> a tensor of that shape and kind."
+    names = [n for n in _MEMORY[self.recipe.optimizer] if n != 'mean_square' or self.recipe.rms_decay is not None]
+    found, counter = {f'model.{_bare(k)}': v for k, v in self.model.state_dict().items()}, torch.tensor(0.)
+    for i, p in enumerate(self._optimized()):
+        if any(k.startswith(f'optimizer.{i}.') for k in given): # none of a weight that no gradient has reached
+            found |= {f'optimizer.{i}.{n}': counter if n == 'step' else p for n in names}
+    return found
+
+# %% ../nbs/06_training.ipynb #546adcef
+def _misfit(name, given, wanted):
+    "What is wrong with one tensor, in words; None: nothing."
+    if name not in wanted: return f'{name} has no place here'
+    if name not in given: return f'{name} is missing'
+    x, like = given[name], wanted[name]
+    if x.shape != like.shape: return f'{name} has shape {tuple(x.shape)}, expected {tuple(like.shape)}'
+    if x.dtype != like.dtype: return f'{name} has dtype {x.dtype}, expected {like.dtype}'
+    return None if x.isfinite().all() else f'{name} holds NaN or infinite values'
+
+# %% ../nbs/06_training.ipynb #788219c1
+@patch
+def _check_tensors(self: Run, given, here, path):
+    "`ValueError` unless all tensors of a checkpoint fit."
+    wanted = self._expected(given)
+    for name in sorted({*given, *wanted}):
+        if fault := _misfit(name, given, wanted): raise ValueError(f'checkpoint {path!r} does not fit the run: {fault}')
+    if here.step and not any(name.startswith('optimizer.') for name in given):
+        raise ValueError(f'checkpoint {path!r} does not fit the run: it has no state of the optimiser')
+
+# %% ../nbs/06_training.ipynb #d3e0d822
+@patch
+def _check_position(self: Run, here):
+    "`ValueError` unless a run can stand there."
+    check_whole(here.step, 'step', 0, self.steps)
+    check_whole(here.seen, 'seen', *[here.step * self.recipe.batch_size] * 2)
+    check_whole(here.index, 'index', 0)
+    for losses in here.recent:
+        if len(losses) != 2 or not {*map(type, losses)} <= {float, NoneType}: raise argument_error('recent', losses, 'losses')
+
+# %% ../nbs/06_training.ipynb #aa9c98d8
+@patch
+def _find_rows(self: Run, here, path):
+    "The rows that a checkpoint means; none, and a warning, if they cannot be had."
+    if isinstance(here.rows, list): return here.rows # as in versions 1 and 2
+    name = here.rows['file']
+    if not re.fullmatch(r'[^/\\]+\.rows-[0-9a-f]{8}\.jsonl', name): raise ValueError(f'rows are in {name!r}')
+    file = RowFile(path.with_name(name))
+    try: rows = file.read(here.rows)
+    except OSError as e:
+        warnings.warn(f'the history of the run before step {here.step} is lost: {e}. All else goes on')
+        return []
+    self.row_files[path] = file
+    return rows
+
+# %% ../nbs/06_training.ipynb #e1ad977e
+def _check_rows(rows, step):
+    "`ValueError` unless a history can be of these rows."
+    for r in rows:
+        check_whole(r['step'], 'step of a row', 1, step)
+        check_number(r['seconds'], 'seconds of a row', lambda v: v >= 0, 'a number of at least 0')
+
+# %% ../nbs/06_training.ipynb #477a2f3a
+def _unpack(metadata):
+    "What a checkpoint says of its run and of its position, and its version."
+    version = metadata.get('version', '1')
+    if version not in ('1', '2', '3'): raise ValueError(f'version is {version!r}; expected 1, 2 or 3')
+    if version == '3' and 'sha256' not in metadata: raise ValueError('there is no checksum')
+    about = json.loads(metadata['checkpoint'])
+    here = Position(**about.pop('here'))
+    if here.index is None: here.index = here.seen # version 1 did not number the clips of iterables
+    return _fill_in(about), here, version
+
+# %% ../nbs/06_training.ipynb #36126190
+@contextlib.contextmanager
+def _doubt(path):
+    "Around what is taken from a file: whatever does not fit becomes an error that names the file."
+    try: yield
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as e:
+        raise ValueError(f'checkpoint {str(path)!r} is not as `train` writes it ({type(e).__name__}: {e})') from e
+
+# %% ../nbs/06_training.ipynb #91be69a0
+@patch
+def _read(self: Run, path):
+    "Tensors and position of a checkpoint of this run, all of it checked."
+    tensors, metadata = read_safetensors(path)
+    if 'checkpoint' not in metadata:
+        raise ValueError(f'checkpoint {str(path)!r} holds no training state; expected a file that `train` wrote')
+    with _doubt(path):
+        about, here, version = _unpack(metadata)
+        self._check_position(here)
+    self._recognize(about, version, str(path))
+    self._check_tensors(tensors, here, str(path))
+    with _doubt(path):
+        here.rows = self._find_rows(here, path)
+        _check_rows(here.rows, here.step)
+    return tensors, here
+
+# %% ../nbs/06_training.ipynb #109a41f8
+@patch
+def _load_tensors(self: Run, tensors):
+    "Weights and the optimiser's memory, which fit."
+    ours = {_bare(k): k for k in self.model.state_dict()}
+    self.model.load_state_dict({ours[k[6:]]: v for k, v in tensors.items() if k.startswith('model.')})
     state = {}
     for k, v in tensors.items():
         if not k.startswith('optimizer.'): continue
@@ -776,47 +1008,60 @@ def _load_optimizer(self: Run, tensors):
         state.setdefault(int(i), {})[name] = v
     self.optimizer.load_state_dict({'state': state, 'param_groups': self.optimizer.state_dict()['param_groups']})
 
-# %% ../nbs/06_training.ipynb #546adcef
+# %% ../nbs/06_training.ipynb #dbcf0ac3
 @patch
 def _take_place(self: Run, here):
     weight = next(self.model.parameters())
-    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    def number(l): return None if l is None else torch.tensor(l, dtype=dtype, device=weight.device)
+    def number(l): return None if l is None else torch.tensor(l, dtype=weight.dtype, device=weight.device)
     here.recent = [[number(l) for l in losses] for losses in here.recent]
     self.here, self.first, self.history.rows, self.clips.index = here, here.step, here.rows, here.index
     if here.rows: self.clock -= here.rows[-1]['seconds']
 
-# %% ../nbs/06_training.ipynb #788219c1
+# %% ../nbs/06_training.ipynb #839700bf
 @patch
 def load(self: Run,
     path: str | Path, # a file that `save` wrote
 ) -> None:
-    "Go on from there; `ValueError` for another run's file, `OSError` for one that cannot be read."
-    tensors, about, here, version = _read_checkpoint(path)
-    self._recognize(about, version, str(path))
-    try: self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith('model.')})
-    except RuntimeError as e: raise ValueError(f'checkpoint {str(path)!r} does not fit the model: {e}') from e
-    self._load_optimizer(tensors)
+    "Go on from there; `ValueError` for another run's file, `OSError` for one that cannot be read. Then nothing changes."
+    path = Path(os.path.realpath(path))
+    tensors, here = self._read(path)
+    self._load_tensors(tensors)
     self._take_place(here)
-    self.saved = Path(path)
+    self.saved = path
 
 # %% ../nbs/06_training.ipynb #8a53e71c
 class Checkpoint(Callback):
-    "Saves a run every so many steps, at its end, and when something interrupts it; loads it again."
+    "Saves a run every few minutes, at its end, and when something interrupts it; loads it again."
     everywhere = True
     def __init__(self,
         path: str | Path, # the file, in an existing folder
         *,
-        every: int = 500, # steps between savings
+        every: int | None = None, # steps between savings, too; None: the clock alone
+        minutes: float = 5., # that a run may go on without being saved
         resume: bool = True, # go on from the file if it is there; False: start anew and overwrite it
         origin: str | None = None, # what the first weights are, where they are not fresh: part of what the run is
     ):
-        self.path, self.every = check_target(path, 'checkpoint'), check_whole(every, 'every')
-        self.resume, self.origin = check_flag(resume, 'resume'), origin
+        self.path, self.resume, self.origin = check_target(path, 'checkpoint'), check_flag(resume, 'resume'), origin
+        self.every = every if every is None else check_whole(every, 'every')
+        self.minutes = check_number(minutes, 'minutes', lambda v: v > 0, 'a number above 0')
+        if origin is not None and not isinstance(origin, str): raise argument_error('origin', origin, 'text or None')
+        if self.path.exists() and not self.path.is_file(): raise argument_error('checkpoint', path, 'a plain file')
+        self.last = time.monotonic()
 
-    def after_step(self, run):
-        if run.step % self.every == 0 and run.step < run.steps: run.save(self.path)
-    def end(self, run): run.save(self.path)
+# %% ../nbs/06_training.ipynb #af18cb5a
+@patch
+def after_step(self: Checkpoint, run: Run):
+    "Save, if it is time to."
+    counted = self.every is not None and run.step % self.every == 0
+    if run.step == run.steps or not counted and time.monotonic() - self.last < 60 * self.minutes: return
+    run.save(self.path)
+    self.last = time.monotonic()
+
+@patch
+def begin(self: Checkpoint, run: Run): self.last = time.monotonic()
+
+@patch
+def end(self: Checkpoint, run: Run): run.save(self.path)
 
 # %% ../nbs/06_training.ipynb #8d0e1cda
 @patch
@@ -827,10 +1072,28 @@ def fail(self: Checkpoint, run: Run, error: BaseException):
 # %% ../nbs/06_training.ipynb #f10bbe0f
 @patch
 def load(self: Checkpoint, run: Run) -> None:
-    "Go on from the file, if it is there and that is wanted."
+    "Go on from the file, if it is there and that is wanted. `BlockingIOError` if another run is writing it."
     run.origin = self.origin
     run.identity() # better an error now than at the first saving
+    if not run.rank: run.hold(self.path)
     if self.resume and self.path.exists(): run.load(self.path)
+
+# %% ../nbs/06_training.ipynb #171c6175
+@contextlib.contextmanager
+def _heed_signals():
+    "SIGTERM and SIGHUP become a `SystemExit`, unless somebody else takes care of them."
+    mine, home = threading.current_thread() is threading.main_thread(), os.getpid()
+    known = [getattr(signal, name) for name in ('SIGTERM', 'SIGHUP') if mine and hasattr(signal, name)]
+    taken = [s for s in known if signal.getsignal(s) is signal.SIG_DFL]
+    def stop(number, frame):
+        inherited = os.getpid() != home # in a child that was forked: it may die of it
+        for s in taken: signal.signal(s, signal.SIG_DFL if inherited else signal.SIG_IGN) # asked once is enough
+        if inherited: os.kill(os.getpid(), number)
+        raise SystemExit(128 + number)
+    for s in taken: signal.signal(s, stop)
+    try: yield
+    finally:
+        for s in taken: signal.signal(s, signal.SIG_DFL)
 
 # %% ../nbs/06_training.ipynb #8eb7e04a
 STEPS = {'plain': (lambda run: run.ranks == 1, lambda: plain_step)} # does it fit a run?, and what makes it
@@ -862,6 +1125,8 @@ def prepare(
     step, validate, checkpoint, log, log_every, callbacks, progress, # as in `train`
 ): # what takes the steps
     "Callbacks in order: rate, check, validation, rows, yours, log, progress, checkpoint. Go on from what was saved."
+    if not isinstance(callbacks, (Iterable, Callback, NoneType)) and not callable(callbacks):
+        raise argument_error('callbacks', callbacks, 'Callback objects, or functions of a Run')
     checkpoint, take_step = _make(Checkpoint, checkpoint), choose_step(step, run)
     first = [Schedule(), FiniteCheck(), _make(Validation, validate), Rows(log_every)]
     last = [_make(Log, log), *_show_progress(progress), checkpoint, take_step]
@@ -874,23 +1139,30 @@ def prepare(
     return take_step
 
 # %% ../nbs/06_training.ipynb #adc48291
+@contextlib.contextmanager
+def _usual_mode(device):
+    "Gradients on and autocast off, whatever is on or off around a training; a step itself turns on what it wants."
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False): yield
+
+# %% ../nbs/06_training.ipynb #8f88ba06
 @patch
 @contextlib.contextmanager
 def going(self: Run,
     **options, # as for `prepare`
 ): # a context, which gives what takes the steps
     "Training mode, and callbacks that are told of the beginning, the end, and of what goes wrong."
-    take_step, modes = prepare(self, **options), {m: m.training for m in self.model.modules()}
-    try:
-        self.tell('begin')
-        self.model.train()
-        yield take_step
-        self.tell('end')
-    except BaseException as error:
-        self.tell_failure(error)
-        raise
-    finally:
-        for m, training in modes.items(): m.training = training
+    with self.locks, _heed_signals(), _usual_mode(self.device):
+        take_step, modes = prepare(self, **options), {m: m.training for m in self.model.modules()}
+        try:
+            self.tell('begin')
+            self.model.train()
+            yield take_step
+            self.tell('end')
+        except BaseException as error:
+            self.tell_failure(error)
+            raise
+        finally:
+            for m, training in modes.items(): m.training = training
 
 # %% ../nbs/06_training.ipynb #9cf6d559
 def train(

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from lstm_video_repr.clips import Clips, FixedClips, MovingDigits, as_clips
-from lstm_video_repr.core.files import read_safetensors
+from lstm_video_repr.core.files import read_safetensors, write_safetensors
 from lstm_video_repr.metrics import evaluate
 from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.training import (
-    Callback, Checkpoint, ClampedSGD, Recipe, StopAfter, Validation, make_optimizer, plain_step, set_rate, train)
+    Callback, Checkpoint, ClampedSGD, LivePlot, Recipe, StopAfter, Validation, learning_rate, make_optimizer, plain_step,
+    set_rate, train)
 
 
 def dots(seed=0): return MovingDigits(torch.ones(3, 3, 3), n_digits=1, image_size=8, past=3, future=3, seed=seed)
@@ -210,7 +211,7 @@ def test_a_checkpoint_of_version_1_goes_on(tmp_path):
     assert [r['step'] for r in history.rows] == [3, 6, 8]
     for name, weight in read_safetensors(OLD/'weights-version-1.safetensors')[0].items():
         torch.testing.assert_close(model.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
-    assert read_safetensors(path)[1]['version'] == '2'
+    assert read_safetensors(path)[1]['version'] == '3'
     path.write_bytes((OLD/'checkpoint-version-1.safetensors').read_bytes())
     with pytest.raises(ValueError, match='clips seed 0 .now 5'):
         train(tiny(num_layers=2, conditional_future=True), dots(5), steps=8, batch_size=3, checkpoint=path, progress=None, precision='fp32')
@@ -482,3 +483,261 @@ def test_the_rate_may_be_a_tensor():
                 optimizer.step()
             ends.append(p.weight.detach().clone())
         torch.testing.assert_close(*ends)
+
+
+# ---- ends of other kinds
+
+SIGNALLED = KILLED.replace('every=20', 'minutes=60').replace('if run.step == 50:', 'if run.step == 50:\n        print("there", flush=True)')
+
+@pytest.mark.parametrize('name, code', [('SIGTERM', 143), ('SIGHUP', 129)])
+def test_asked_to_end_it_saves_first(tmp_path, name, code):
+    "By a scheduler, or by a terminal that is closed; asking twice does not disturb the saving."
+    env = os.environ | {'OMP_NUM_THREADS': '1'}
+    process = subprocess.Popen([sys.executable, '-c', SIGNALLED, 'wait'], cwd=tmp_path, env=env, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b'there\n'
+    for _ in range(2): process.send_signal(getattr(signal, name))
+    assert process.wait(60) == code and position(tmp_path/'run.safetensors')['step'] == 50
+    assert not list(tmp_path.glob('.run*'))
+
+
+def test_who_takes_care_of_signals_is_left_alone():
+    "Their handler stays theirs during a training, and the default is back after one."
+    heard, before = [], signal.getsignal(signal.SIGTERM)
+    def poke(run): os.kill(os.getpid(), signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+    try: train(tiny(), dots(), steps=2, batch_size=3, callbacks=poke, progress=None)
+    finally: signal.signal(signal.SIGTERM, before)
+    assert heard == [1, 1]
+    with pytest.raises(SystemExit) as end: train(tiny(), dots(), steps=2, batch_size=3, callbacks=poke, progress=None)
+    assert end.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_full_disk_under_the_log(tmp_path, monkeypatch):
+    path = tmp_path/'run.safetensors'
+    def full(*_): raise OSError(28, 'No space left on device')
+    with monkeypatch.context() as m:
+        m.setattr('lstm_video_repr.training.append_text', full)
+        with pytest.raises(OSError, match='No space'):
+            train(tiny(), dots(), steps=6, batch_size=3, checkpoint=path, log=tmp_path/'log.jsonl', log_every=2, progress=None)
+    assert position(path)['step'] == 2
+    train(tiny(), dots(), steps=6, batch_size=3, checkpoint=path, log=tmp_path/'log.jsonl', log_every=2, progress=None)
+    assert [json.loads(l)['step'] for l in (tmp_path/'log.jsonl').read_text().splitlines()] == [2, 4, 6]
+
+
+def test_the_clock_saves(tmp_path, monkeypatch):
+    "Every so many minutes, whatever the number of steps."
+    now, saved, path = [0.], [], tmp_path/'run.safetensors'
+    monkeypatch.setattr('lstm_video_repr.training.time.monotonic', lambda: now[0])
+    def look(run):
+        now[0] += 60
+        if path.exists(): saved.append(position(path)['step'])
+    train(tiny(), dots(), steps=9, batch_size=3, checkpoint=Checkpoint(path, minutes=3), callbacks=look, progress=None)
+    assert sorted(set(saved)) == [3, 6] and position(path)['step'] == 9
+
+
+def test_two_at_once(tmp_path):
+    "The second is told who is at it, and changes nothing; a log is held, too."
+    path, said = tmp_path/'run.safetensors', []
+    def second(run):
+        for kept in (dict(checkpoint=path), dict(log=tmp_path/'log.jsonl')):
+            with pytest.raises(BlockingIOError, match=f'in use by process {os.getpid()}'):
+                train(tiny(), dots(), steps=2, batch_size=3, progress=None, **kept)
+            said.append(1)
+    train(tiny(), dots(), steps=1, batch_size=3, checkpoint=path, log=tmp_path/'log.jsonl', callbacks=second, progress=None)
+    assert len(said) == 2 and {p.name.split('-')[0] for p in tmp_path.iterdir()} == {'run.safetensors', 'run.rows', 'log.jsonl'}
+
+
+# ---- what a checkpoint says is not believed
+
+def change(metadata, *keys, to):
+    "The header's text with one entry changed."
+    about = json.loads(metadata['checkpoint'])
+    place = about
+    for key in keys[:-1]: place = place[key]
+    place[keys[-1]] = to
+    return metadata | {'checkpoint': json.dumps(about)}
+
+
+HOSTILE = {
+    'state of another shape': lambda t, m: (t | {'optimizer.0.exp_avg': torch.zeros(1)}, m),
+    'state of another kind': lambda t, m: (t | {'optimizer.0.exp_avg': t['optimizer.0.exp_avg'].double()}, m),
+    'a state missing': lambda t, m: ({k: v for k, v in t.items() if k != 'optimizer.1.exp_avg_sq'}, m),
+    'no states': lambda t, m: ({k: v for k, v in t.items() if k[0] == 'm'}, m),
+    'one state too many': lambda t, m: (t | {'optimizer.99.exp_avg': torch.zeros(1)}, m),
+    'a state of no number': lambda t, m: (t | {'optimizer.x.exp_avg': torch.zeros(1)}, m),
+    'weights NaN': lambda t, m: (t | {'model.encoder.bias_l0': t['model.encoder.bias_l0'] * float('nan')}, m),
+    'states infinite': lambda t, m: (t | {'optimizer.0.exp_avg': t['optimizer.0.exp_avg'] + float('inf')}, m),
+    'weights missing': lambda t, m: ({k: v for k, v in t.items() if k != 'model.encoder.bias_l0'}, m),
+    'weights of another shape': lambda t, m: (t | {'model.encoder.bias_l0': torch.zeros(3)}, m),
+    'weights in halves': lambda t, m: (t | {'model.encoder.bias_l0': t['model.encoder.bias_l0'].half()}, m),
+    'another tensor': lambda t, m: (t | {'extra': torch.zeros(1)}, m),
+} | {f'{key} {to!r:.20}': lambda t, m, key=key, to=to: (t, change(m, 'here', key, to=to)) for key, to in [
+    ('step', 99), ('step', -1), ('step', 1.5), ('step', '3'), ('step', None), ('step', True), ('seen', 5), ('seen', None), ('index', -1), ('index', 'x'),
+    ('recent', 3), ('recent', [[1.]]), ('recent', [['a', 'b']]), ('rows', 3), ('rows', {}), ('rows', [3]), ('rows', [{'step': 'x', 'seconds': 1}]),
+    ('rows', dict(file='/etc/passwd', rows=1, bytes=9, sha256='')), ('rows', dict(file='../x.rows-00000000.jsonl', rows=1, bytes=9, sha256=''))]
+} | {'here': lambda t, m: (t, change(m, 'here', to=[])), 'more': lambda t, m: (t, change(m, 'here', 'more', to=1)),
+     'model': lambda t, m: (t, change(m, 'model', to=None)), 'future': lambda t, m: (t, m | {'version': '4'}),
+     'deep': lambda t, m: (t, m | {'checkpoint': '[' * 10**5}), 'no JSON': lambda t, m: (t, m | {'checkpoint': 'x'}),
+     'no state': lambda t, m: (t, {})}
+
+
+@pytest.fixture(scope='module')
+def kept(tmp_path_factory):
+    "A checkpoint of step 4 of 6."
+    path = tmp_path_factory.mktemp('kept')/'run.safetensors'
+    train(tiny(), dots(), steps=6, batch_size=3, checkpoint=path, callbacks=lambda run: setattr(run, 'stop', run.step == 4), progress=None)
+    return path
+
+
+@pytest.mark.parametrize('how', HOSTILE)
+def test_a_checkpoint_is_not_believed(tmp_path, kept, how):
+    "All is looked at before anything changes; the error names the file, the model stays as it was, and so does the file."
+    path = write_safetensors(tmp_path/'run.safetensors', *HOSTILE[how](*read_safetensors(kept)))
+    before, model = path.read_bytes(), tiny()
+    first = weights(model)
+    with pytest.raises(ValueError, match='run.safetensors'):
+        train(model, dots(), steps=6, batch_size=3, checkpoint=path, progress=None)
+    assert all(first[k].equal(v) for k, v in model.state_dict().items()) and path.read_bytes() == before
+
+
+def test_the_log_is_beside_it(tmp_path):
+    "A checkpoint does not grow with its rows; without their file a run goes on, and says what is lost."
+    path, sizes = tmp_path/'run.safetensors', []
+    def look(run):
+        if path.exists(): sizes.append(path.stat().st_size)
+    def run(steps, model=None): return train(model or tiny(), dots(), steps=40, batch_size=3, checkpoint=Checkpoint(path, every=4), log_every=1,
+                                 callbacks=[look, lambda run: setattr(run, 'stop', run.step == steps)], progress=None)
+    run(30)
+    assert max(sizes) - min(sizes) < 200
+    rows, = tmp_path.glob('run.rows-*.jsonl')
+    assert len(rows.read_text().splitlines()) == 30
+    assert [r['step'] for r in run(35).rows] == [*range(1, 36)] and [*tmp_path.glob('run.rows-*.jsonl')] == [rows]
+    rows.unlink()
+    with pytest.warns(UserWarning, match='history of the run before step 35 is lost.*missing'): log = run(0, model := tiny())
+    assert [r['step'] for r in log.rows] == [*range(36, 41)]
+    train(whole := tiny(), dots(), steps=40, batch_size=3, progress=None)
+    assert all(w.equal(model.state_dict()[k]) for k, w in whole.state_dict().items())
+
+
+def test_a_new_start_keeps_the_old_rows_until_it_is_saved(tmp_path):
+    path = tmp_path/'run.safetensors'
+    train(tiny(), dots(), steps=4, batch_size=3, checkpoint=path, log_every=1, progress=None)
+    def anew(callbacks): train(tiny(), dots(), steps=4, batch_size=3, checkpoint=Checkpoint(path, resume=False), log_every=2, callbacks=callbacks, progress=None)
+    class Early(Callback):
+        def begin(self, run): raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): anew(Early())
+    assert len(train(tiny(), dots(), steps=4, batch_size=3, checkpoint=path, progress=None).rows) == 4
+    anew(())
+    assert len(train(tiny(), dots(), steps=4, batch_size=3, checkpoint=path, progress=None).rows) == 2
+    assert len([*tmp_path.glob('run.rows-*')]) == 1
+
+
+def test_an_option_that_did_not_exist_has_its_default(kept, tmp_path):
+    tensors, metadata = read_safetensors(kept)
+    about = json.loads(metadata['checkpoint'])
+    for part, name in (('model', 'dropout'), ('recipe', 'decay_every')): del about[part][name]
+    del about['weights']
+    path = write_safetensors(tmp_path/'run.safetensors', tensors, metadata | {'checkpoint': json.dumps(about)})
+    with pytest.warns(UserWarning, match='history'): train(tiny(), dots(), steps=6, batch_size=3, checkpoint=path, progress=None)
+    write_safetensors(path, tensors, metadata | {'checkpoint': json.dumps(about)})
+    with pytest.raises(ValueError, match='decay_every 10000 .now 7'):
+        train(tiny(), dots(), steps=6, batch_size=3, checkpoint=path, progress=None, decay_every=7)
+
+
+def test_a_compiled_model_goes_on_as_another(tmp_path, kept):
+    "The same names in the file."
+    path = tmp_path/'run.safetensors'
+    model = tiny()
+    compiled = torch.compile(model, backend='eager')
+    train(compiled, dots(), steps=6, batch_size=3, checkpoint=path, callbacks=lambda run: setattr(run, 'stop', run.step == 4), progress=None)
+    assert read_safetensors(path)[0].keys() == read_safetensors(kept)[0].keys()
+    train(plain := tiny(), dots(), steps=6, batch_size=3, checkpoint=path, progress=None)
+    train(compiled := torch.compile(tiny(), backend='eager'), dots(), steps=6, batch_size=3, checkpoint=Checkpoint(path, resume=True), progress=None)
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), compiled.parameters()))
+
+
+def test_shared_weights_are_kept(tmp_path):
+    "Two decoders with one readout: saved, resumed, and still one."
+    def share(model):
+        model.future_decoder.readout = model.reconstruction_decoder.readout
+        return model
+    def run(path=None, stop=()):
+        train(model := share(tiny()), dots(), steps=6, batch_size=3, checkpoint=path, callbacks=stop, progress=None)
+        return weights(model)
+    whole = run()
+    run(tmp_path/'run.safetensors', lambda run: setattr(run, 'stop', run.step == 3))
+    resumed = run(tmp_path/'run.safetensors')
+    assert all(whole[k].equal(resumed[k]) for k in whole)
+
+
+# ---- other people's settings and things
+
+@pytest.mark.parametrize('change, word', [
+    (lambda m: m.half(), 'model has weights of float16; expected float32: model.float'), (lambda m: m.bfloat16(), 'bfloat16'),
+    (lambda m: m.to('meta'), 'model is a VideoLSTM; expected weights that hold numbers'), (lambda m: m.requires_grad_(False), 'weights that may change'),
+    (lambda m: (m.encoder.half(), m)[1], 'float16 and float32'), (lambda m: torch.nn.Linear(2, 2), 'model is a Linear'), (lambda m: None, 'model is None')])
+def test_what_cannot_be_trained_is_named(change, word):
+    with pytest.raises(ValueError, match=word): train(change(tiny()), dots(), steps=1, batch_size=3, progress=None)
+
+
+@pytest.mark.parametrize('context', [torch.no_grad, torch.inference_mode,
+    lambda: torch.autocast('cpu', torch.bfloat16), lambda: torch.autocast('cpu', enabled=False)], ids=['no_grad', 'inference', 'bf16', 'none'])
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_training_means_gradients(context, precision):
+    "Whatever is switched on or off around it, and the precision is the one that was asked for; afterwards all is as before."
+    model, twin = tiny(), tiny()
+    with context():
+        before = torch.is_grad_enabled()
+        train(model, dots(), steps=3, batch_size=3, precision=precision, progress=None)
+        assert torch.is_grad_enabled() is before
+    train(twin, dots(), steps=3, batch_size=3, precision=precision, progress=None)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters()))
+
+
+def test_the_users_default_dtype(tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try: log = train(model := tiny().float(), dots(), steps=3, batch_size=3, checkpoint=tmp_path/'a', log_every=1, progress=None)
+    finally: torch.set_default_dtype(torch.float32)
+    assert len(train(tiny(), dots(), steps=3, batch_size=3, checkpoint=tmp_path/'b', log_every=1, progress=None).rows) == len(log.rows) == 3
+
+
+class Dumb:
+    "A stream that can write and no more."
+    def __init__(self): self.said = []
+    def write(self, text): self.said.append(text)
+
+
+@pytest.mark.parametrize('make', [Dumb, lambda: None, lambda: open(os.devnull, 'w').close()], ids=['dumb', 'none', 'closed'])
+def test_any_stdout_will_do(monkeypatch, make):
+    monkeypatch.setattr(sys, 'stdout', make())
+    assert train(tiny(), dots(), steps=2, batch_size=3, progress='bar').rows
+
+
+def test_a_closed_stdout(monkeypatch):
+    stream = open(os.devnull, 'w')
+    stream.close()
+    monkeypatch.setattr(sys, 'stdout', stream)
+    assert train(tiny(), dots(), steps=2, batch_size=3, progress='bar').rows
+
+
+def test_numbers_of_other_libraries(tmp_path):
+    "numpy's in the data, in a callback's row, and seeds of any size."
+    clips = MovingDigits(torch.ones(3, 3, 3), n_digits=np.int64(1), image_size=8, past=3, future=3, speed=(np.float32(.05), np.float32(.1)))
+    def note(run):
+        if run.row: run.row['mine'] = np.float32(.5)
+    for _ in range(2):
+        history = train(tiny(dropout=.1, num_layers=2), clips, steps=2, batch_size=3, checkpoint=tmp_path/'run', log=tmp_path/'log', log_every=1,
+                        callbacks=note, seed=2**45, lr=np.float32(1e-3), progress=None)
+    assert [r['mine'] for r in history.rows] == [.5, .5]
+
+
+@pytest.mark.parametrize('make, word', [
+    (lambda w: ClampedSGD(w, lr=-1), 'lr'), (lambda w: ClampedSGD(w, .1, momentum=1), 'momentum'), (lambda w: ClampedSGD(w, .1, step_clamp=0), 'step_clamp'),
+    (lambda w: ClampedSGD(w, float('nan')), 'lr'), (lambda w: ClampedSGD(w, .1, eps=0), 'eps'), (lambda w: ClampedSGD(w, .1, rms_decay='x'), 'rms_decay'),
+    (lambda w: Checkpoint(''), 'checkpoint'), (lambda w: Checkpoint('x', minutes=0), 'minutes'), (lambda w: Checkpoint('x', origin=3), 'origin'), (lambda w: Checkpoint('x', resume='no'), 'resume'),
+    (lambda w: StopAfter(float('nan')), 'seconds'), (lambda w: learning_rate(Recipe(), 0, 0), 'steps'), (lambda w: learning_rate(Recipe(), 9, 8), 'step'),
+    (lambda w: LivePlot('x'), 'every'), (lambda w: train(tiny(), dots(), steps=1, checkpoint=''), 'checkpoint'), (lambda w: train(tiny(), dots(), steps=1, log=''), 'log'),
+    (lambda w: train(tiny(), dots(), steps=1, callbacks=3), 'callbacks'), (lambda w: train(tiny(), dots(), steps=1, validate=3, progress=None), 'validate'),
+    (lambda w: make_optimizer(None, Recipe()), 'model'), (lambda w: make_optimizer(tiny(), None), 'recipe'), (lambda w: Checkpoint('/dev/null'), 'checkpoint')])
+def test_arguments_are_named(make, word):
+    with pytest.raises(ValueError, match=f'{word}(:| is)'): make([torch.nn.Parameter(torch.ones(2))])
