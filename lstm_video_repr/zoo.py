@@ -8,6 +8,7 @@ __all__ = ['PRESETS', 'Preset', 'Presets', 'preset', 'Card', 'save_model', 'load
 
 # %% ../nbs/08_zoo.ipynb #89811629
 import difflib
+import hashlib
 import io
 import json
 import platform
@@ -15,13 +16,17 @@ import re
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from importlib import resources
+from itertools import islice
 from math import prod
 from pathlib import Path
+import numpy as np
 import torch
 
 # %% ../nbs/08_zoo.ipynb #32cb472a
-from .core.checks import argument_error, check_choice, check_whole
-from .core.files import check_target, import_extra, read_safetensors, replace_file, write_safetensors
+from .core.checks import (argument_error, check_device, check_flag, check_number, check_whole, describe,
+                                         escape_controls)
+from .core.files import (check_source, check_target, dump_json, import_extra, read_safetensors,
+                                        replace_file, write_safetensors)
 from .core.patch import patch
 from .core.tables import Table, Tabular
 
@@ -37,6 +42,32 @@ def _outline(config):
     with torch.device('meta'): return VideoLSTM(config)
 
 # %% ../nbs/08_zoo.ipynb #ad184cee
+class _Fixed(dict):
+    "A dictionary that stays as it is."
+    def _refuse(self, *args, **kwargs): raise TypeError('this cannot be changed; `dict(...)` makes a copy that can')
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self): return type(self), (dict(self),) # for copies
+
+# %% ../nbs/08_zoo.ipynb #40603749
+def _check_start(start):
+    "Arguments of `paper_start` as a dictionary that stays, or None."
+    if start is None: return None
+    if not isinstance(start, dict) or set(start) - {'forget_bias'}:
+        raise argument_error('start', start, 'a dictionary with a forget_bias, or None')
+    return _Fixed({name: check_number(value, name) for name, value in start.items()})
+
+# %% ../nbs/08_zoo.ipynb #35f6162c
+def _check_preset(p):
+    "A `ValueError` for what is no preset."
+    for name in 'about', 'digits':
+        if not isinstance(getattr(p, name), str): raise argument_error(name, getattr(p, name), 'text')
+    if not isinstance(p.config, VideoLSTMConfig): raise argument_error('config', p.config, 'a VideoLSTMConfig')
+    if p.steps is not None: check_whole(p.steps, 'steps')
+    try: get_recipe(p.recipe, **p.overrides)
+    except TypeError: raise argument_error('overrides', p.overrides, 'a dictionary of fields of a recipe') from None
+
+# %% ../nbs/08_zoo.ipynb #82eba22c
 @dataclass(frozen=True)
 class Preset:
     "A model by name: what to build, how to start it, how to train it and on which digits."
@@ -50,10 +81,9 @@ class Preset:
     start: dict | None = None # arguments of `paper_start`; None: the first weights `VideoLSTM` gives itself
 
     def __post_init__(self):
-        if not isinstance(self.config, VideoLSTMConfig):
-            raise argument_error('config', self.config, 'a VideoLSTMConfig')
-        if self.steps is not None: check_whole(self.steps, 'steps')
-        get_recipe(self.recipe, **self.overrides)
+        _check_preset(self)
+        object.__setattr__(self, 'overrides', _Fixed(self.overrides))
+        object.__setattr__(self, 'start', _check_start(self.start))
 
 # %% ../nbs/08_zoo.ipynb #ef17d125
 @patch(as_prop=True)
@@ -91,8 +121,13 @@ def _row(name, p):
             decoder(c.predict, c.conditional_future), p.digits, p.recipe, f'{p.parameters/1e6:.1f} M', p.about]
 
 # %% ../nbs/08_zoo.ipynb #81b072ad
-class Presets(Tabular, dict):
-    "Presets by name; shows itself as a table."
+class Presets(Tabular, _Fixed):
+    "Presets by name; shows itself as a table, and cannot be changed."
+    def __init__(self, *args, **presets):
+        super().__init__(*args, **presets)
+        for name, p in self.items():
+            if not isinstance(p, Preset): raise argument_error(f'preset {name!r}', p, 'a Preset')
+
     def tables(self): return [Table(_HEAD, [_row(name, p) for name, p in self.items()], align='lrrllllrl')]
 
 # %% ../nbs/08_zoo.ipynb #e33e3ef8
@@ -129,61 +164,103 @@ def preset(
 ) -> Preset: # a description; call its `build` to get a model
     "The preset of that name; a `ValueError` that says which there are."
     if isinstance(name, str) and name in PRESETS: return PRESETS[name]
-    close = difflib.get_close_matches(str(name).lower(), PRESETS, n=1)
+    close = difflib.get_close_matches(name.lower(), PRESETS, n=1) if isinstance(name, str) else []
     hint = f'; did you mean {close[0]!r}?' if close else ''
     raise argument_error('preset', name, f'one of {", ".join(PRESETS)}{hint}')
 
 # %% ../nbs/08_zoo.ipynb #cc2f100e
-def _phrase(value):
-    "A value of a card, as a person would write it."
-    if isinstance(value, bool) or value is None: return {True: 'yes', False: 'no', None: '-'}[value]
-    if isinstance(value, int): return f'{value:,}' if abs(value) >= 10_000 else str(value)
-    if isinstance(value, float): return f'{value:.6g}'
-    if isinstance(value, (list, tuple)): return ', '.join(map(_phrase, value))
-    return str(value)
+_NESTED, _HUGE = 50, 10**300 # dictionaries and lists inside each other; whole numbers: no card has more
 
 # %% ../nbs/08_zoo.ipynb #18ea8060
-def _figures(inner, path=''):
+def _number(value):
+    "A single number of numpy or torch as Python has it; all else as it is."
+    single = isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim == 0 and str(value.device) == 'cpu'
+    return value.item() if single or isinstance(value, np.generic) else value
+
+# %% ../nbs/08_zoo.ipynb #92b3cd98
+def _phrase(value, depth=0):
+    "A value of a card, as a person would write it."
+    value = _number(value)
+    if isinstance(value, bool) or value is None: return {True: 'yes', False: 'no', None: '-'}[value]
+    if isinstance(value, int): return f'{value:,}' if 10_000 <= abs(value) < _HUGE else describe(value)
+    if isinstance(value, float): return f'{value:.6g}'
+    if isinstance(value, (list, tuple)):
+        return ', '.join(_phrase(v, depth + 1) for v in value) if depth < _NESTED else '...'
+    return describe(value) if isinstance(value, (np.ndarray, torch.Tensor)) else str(value)
+
+# %% ../nbs/08_zoo.ipynb #20b59492
+def _label(text):
+    "The name of a figure; a very long one is cut at its beginning."
+    return text if len(text := str(text)) <= 100 else f'...{text[-97:]}'
+
+# %% ../nbs/08_zoo.ipynb #05765057
+def _figures(inner, path='', depth=0):
     "Each dictionary inside a dictionary, by its path, without those inside it."
     flat = {k: v for k, v in inner.items() if not isinstance(v, dict)}
     if flat: yield path, flat
     for key, value in inner.items():
-        if isinstance(value, dict): yield from _figures(value, f'{path}, {key}' if path else str(key))
+        if isinstance(value, dict) and depth < _NESTED:
+            yield from _figures(value, _label(f'{path}, {key}' if path else key), depth + 1)
 
-# %% ../nbs/08_zoo.ipynb #92b3cd98
+# %% ../nbs/08_zoo.ipynb #527367d7
+_ROWS, _COLUMNS = 1000, 20 # that a table of a card has at most: a card may be of a stranger
+
+# %% ../nbs/08_zoo.ipynb #a1dda6bd
+def _first(rows):
+    "As many rows as a table can have; the last says if there are more."
+    rows = list(islice(rows, _ROWS + 1))
+    return rows if len(rows) <= _ROWS else [*rows[:-1], ['...', *[''] * (len(rows[0]) - 1)]]
+
+# %% ../nbs/08_zoo.ipynb #f9edfb7b
 def _figure_table(key, value):
-    "One table of the dictionaries inside a dictionary; None if nothing is in them."
-    rows = list(_figures(value))
-    heads = list(dict.fromkeys(k for _, row in rows for k in row))
-    lines = [[path, *(_phrase(row[k]) if k in row else '' for k in heads)] for path, row in rows]
-    return Table([key, *heads], lines) if rows else None
+    "One table of the dictionaries inside a dictionary, a column for each figure; a line for each if they are many."
+    found = list(islice(_figures(value), _ROWS + 1))
+    heads = list(dict.fromkeys(k for _, row in found for k in row))
+    if len(heads) <= _COLUMNS:
+        lines = _first([path, *(_phrase(row[k]) if k in row else '' for k in heads)] for path, row in found)
+        return Table([_label(key), *map(_label, heads)], lines) if lines else None
+    return Table([_label(key), '', ''], _first([path, _label(k), _phrase(v)] for path, row in found
+                                               for k, v in row.items()), align='lll')
 
-# %% ../nbs/08_zoo.ipynb #20b59492
+# %% ../nbs/08_zoo.ipynb #c12a7a19
 class Card(Tabular, dict):
     "What there is to know about a trained model, in any words; a dictionary that shows itself as tables."
     def tables(self):
-        plain = [[key, _phrase(value)] for key, value in self.items() if not isinstance(value, dict)]
-        inner = [_figure_table(key, value) for key, value in self.items() if isinstance(value, dict)]
-        return [Table(['model card', ''], plain, align='ll')] * bool(plain) + [t for t in inner if t is not None]
+        flat = ([_label(key), _phrase(value)] for key, value in self.items() if not isinstance(value, dict))
+        inner = (_figure_table(key, value) for key, value in self.items() if isinstance(value, dict))
+        plain = [Table(['model card', ''], lines, align='ll')] if (lines := _first(flat)) else []
+        return plain + list(islice((t for t in inner if t is not None), _ROWS))
 
     def notes(self): return [] if self.tables() else ['(an empty card)']
 
 # %% ../nbs/08_zoo.ipynb #9f2e8e48
 _FORMAT, _VERSION = 'lstm-video-repr', 2 # files with int8 weights are of version 2, all others of version 1
 _SMALL = torch.float16, torch.bfloat16
+_FLOATS = torch.float32, torch.float64, *_SMALL
 
 # %% ../nbs/08_zoo.ipynb #cc15a4e1
 def _check_model(model):
-    "A `ValueError` for what is no `VideoLSTM`."
+    "A `VideoLSTM`, taken out of what `torch.compile` wraps around it; a `ValueError` for what is none."
+    if isinstance(model, torch.nn.Module): model = getattr(model, '_orig_mod', model)
     if not isinstance(model, VideoLSTM): raise argument_error('model', model, 'a VideoLSTM')
-    return model
+    if isinstance(config := getattr(model, 'config', None), VideoLSTMConfig): return model
+    raise argument_error('model.config', config, 'a VideoLSTMConfig')
 
 # %% ../nbs/08_zoo.ipynb #13631574
+def _oddity(t):
+    "What keeps a value from being written as a row of numbers, in words; None if nothing does."
+    if not isinstance(t, torch.Tensor): return describe(t)
+    if t.is_meta: return 'on device meta'
+    if t.layout != torch.strided: return f'a tensor of layout {t.layout}'
+    return 'a quantized tensor' if t.is_quantized else None
+
+# %% ../nbs/08_zoo.ipynb #0120adba
 def _collect(model):
-    "The tensors of a model on the CPU."
-    tensors = {name: t.detach() for name, t in _check_model(model).state_dict().items()}
-    if any(t.is_meta for t in tensors.values()): raise ValueError('model is on device meta; expected one with weights')
-    return {name: t.cpu() for name, t in tensors.items()}
+    "The tensors of a model on the CPU, by the names that they have in a file."
+    tensors = {name.replace('_orig_mod.', ''): t for name, t in _check_model(model).state_dict().items()}
+    for name, t in tensors.items():
+        if what := _oddity(t): raise ValueError(f'model: {name} is {what}; expected a plain tensor with numbers in it')
+    return {name: t.detach().cpu() for name, t in tensors.items()}
 
 # %% ../nbs/08_zoo.ipynb #44ae4571
 def _check_finite(tensors, source):
@@ -191,7 +268,10 @@ def _check_finite(tensors, source):
     if bad: raise ValueError(f'{source}: NaN or infinite values in {", ".join(bad)}; expected finite weights')
 
 # %% ../nbs/08_zoo.ipynb #4614a218
-def _enumerate(faults): return '; '.join(faults[:4]) + (f'; and {len(faults) - 4} more' if len(faults) > 4 else '')
+def _enumerate(faults):
+    "The first four, cut where they are long: names in a file may be anything."
+    first = [escape_controls(f) if len(f) <= 200 else escape_controls(f[:200]) + '...' for f in faults[:4]]
+    return '; '.join(first) + (f'; and {len(faults) - 4} more' if len(faults) > 4 else '')
 
 # %% ../nbs/08_zoo.ipynb #cb0f6b1e
 def _faults(want, tensors):
@@ -200,48 +280,71 @@ def _faults(want, tensors):
     wrong = [f'{n} is missing' for n in want if n not in got]
     wrong += [f'{n} has no place in this model' for n in got if n not in want]
     wrong += [f'{n} has shape {got[n]}, expected {want[n]}' for n in want if n in got and got[n] != want[n]]
-    other = {n: t.dtype for n, t in tensors.items() if t.dtype not in (torch.float32, torch.float64, *_SMALL)}
+    other = {n: t.dtype for n, t in tensors.items() if t.dtype not in _FLOATS}
     return wrong + [f'{n} holds {dtype}, expected floating point' for n, dtype in other.items()]
 
 # %% ../nbs/08_zoo.ipynb #1669176a
+def _fit(config, tensors, source):
+    "The outline of a model that has a place for each of these tensors, all finite; a `ValueError` if they do not fit."
+    model = _outline(config)
+    wrong = _faults({n: tuple(t.shape) for n, t in model.state_dict().items()}, tensors)
+    if wrong: raise ValueError(f'{source}: does not fit its configuration: {_enumerate(wrong)}')
+    _check_finite(tensors, source)
+    return model
+
+# %% ../nbs/08_zoo.ipynb #9d10abb4
 def _rebuild(config, tensors, source):
     "A model of this configuration that holds these tensors; a `ValueError` that says what does not fit."
-    misfit = f'{source}: does not fit its configuration'
-    if config.num_layers > len(tensors):
-        raise ValueError(f'{misfit}: {config.num_layers} layers, but only {len(tensors)} arrays')
-    try: model = _outline(config)
-    except (RuntimeError, OverflowError, TypeError, ValueError) as e:
-        size = f'hidden_size {config.hidden_size}, frame_shape {config.frame_shape}'
-        raise ValueError(f'{source}: no model is as large as its configuration says: {size}') from e
-    wrong = _faults({n: tuple(t.shape) for n, t in model.state_dict().items()}, tensors)
-    if wrong: raise ValueError(f'{misfit}: {_enumerate(wrong)}')
-    _check_finite(tensors, source)
+    model = _fit(config, tensors, source)
     model.load_state_dict({n: t.float() if t.dtype in _SMALL else t for n, t in tensors.items()}, assign=True)
     return model.eval()
 
-# %% ../nbs/08_zoo.ipynb #9d10abb4
-def _note(metadata, key, source):
-    "A JSON object kept in the metadata."
-    try: value = json.loads(metadata[key])
-    except (KeyError, ValueError, RecursionError): value = None
-    if not isinstance(value, dict): raise ValueError(f'{source}: holds no {key}; expected a file made by save_model')
+# %% ../nbs/08_zoo.ipynb #991a466f
+def _single(pairs):
+    "A dictionary; a `ValueError` if a name comes twice."
+    if len(found := dict(pairs)) < len(pairs): raise ValueError('a name that comes twice')
+    return found
+
+# %% ../nbs/08_zoo.ipynb #429ec757
+def _check_depth(value, depth=0):
+    "A `ValueError` for dictionaries and lists too deep inside each other."
+    if depth > _NESTED: raise ValueError(f'more than {_NESTED} dictionaries and lists inside each other')
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(inner, depth + 1)
+
+# %% ../nbs/08_zoo.ipynb #19c43e02
+def _read_json(text):
+    "A JSON object that says everything once; or a `ValueError`."
+    value = json.loads(text, object_pairs_hook=_single)
+    if not isinstance(value, dict): raise ValueError('no dictionary')
+    _check_depth(value)
     return value
 
-# %% ../nbs/08_zoo.ipynb #991a466f
+# %% ../nbs/08_zoo.ipynb #feb4ecec
+def _note(metadata, key, source):
+    "A JSON object kept in the metadata."
+    try: return _read_json(metadata[key])
+    except (KeyError, ValueError, RecursionError) as e:
+        what = f'holds no {key} that can be read ({describe(str(e))})'
+        raise ValueError(f'{source}: {what}; expected a file made by save_model') from None
+
+# %% ../nbs/08_zoo.ipynb #7810c71b
 def _read_config(metadata, source):
     "The configuration in the metadata of a model file, made sure of."
     kind, version = metadata.get('format', _FORMAT), metadata.get('version', '1')
-    if kind != _FORMAT or not version.isdecimal():
-        raise ValueError(f'{source}: format {kind!r}, version {version!r}; expected a file made by save_model')
+    if kind != _FORMAT or not re.fullmatch('[1-9][0-9]{0,8}', version):
+        what = f'format {describe(kind)}, version {describe(version)}'
+        raise ValueError(f'{source}: {what}; expected a file made by save_model')
     config = _note(metadata, 'config', source)
     unknown = sorted(set(config) - {f.name for f in fields(VideoLSTMConfig)})
     if int(version) > _VERSION or unknown:
-        what = f'version {version}, unknown options: {", ".join(unknown) or "none"}'
+        what = f'version {version}, unknown options: {_enumerate(unknown) or "none"}'
         raise ValueError(f'{source}: made by a newer version of this package ({what}); update to read it')
     try: return VideoLSTMConfig(**config)
-    except (TypeError, ValueError) as e: raise ValueError(f'{source}: its configuration is not valid: {e}') from None
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ValueError(f'{source}: its configuration is not valid: {e}') from None
 
-# %% ../nbs/08_zoo.ipynb #429ec757
+# %% ../nbs/08_zoo.ipynb #a3692521
 def _pack(tensors):
     "Matrices as whole numbers from -127 to 127, each row with a scale of its own; vectors as float32."
     packed = {}
@@ -249,37 +352,50 @@ def _pack(tensors):
         packed[name] = t = t.float().contiguous()
         if t.dim() == 2 and 'peephole' not in name:
             packed[name + '.scale'] = scale = t.abs().amax(1, keepdim=True) / 127
-            packed[name] = (t / scale.clamp(min=1e-30)).round().to(torch.int8)
+            packed[name] = (t / scale.where(scale > 0, 1)).round().clamp(-127, 127).to(torch.int8)
     return packed
 
-# %% ../nbs/08_zoo.ipynb #19c43e02
+# %% ../nbs/08_zoo.ipynb #8031c356
 def _unpack(tensors, source):
     "The way back: float32 for every array that has a scale."
     tensors = dict(tensors)
     for scaled in [n for n in tensors if n.endswith('.scale')]:
         scale, name = tensors.pop(scaled), scaled.removesuffix('.scale')
-        q = tensors.get(name)
-        if q is None or q.dtype != torch.int8 or scale.shape != (*q.shape[:1], 1) or not scale.is_floating_point():
-            raise ValueError(f'{source}: {scaled} is no scale of an int8 matrix; expected a file made by save_model')
+        q, wanted = tensors.get(name), 'no scale of an int8 matrix; expected a file made by save_model'
+        matrix = q is not None and q.dtype == torch.int8 and q.dim() == 2
+        if not matrix or scale.shape != (len(q), 1) or scale.dtype not in _FLOATS:
+            raise ValueError(f'{source}: {_enumerate([scaled])} is {wanted}')
         tensors[name] = q * scale.float()
     return tensors
 
-# %% ../nbs/08_zoo.ipynb #1ec76f1e
-def _model_in(tensors, metadata, source):
-    "The model that the content of a file makes, or a `ValueError`."
-    return _rebuild(_read_config(metadata, source), _unpack(tensors, source), source)
-
 # %% ../nbs/08_zoo.ipynb #27cffcf0
-def _notes(config, card, version):
-    "What stands beside the weights, as text."
-    if card is not None and not isinstance(card, dict): raise argument_error('card', card, 'a dictionary')
-    try: notes = dict(config=json.dumps(asdict(config)), card=json.dumps(card or {}, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as e:
-        wanted = 'what JSON can hold: text, finite numbers, lists and dictionaries'
-        raise ValueError(f'card: {e}; expected {wanted}') from None
-    return dict(format=_FORMAT, version=version, **notes)
+_UNCHECKED = 'not checked: the file has no checksum' # said of what was read, never written
 
 # %% ../nbs/08_zoo.ipynb #8f31211f
+def _write_card(card, name='card'):
+    "A card as text, without what was only said of the file it came from."
+    if card is not None and not isinstance(card, dict): raise argument_error(name, card, 'a dictionary')
+    card = {k: v for k, v in (card or {}).items() if (k, v) != ('integrity', _UNCHECKED)}
+    try: _read_json(text := dump_json(card, allow_nan=False))
+    except (ValueError, RecursionError) as e:
+        wanted = 'what JSON can hold: text, finite numbers, lists and dictionaries'
+        raise ValueError(f'{name}: {e}; expected {wanted}') from None
+    if len(text) <= 10**7: return text
+    raise ValueError(f'{name} has {len(text)} characters; expected at most ten million')
+
+# %% ../nbs/08_zoo.ipynb #fb602a53
+def _read_card(metadata, source):
+    "The card in a file; where nothing was there to check the file by, it says so."
+    card = Card(_note(metadata, 'card', source))
+    if 'sha256' not in metadata: card['integrity'] = _UNCHECKED
+    return card
+
+# %% ../nbs/08_zoo.ipynb #e7822e1d
+def _notes(config, card, version):
+    "What stands beside the weights, as text."
+    return dict(config=json.dumps(asdict(config)), card=_write_card(card), format=_FORMAT, version=version)
+
+# %% ../nbs/08_zoo.ipynb #7061125a
 def save_model(
     model: VideoLSTM, # what to keep
     path: str | Path, # where; a name that ends in .safetensors, in a folder that exists
@@ -287,34 +403,36 @@ def save_model(
     card: dict | None = None, # data, clips seen, nats per frame ...: anything JSON can hold; None: an empty card
     dtype: torch.dtype | None = None, # torch.float16 or bfloat16: half the size; torch.int8: a quarter; None: as is
 ) -> Path: # the file written
-    """Weights, configuration and card in one file, written whole or not at all.
+    """Weights, configuration, card and checksum in one file, written whole or not at all.
 
     `ValueError` for what would not load again (weights that are not finite or not those of the configuration, a card
-    that is not JSON), `OSError` naming the file if it cannot be written."""
+    that is not JSON), `OSError` naming the file if it cannot be written. What is compiled is saved as what it was
+    compiled from; weights that two parts share are written for each."""
     path, tensors = check_target(path, endings=('.safetensors',)), _collect(model)
-    if dtype not in (None, torch.float32, torch.float64, torch.int8, *_SMALL):
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in (torch.int8, *_FLOATS)):
         raise argument_error('dtype', dtype, 'torch.int8, float16, bfloat16, float32, float64 or None')
     small = dtype == torch.int8
-    tensors = _pack(tensors) if small else {n: t.to(dtype or t.dtype).contiguous() for n, t in tensors.items()}
-    notes = _notes(model.config, card, '2' if small else '1')
-    _model_in(tensors, notes, 'model' if dtype is None else f'model as {dtype}')
+    notes = _notes(_check_model(model).config, card, '2' if small else '1')
+    tensors = _pack(tensors) if small else {n: t.to(dtype or t.dtype) for n, t in tensors.items()}
+    source = 'model' if dtype is None else f'model as {dtype}'
+    _fit(_read_config(notes, source), _unpack(tensors, source), source) # as it will be read
     return write_safetensors(path, tensors, notes)
 
 # %% ../nbs/08_zoo.ipynb #8b4d5761
+@torch.inference_mode(False) # what is loaded may be trained
 def load_model(
     path: str | Path, # a file made by `save_model`
     *,
     device: str | torch.device = 'cpu', # where the weights go
 ) -> VideoLSTM: # in evaluation mode, its card as `.card`; 8 and 16 bits come back as float32
-    """The model in a file.
+    """The model in a file: a copy, which stays whatever becomes of the file.
 
     `OSError` if the file is missing, damaged or of another kind, `ValueError` if its content does not fit its
     configuration."""
-    tensors, metadata = read_safetensors(path)
-    model = _model_in(tensors, metadata, path)
-    model.card = Card(_note(metadata, 'card', path))
-    try: return model.to(device)
-    except (RuntimeError, AssertionError) as e: raise ValueError(f'device is {device!r}: {e}') from None
+    device, (tensors, metadata) = check_device(device), read_safetensors(path)
+    model = _rebuild(_read_config(metadata, path), _unpack(tensors, path), path)
+    model.card = _read_card(metadata, path)
+    return model.to(device)
 
 # %% ../nbs/08_zoo.ipynb #be9017f2
 def frame_side(
@@ -345,9 +463,12 @@ def measure_card(
     folder: str | Path | None = None, # with the MNIST files; None: that of LVR_DATA, else a download
 ) -> Card: # ready for `save_model`
     "Measure a model on the fixed test sets. A set whose digits cannot be had is left out, and the card says so."
-    card = Card(about, machine=f'{platform.machine()}, torch {torch.__version__}', test={})
+    side, n_clips = frame_side(model), check_whole(n_clips, 'n_clips')
+    if not isinstance(digits, (list, tuple)): raise argument_error('digits', digits, "names in a list: ['embedded']")
+    card = Card(json.loads(_write_card(about, 'about')))
+    card |= dict(machine=f'{platform.machine()}, torch {torch.__version__}', test={})
     for name in digits:
-        try: clips = fixed_test_set(name, n_clips, folder=folder, image_size=frame_side(model))
+        try: clips = fixed_test_set(name, n_clips, folder=folder, image_size=side)
         except OSError as e: card['test'][name] = f'not measured: {str(e).splitlines()[0]}'
         else: card['test'][name] = _measure(model, clips)
     return card
@@ -381,6 +502,7 @@ def _place(new, old, name, H, K):
         new[:, :H] = old
 
 # %% ../nbs/08_zoo.ipynb #2f6d1f18
+@torch.inference_mode(False)
 @torch.no_grad()
 def widen(
     model: VideoLSTM, # what is to grow; not changed
@@ -391,11 +513,16 @@ def widen(
     """A wider model that says the same, with fresh units.
 
     After Chen, Goodfellow and Shlens (*Net2Net*, ICLR 2016), who make copies of units."""
-    H = _check_model(model).config.hidden_size
-    K = check_whole(hidden_size, 'hidden_size', H)
+    tensors, config = _collect(model), _check_model(model).config
+    _fit(config, tensors, 'model')
+    H, K = config.hidden_size, check_whole(hidden_size, 'hidden_size', config.hidden_size)
     generator = torch.Generator().manual_seed(check_whole(seed, 'seed', 0))
-    large = VideoLSTM(replace(model.config, hidden_size=K), generator).to(next(model.parameters()))
-    for name, new in large.state_dict().items(): _place(new, model.state_dict()[name], name, H, K)
+    try:
+        with torch.device('cpu'): large = VideoLSTM(replace(config, hidden_size=K), generator)
+        large = large.to(next(model.parameters()))
+    except (RuntimeError, MemoryError, OverflowError):
+        raise argument_error('hidden_size', K, 'a size for which there is memory') from None
+    for name, new in large.state_dict().items(): _place(new, tensors[name], name, H, K)
     return large
 
 # %% ../nbs/08_zoo.ipynb #9df6d4e0
@@ -425,73 +552,139 @@ def _h5py(): return import_extra('h5py', 'authors', "the authors' checkpoints")
 def _guard(path):
     "Around what h5py reads: whatever it raises for a damaged file becomes an `OSError` that names the file."
     try: yield
-    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as e:
-        raise OSError(f'{path}: no whole HDF5 file ({e})') from e
+    except Exception as e:
+        what = str(e) if isinstance(e, OSError) else f'{type(e).__name__}: {e}'
+        raise OSError(f'{path}: no whole HDF5 file ({escape_controls(what)})') from e
 
 # %% ../nbs/08_zoo.ipynb #5b8f67e1
 def _open_hdf5(path):
     "An open HDF5 file."
-    h5py = _h5py()
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'path is {str(path)!r}; expected an HDF5 file, and there is none')
-    with _guard(path): return h5py.File(path)
+    h5py, path = _h5py(), check_source(path, wanted='an HDF5 file')
+    with _guard(path): return h5py.File(path, 'r')
 
 # %% ../nbs/08_zoo.ipynb #ba62a96e
-def _shapes(f, path):
-    "Name and shape of every array in an HDF5 file."
-    kind = _h5py().Dataset
-    with _guard(path): return {n: d.shape for n in f if isinstance(n, str) and isinstance(d := f.get(n), kind)}
+def _array(f, name, path):
+    "An array that lies in the file itself, None if there is none of that name; an `OSError` for what lies elsewhere."
+    h5py = _h5py()
+    with _guard(path):
+        link = f.get(name, getlink=True)
+        if link is None: return None
+        if not isinstance(link, h5py.HardLink): raise OSError(f'{name} is a link; expected the array itself')
+        if not isinstance(d := f[name], h5py.Dataset): return None
+        if d.is_virtual or d.external: raise OSError(f'{name} is kept in another file; expected the array itself')
+        return d
 
 # %% ../nbs/08_zoo.ipynb #ca07c720
-def _count_layers(shapes, path):
+def _shape(array, path):
+    "The shape of an array, () for none."
+    with _guard(path): return () if array is None else array.shape or ()
+
+# %% ../nbs/08_zoo.ipynb #fd9935bf
+_NAME = re.compile(r'lstm_([1-9][0-9]{0,3})_(enc|dec|fut):[a-z_]+')
+
+def _names(f, path):
+    "What is called like an array of the authors."
+    with _guard(path): return [n for n in f if isinstance(n, str) and _NAME.fullmatch(n)]
+
+# %% ../nbs/08_zoo.ipynb #70b1f59e
+def _count_layers(names, path):
     "How many layers the encoder and each decoder of an authors' file have."
-    named = [m for m in (re.fullmatch(r'lstm_(\d+)_(enc|dec|fut):\w+', n) for n in shapes) if m]
+    named = [_NAME.fullmatch(n) for n in names]
     layers = {part: max((int(m[1]) for m in named if m[2] == part), default=0) for part in ('enc', 'dec', 'fut')}
     if not (layers['dec'] or layers['fut']):
         raise ValueError(f'{path}: an encoder without decoders; expected arrays lstm_1_dec:... or lstm_1_fut:...')
+    if max(layers.values()) > len(names):
+        raise ValueError(f'{path}: {max(layers.values())} layers, but only {len(names)} arrays')
     for part in ('dec', 'fut'):
         if layers[part] not in (0, layers['enc']):
             many = f"{layers[part]} layers in '{part}' but {layers['enc']} in 'enc'"
             raise ValueError(f'{path}: {many}; expected as many')
     return layers
 
-# %% ../nbs/08_zoo.ipynb #fd9935bf
-def _authors_config(shapes, path, **config):
-    "The configuration that an authors' file, as names and shapes, is of."
-    first, seen = shapes.get('lstm_1_enc:w_dense', ()), shapes.get('lstm_1_enc:w_input', (0, 0))
-    if len(first) != 2:
+# %% ../nbs/08_zoo.ipynb #bbea7312
+def _authors_config(f, path, **config):
+    "The configuration that an authors' file, by its names and shapes, is of."
+    first, seen = (_shape(_array(f, f'lstm_1_enc:{n}', path), path) for n in ('w_dense', 'w_input'))
+    if len(first) != 2 or not first[1]:
         raise OSError(f"{path}: no lstm_1_enc:w_dense in it; expected a checkpoint of the authors' programs")
-    layers = _count_layers(shapes, path)
+    layers = _count_layers(_names(f, path), path)
     for part, name in (('dec', 'conditional_reconstruction'), ('fut', 'conditional_future')):
-        if config[name] and not layers[part]: raise ValueError(f"{name} is True, but {path} has no '{part}' decoder")
-    config = VideoLSTMConfig(hidden_size=first[1], num_layers=layers['enc'], reconstruct=layers['dec'] > 0,
-                             predict=layers['fut'] > 0, **config)
+        if check_flag(config[name], name) and not layers[part]:
+            raise ValueError(f"{name} is True, but {path} has no '{part}' decoder")
+    config = VideoLSTMConfig(hidden_size=1, reconstruct=layers['dec'] > 0, predict=layers['fut'] > 0, **config)
+    try: config = replace(config, hidden_size=first[1], num_layers=layers['enc'])
+    except ValueError as e: raise ValueError(f'{path}: {e}') from None # these two are the file's
     D = prod(config.frame_shape)
     if len(seen) == 2 and seen[1] not in (0, D):
         raise ValueError(f'frame_shape is {config.frame_shape}, {D} values, but the model in {path} reads {seen[1]}')
     return config
 
-# %% ../nbs/08_zoo.ipynb #70b1f59e
-def _check_arrays(f, layout, config, path):
+# %% ../nbs/08_zoo.ipynb #f9bde537
+def _is_float(d):
+    "Does an array hold floating point numbers as every program writes them?"
+    kind = d.dtype
+    return kind.kind == 'f' and kind.itemsize in (2, 4, 8) and d.id.get_type() == _h5py().h5t.py_create(kind)
+
+# %% ../nbs/08_zoo.ipynb #da623918
+def _check_arrays(arrays, layout, config, path):
     "A `ValueError` that says what in an authors' file does not fit a configuration."
-    shapes = _shapes(f, path)
+    shapes = {n: _shape(d, path) for n, d in arrays.items() if d is not None}
     def fault(name): return f'has shape {shapes[name]}' if name in shapes else 'is missing'
     wrong = [f'{n} {fault(n)}, expected {shape}' for _, n, shape in layout if shapes.get(n) != shape]
-    other = {n: f[n].dtype for _, n, _ in layout if n in shapes and f[n].dtype.kind != 'f'}
-    wrong = wrong or [f'{n} holds {dtype}, expected floating point' for n, dtype in other.items()]
+    with _guard(path): other = {} if wrong else {n: d.dtype for n, d in arrays.items() if not _is_float(d)}
+    wrong += [f'{n} holds {dtype}, expected floating point' for n, dtype in other.items()]
     size = f'{config.num_layers} x {config.hidden_size} units'
     if wrong: raise ValueError(f'{path}: does not fit a model of {size}: {_enumerate(wrong)}')
 
-# %% ../nbs/08_zoo.ipynb #bbea7312
+# %% ../nbs/08_zoo.ipynb #d01b3aca
+def _space(d):
+    "Bytes of the file that an array takes up; an `OSError` if they are packed, or some were never written."
+    if d.id.get_create_plist().get_nfilters():
+        raise OSError(f'{d.name} is packed; expected plain numbers, as `h5repack -f NONE` leaves them')
+    pieces = [-(-s // c) for s, c in zip(d.shape, d.chunks or ())]
+    there = d.id.get_storage_size() >= d.nbytes if d.chunks is None else d.id.get_num_chunks() == prod(pieces)
+    if not there: raise OSError(f'{d.name} was never written, or not to its end')
+    return d.nbytes if d.chunks is None else prod(pieces) * prod(d.chunks) * d.dtype.itemsize
+
+# %% ../nbs/08_zoo.ipynb #b1c2ea22
+def _check_space(arrays, path):
+    "An `OSError` for arrays that are larger than the file that they are in."
+    with _guard(path):
+        declared, size = sum(_space(d) for d in arrays.values()), Path(path).stat().st_size
+        if declared > size: raise OSError(f'it declares {declared} bytes of weights, and has only {size} bytes')
+
+# %% ../nbs/08_zoo.ipynb #22502930
+def _digest(name, x):
+    "The checksum of an array: of its name, dtype and shape, and its numbers."
+    found = hashlib.sha256(f'{name} {x.dtype.str} {x.shape}'.encode())
+    found.update(np.ascontiguousarray(x).data)
+    return found.hexdigest().encode()
+
+# %% ../nbs/08_zoo.ipynb #76f4e589
+def _read_array(d, name, path):
+    "The numbers of an array, and whether there is a checksum that they were compared with."
+    with _guard(path):
+        x, mark = d[()], d.attrs.get('sha256')
+        if mark is not None and not (isinstance(mark, bytes) and mark == _digest(name, x)):
+            raise OSError(f'{name} does not have the checksum that was written with it')
+    x = x.astype(f'f{max(4, x.dtype.itemsize)}', copy=False) # float32, or float64 if it was
+    return torch.from_numpy(x), mark is not None
+
+# %% ../nbs/08_zoo.ipynb #b084d2f0
 def _authors_tensors(f, config, path):
-    "The tensors of a model, under our names, out of an open file of the authors."
+    "The tensors of a model, under our names, out of an open file of the authors; and whether they could be checked."
     layout = list(_authors_layout(config))
-    _check_arrays(f, layout, config, path)
+    arrays = {n: _array(f, n, path) for _, n, _ in layout}
+    _check_arrays(arrays, layout, config, path)
+    _check_space(arrays, path)
+    found = {ours: _read_array(arrays[theirs], theirs, path) for ours, theirs, _ in layout}
+    checked = {mark for _, mark in found.values()}
+    if len(checked) > 1: raise OSError(f'{path}: some arrays have a checksum and some have none; the file is damaged')
     place = {name: t.shape for name, t in _outline(config).state_dict().items()}
-    def tensor(x): return torch.from_numpy(x.astype(f'f{max(4, x.dtype.itemsize)}')) # float32, or float64 if it was
-    with _guard(path): return {ours: tensor(f[theirs][()]).reshape(place[ours]) for ours, theirs, _ in layout}
+    return {name: x.reshape(place[name]) for name, (x, _) in found.items()}, all(checked)
 
 # %% ../nbs/08_zoo.ipynb #96653629
+@torch.inference_mode(False)
 def load_authors_checkpoint(
     path: str | Path, # an HDF5 file written by the authors' programs, or by `save_authors_checkpoint`
     *,
@@ -502,32 +695,41 @@ def load_authors_checkpoint(
 ) -> VideoLSTM: # in evaluation mode
     """A model out of the authors' files (layout above); what it does not need is left aside.
 
-    `OSError` for files that cannot be read or are of another kind, `ValueError` for arrays or arguments that do not
-    fit."""
+    `OSError` for files that cannot be read, are of another kind, or keep their arrays packed or elsewhere, `ValueError`
+    for arrays or arguments that do not fit. The authors' programs write no checksum; the card says if there was none."""
     options = dict(frame_shape=frame_shape, conditional_reconstruction=conditional_reconstruction,
                    conditional_future=conditional_future, output=output)
     with _open_hdf5(path) as f:
-        config = _authors_config(_shapes(f, path), path, **options)
-        tensors = _authors_tensors(f, config, path)
-    return _rebuild(config, tensors, path)
+        config = _authors_config(f, path, **options)
+        tensors, checked = _authors_tensors(f, config, path)
+    model = _rebuild(config, tensors, path)
+    if not checked: model.card = Card(integrity=_UNCHECKED)
+    return model
 
 # %% ../nbs/08_zoo.ipynb #cac98466
+def _pack_hdf5(tensors, config):
+    "The bytes of an authors' file. Made in memory: HDF5 itself does not survive a full disk."
+    none = torch.zeros(3, config.hidden_size, dtype=tensors['encoder.bias_l0'].dtype, device='cpu') # no peepholes
+    with _h5py().File(file := io.BytesIO(), 'w') as f:
+        for ours, theirs, shape in _authors_layout(config):
+            x = tensors.get(ours, none).reshape(shape).numpy()
+            f.create_dataset(theirs, data=x).attrs['sha256'] = np.bytes_(_digest(theirs, x))
+            f.create_dataset(theirs + '_grad', shape, x.dtype) # never written: reads as zeros, takes no space
+            f.attrs[theirs + '_t'] = 0
+    return file.getbuffer()
+
+# %% ../nbs/08_zoo.ipynb #c615802e
 def save_authors_checkpoint(
     model: VideoLSTM, # what to give away; without peepholes it is given zero ones, which mean the same
     path: str | Path, # where; a name that ends in .h5 or .hdf5, in a folder that exists
 ) -> Path: # the file written
     """A model as the authors' programs read it, written whole or not at all.
 
-    Frame shape, conditioning and kind of output have no place in the file: note them elsewhere. `ValueError` for
-    weights that are not finite, `OSError` if it cannot be written."""
-    path, tensors, file = check_target(path, endings=('.h5', '.hdf5')), _collect(model), io.BytesIO()
-    tensors = {n: t.float() if t.dtype in _SMALL else t for n, t in tensors.items()}
-    _check_finite(tensors, 'model')
-    with _h5py().File(file, 'w') as f: # in memory: HDF5 itself does not survive a full disk
-        for ours, theirs, shape in _authors_layout(model.config):
-            t = tensors.get(ours, torch.zeros(shape)).reshape(shape).numpy()
-            f.create_dataset(theirs, data=t)
-            f.create_dataset(theirs + '_grad', shape, t.dtype) # never written: reads as zeros, takes no space
-            f.attrs[theirs + '_t'] = 0
-    with replace_file(path) as temp: temp.write_bytes(file.getbuffer())
+    Frame shape, conditioning and kind of output have no place in the file: note them elsewhere. Each array carries a
+    checksum, an attribute that their programs do not look at. `ValueError` for weights that are not finite or not those
+    of the configuration, `OSError` if it cannot be written."""
+    path, tensors, config = check_target(path, endings=('.h5', '.hdf5')), _collect(model), _check_model(model).config
+    _fit(config, tensors, 'model')
+    content = _pack_hdf5({n: t.float() if t.dtype in _SMALL else t for n, t in tensors.items()}, config)
+    with replace_file(path) as temp: temp.write_bytes(content)
     return path

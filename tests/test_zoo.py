@@ -275,7 +275,8 @@ def test_old_files_load(name):
     "Files of both versions, written before the package moved into this house: weights, configuration and card."
     back, model = load_model(ROOT/'tests'/'data'/f'model-version-{name}.safetensors'), sixteenths()
     assert back.config == model.config
-    assert back.card == {'data': 'none', 'clips seen': 0, 'test': {'embedded': {'clips': 2, 'future': {'nats': 1.5}}}}
+    assert back.card == {'data': 'none', 'clips seen': 0, 'test': {'embedded': {'clips': 2, 'future': {'nats': 1.5}}},
+                         'integrity': 'not checked: the file has no checksum'}
     assert 'clips seen' in str(back.card) and isinstance(back.card, Card)
     for key, w in model.state_dict().items():
         torch.testing.assert_close(back.state_dict()[key], w, rtol=0, atol=.5/127 if name == '2' else 0)
@@ -285,12 +286,12 @@ def test_old_files_load(name):
 
 @pytest.mark.parametrize('name', ['1', '1-half', '2'])
 def test_files_are_written_as_before(name, tmp_path):
-    "Byte for byte the same tensors and notes."
+    "Byte for byte the same tensors and notes, and a checksum."
     dtype = {'1': None, '1-half': torch.float16, '2': torch.int8}[name]
     old, notes = read_safetensors(ROOT/'tests'/'data'/f'model-version-{name}.safetensors')
     file = save_model(sixteenths(), tmp_path/'m.safetensors', card=json.loads(notes['card']), dtype=dtype)
     new, now = read_safetensors(file)
-    assert now == notes and old.keys() == new.keys()
+    assert len(now.pop('sha256')) == 64 and now == notes and old.keys() == new.keys()
     assert all(torch.equal(old[n], new[n]) and old[n].dtype == new[n].dtype for n in old)
 
 
@@ -373,10 +374,11 @@ def test_content_that_does_not_fit(tmp_path):
         ('configuration is not valid: hidden_size', dict(config=changed(hidden_size=-1))),
         ('not valid', dict(config=changed(frame_shape=None))),
         (r'has shape .*; and \d+ more', dict(config=changed(hidden_size=10**6))), # nothing of that size is ever made
-        ('no model is as large', dict(config=changed(hidden_size=10**15))),
-        ('no model is as large', dict(config=changed(frame_shape=[10**10]*3))),
+        ('not valid: hidden_size is 1000', dict(config=changed(hidden_size=10**9))),
+        ('not valid', dict(config=changed(frame_shape=[10**10]*3))),
         ('not valid: hidden_size is 1000', dict(config=changed(hidden_size=10**30))),
-        (r'1000000000 layers, but only \d+ arrays', dict(config=changed(num_layers=10**9))),
+        ('not valid: num_layers is 1000000000', dict(config=changed(num_layers=10**9))),
+        (r'encoder.weight_ih_l1 is missing.*; and \d+ more', dict(config=changed(num_layers=300))),
         ('future_decoder.lstm.weight_ih_l0 is missing', dict(config=changed(conditional_future=True))),
     ]:
         bad = damaged(path, **kw)
