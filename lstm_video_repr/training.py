@@ -279,15 +279,28 @@ def _plot_lines(ax, history):
     ax.spines[['top', 'right']].set_visible(False); ax.grid(alpha=.2)
 
 # %% ../nbs/06_training.ipynb #4c1eadf5
+def _fix_ticks(axis):
+    "Keep the numbers at an axis, which otherwise are chosen anew, in somebody's style, whenever it is drawn."
+    low, high = sorted(axis.get_view_interval())
+    axis.set_ticks([t for t in axis.get_majorticklocs() if low <= t <= high])
+
+# %% ../nbs/06_training.ipynb #4389196b
 @patch
 def plot(self: History,
     ax=None, # matplotlib axes to draw on; None makes a figure
 ): # the matplotlib figure
-    "The losses against steps."
+    "The losses against steps: in a figure of their own in matplotlib's own style, or on your axes in yours."
     plt = import_extra('matplotlib.pyplot', 'notebook', 'plots')
-    fig = plt.figure(figsize=(6.4, 3.2), facecolor='white') if ax is None else ax.figure
-    _plot_lines(ax or fig.add_subplot(), self)
-    if ax is None: plt.close(fig)
+    if ax is not None:
+        if not hasattr(ax, 'plot') or not hasattr(ax, 'figure'): raise argument_error('ax', ax, 'matplotlib axes')
+        _plot_lines(ax, self)
+        return ax.figure
+    with plt.style.context('default'):
+        fig = plt.figure(figsize=(6.4, 3.2), facecolor='white', layout='constrained')
+        try: _plot_lines(ax := fig.add_subplot(), self)
+        finally: plt.close(fig)
+        fig.draw_without_rendering()
+        for axis in ax.xaxis, ax.yaxis: _fix_ticks(axis)
     return fig
 
 # %% ../nbs/06_training.ipynb #b1550e17

@@ -1,4 +1,5 @@
 "Runs that are cut, broken or starved, and the authors' optimiser against its own arithmetic."
+import io
 import json
 import os
 import signal
@@ -741,3 +742,33 @@ def test_numbers_of_other_libraries(tmp_path):
     (lambda w: make_optimizer(None, Recipe()), 'model'), (lambda w: make_optimizer(tiny(), None), 'recipe'), (lambda w: Checkpoint('/dev/null'), 'checkpoint')])
 def test_arguments_are_named(make, word):
     with pytest.raises(ValueError, match=f'{word}(:| is)'): make([torch.nn.Parameter(torch.ones(2))])
+
+
+def test_a_checkpoint_of_version_2_goes_on(tmp_path):
+    "Written after step 5 of 8, when rows stood in the header and nothing had a checksum; beside it the weights of step 8."
+    path = tmp_path/'run.safetensors'
+    path.write_bytes((OLD/'checkpoint-version-2.safetensors').read_bytes())
+    log = train(model := tiny(), dots(), steps=8, batch_size=3, recipe='paper-2015-09', checkpoint=path, progress=None, log_every=3, precision='fp32')
+    assert [r['step'] for r in log.rows] == [3, 6, 8]
+    for name, weight in read_safetensors(OLD/'weights-version-2.safetensors')[0].items():
+        torch.testing.assert_close(model.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_a_history_in_anybodys_figure():
+    "Their figure stays open and current, their style theirs; ours looks the same under any style."
+    plt = pytest.importorskip('matplotlib.pyplot')
+    history = train(tiny(), dots(), steps=4, batch_size=3, log_every=1, progress=None)
+    def pixels(fig):
+        fig.savefig(picture := io.BytesIO(), facecolor='white')
+        return plt.imread(io.BytesIO(picture.getvalue()))
+    first = pixels(history.plot())
+    fig, (a, b) = plt.subplots(1, 2)
+    other = plt.figure()
+    plt.figure(fig.number)
+    try:
+        with plt.style.context(['dark_background', {'font.size': 30, 'axes.grid': True, 'lines.linewidth': 9}]):
+            assert history.plot(a) is fig and plt.gcf() is fig and plt.get_fignums() == [fig.number, other.number]
+            assert (pixels(history.plot()) == first).all() and plt.gcf() is fig
+            assert plt.rcParams['font.size'] == 30
+        with pytest.raises(ValueError, match='ax is 3'): history.plot(3)
+    finally: plt.close('all')
