@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 # %% ../nbs/07_scale.ipynb #14cf5bd3
+from .core.checks import argument_error, check_whole
 from .core.patch import patch
 from .training import STEPS, Callback, Run, detach_losses, objective, plain_step
 
@@ -36,7 +37,8 @@ class RecordedStep:
         after: int = 3, # steps that run as usual first
         record=record_graph, # what records
     ):
-        self.left, self.record, self.past, self.replay = after, record, None, None
+        if not callable(record): raise argument_error('record', record, 'a function like record_graph')
+        self.left, self.record, self.past, self.replay = check_whole(after, 'after', 0), record, None, None
         self.stream = torch.cuda.Stream() if torch.cuda.is_available() else None
 
     def __call__(self, run, past, future):
@@ -94,7 +96,7 @@ STEPS['recorded'] = (_can_record, RecordedStep)
 @contextmanager
 def processes(): # gives the device of this process, or None where there is but one
     "Join the other processes that `torchrun` started, if it did: NCCL on GPUs, one for each process, else gloo."
-    if int(os.environ.get('WORLD_SIZE', 1)) < 2 or dist.is_initialized(): yield None; return
+    if int(os.environ.get('WORLD_SIZE') or 1) < 2 or dist.is_initialized(): yield None; return
     cuda = torch.cuda.is_available()
     device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0))) if cuda else torch.device('cpu')
     if cuda: torch.cuda.set_device(device)

@@ -212,6 +212,18 @@ def test_killed_and_resumed_by_another_number(start):
 
 
 @gloo
+def test_asked_to_end_the_first_saves(start):
+    "A scheduler ends the job in the middle of a run: what was done is in the checkpoint."
+    job, folder = start(2, 'asked', 'waits', steps=20)
+    deadline = time.monotonic() + 120
+    while not (folder/'waiting').exists() and job.poll() is None and time.monotonic() < deadline: time.sleep(.02)
+    job.send_signal(signal.SIGTERM)
+    said, _ = job.communicate(timeout=120)
+    assert job.returncode != 0, said
+    assert json.loads(read_safetensors(folder/'checkpoint.safetensors')[1]['checkpoint'])['here']['step'] == 5, said
+
+
+@gloo
 def test_a_group_of_one():
     "Alone in its group a process may take a shared step, of a single clip even."
     torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
@@ -232,3 +244,8 @@ def test_the_command_line(tmp_path):
     assert {'model.safetensors', 'log.jsonl', 'checkpoint.safetensors'} <= {p.name for p in out.iterdir()}
     done = subprocess.run(command(2, *words, str(tmp_path/'no'), '--batch-size', '1'), env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode != 0 and 'a batch has 1 clips; expected at least 2, one for each process' in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize('change, word', [(dict(after=-1), 'after'), (dict(after=True), 'after'), (dict(record=3), 'record')])
+def test_arguments_are_named(change, word):
+    with pytest.raises(ValueError, match=f'{word} is'): RecordedStep(**change)
