@@ -10,6 +10,8 @@ __all__ = ['Clips', 'mix', 'uniform', 'shuffle', 'bounce', 'random_paths', 'rend
 # %% ../nbs/03_clips.ipynb #b566bbdf
 import hashlib
 import math
+import os
+from abc import ABCMeta
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
@@ -20,20 +22,30 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 # %% ../nbs/03_clips.ipynb #0b86e473
-from .core.checks import argument_error, check_number, check_pixels, check_tensor, check_whole, describe
+from .core.checks import (
+    argument_error, check_device, check_number, check_pixels, check_range, check_tensor, check_whole)
+from .core.files import check_source
 from .core.patch import patch
-from .digits import as_digits
+from .digits import as_digits, name_digits
 
 # %% ../nbs/03_clips.ipynb #61ab23af
-class Clips:
+class _Made(ABCMeta):
+    "Classes whose instances know that they are made, once `__init__` has ended."
+    def __call__(cls, *args, **kwargs):
+        made = super().__call__(*args, **kwargs)
+        made.__dict__['_made'] = True
+        return made
+
+# %% ../nbs/03_clips.ipynb #e079d87a
+class Clips(metaclass=_Made):
     "A source of numbered clips. A subclass says `frame_shape`, `past` and `future`, and writes `read`."
     frame_shape: tuple # of a frame: (1, 64, 64)
     past: int # frames that a model is shown
     future: int # frames that come after; may be 0
-    _index = 0
+    _index, _made = 0, False
 
     @property
     def index(self) -> int:
@@ -62,11 +74,33 @@ def batch(self: Clips,
     return pair
 
 # %% ../nbs/03_clips.ipynb #1ca7c44a
+def _is_fixed(clips, name):
+    "Has a source that is made this attribute, and no way of its own to set it?"
+    own = getattr(getattr(type(clips), name, None), 'fset', None)
+    return clips._made and name[0] != '_' and hasattr(clips, name) and not own
+
+# %% ../nbs/03_clips.ipynb #23081646
 @patch
 def __setattr__(self: Clips, name, value):
-    if name in self.__dict__ and name[0] != '_':
+    if _is_fixed(self, name):
         raise AttributeError(f'{name} of {type(self).__name__} is fixed once it is made: make another one')
     super(Clips, self).__setattr__(name, value)
+
+# %% ../nbs/03_clips.ipynb #4f940c2b
+@patch
+def __delattr__(self: Clips, name):
+    if _is_fixed(self, name): raise AttributeError(f'{name} of {type(self).__name__} is fixed once it is made')
+    super(Clips, self).__delattr__(name)
+
+# %% ../nbs/03_clips.ipynb #35bb0740
+_MOST = 2**34 # numbers in a batch, 64 GiB as floats; of clips at most 2**26
+
+# %% ../nbs/03_clips.ipynb #c8958777
+def _check_span(clips, first, n):
+    "The number of a clip, and how many: no more than can be counted, or than any memory holds."
+    size = (clips.past + clips.future) * math.prod(clips.frame_shape)
+    n = check_whole(n, 'n', 1, min(2**26, max(1, _MOST // max(1, size))))
+    return check_whole(first, 'first', 0, 2**63 - 1 - n), n
 
 # %% ../nbs/03_clips.ipynb #1fe5676d
 def _has_end(clips): return hasattr(type(clips), '__len__')
@@ -130,6 +164,22 @@ def __repr__(self: Clips):
     frames = f'frame_shape={self.frame_shape}, past={self.past}, future={self.future}'
     return f'{type(self).__name__}({end}{frames}{"" if seed is None else f", seed={seed}"}, index={self.index})'
 
+# %% ../nbs/03_clips.ipynb #63a4ae90
+def _is_array(x): return isinstance(x, (Tensor, np.ndarray))
+
+# %% ../nbs/03_clips.ipynb #5b7d8212
+def _is_plain(x):
+    "An array that has all its numbers, one after the other: without mask, not sparse, nested, quantised or on meta."
+    if isinstance(x, np.ndarray): return not isinstance(x, np.ma.MaskedArray)
+    return _is_array(x) and not (x.is_nested or x.layout != torch.strided or x.is_quantized or x.is_meta)
+
+# %% ../nbs/03_clips.ipynb #3cf45d12
+def _kind(x):
+    "Floats, whole numbers, or neither?"
+    if isinstance(x, np.ndarray): return {'f': 'float', 'u': 'whole', 'i': 'whole'}.get(x.dtype.kind)
+    if x.is_floating_point(): return 'float' if x.itemsize > 1 else None
+    return None if x.dtype == torch.bool or x.is_complex() else 'whole'
+
 # %% ../nbs/03_clips.ipynb #c15ebeb7
 def _bytes(x):
     if isinstance(x, Tensor): x = x.detach().cpu().contiguous().view(torch.uint8).numpy()
@@ -151,34 +201,61 @@ def _checksum(*arrays):
     return done.hexdigest()[:16]
 
 # %% ../nbs/03_clips.ipynb #d6fc478c
+def _check_bits(x):
+    "Whole numbers that can be taken bit by bit: a tensor of int64 or a Python integer."
+    if type(x) is int or isinstance(x, Tensor) and x.dtype == torch.int64: return x
+    if isinstance(x, Tensor): raise argument_error('x', x, 'a tensor of int64')
+    return check_whole(x, 'x', -2**127, 2**127)
+
+# %% ../nbs/03_clips.ipynb #35011e0f
 def mix(
     x: Tensor | int, # int64 tensor or Python integer; only its lowest 32 bits count
 ) -> Tensor | int: # the same type, in [0, 2**32); different inputs give different outputs
     "Scramble 32-bit integers (the *lowbias32* hash): whole-number arithmetic, hence the same everywhere."
     low = 0xffffffff
-    x = x & low
+    x = _check_bits(x) & low
     x = ((x ^ (x >> 16)) * 0x7feb352d) & low
     x = ((x ^ (x >> 15)) * 0x846ca68b) & low
     return x ^ (x >> 16)
 
 # %% ../nbs/03_clips.ipynb #6fe4bf57
+def _uniform(seed, index, stream):
+    key = mix(mix(mix(seed) ^ (seed >> 32) ^ 0x9e3779b9) + stream)    # the constant keeps small seeds and streams apart
+    return mix(mix(mix(index) ^ key) ^ (index >> 32)).double() / 2**32
+
+# %% ../nbs/03_clips.ipynb #f24be123
+def _check_turns(x, name, most=2**63 - 1):
+    "Whole numbers to look something up by, from 0 to `most`."
+    if not (isinstance(x, Tensor) and x.dtype == torch.int64 and _is_plain(x)):
+        raise argument_error(name, x, 'a tensor of int64, whole numbers of at least 0')
+    low, high = map(int, x.aminmax()) if x.numel() else (0, 0)
+    if 0 <= low and high <= most: return x
+    raise ValueError(f'{name} reaches from {low} to {high}; expected whole numbers from 0 to {most}')
+
+# %% ../nbs/03_clips.ipynb #6d6a222a
 def uniform(
     seed: int, # whole number, 0 <= seed < 2**63
     index: Tensor, # int64, any shape, not negative
-    stream: int, # what the numbers are for: numbers of different streams are unrelated
+    stream: int, # what the numbers are for, 0 <= stream < 2**32: numbers of different streams are unrelated
 ) -> Tensor: # float64, the shape of `index`: multiples of 2**-32 in [0, 1)
     "Uniform random numbers that depend on nothing but `seed`, `index` and `stream`."
-    key = mix(mix(mix(seed) ^ (seed >> 32) ^ 0x9e3779b9) + stream)    # the constant keeps small seeds and streams apart
-    return mix(mix(mix(index) ^ key) ^ (index >> 32)).double() / 2**32
+    seed, stream = check_whole(seed, 'seed', 0), check_whole(stream, 'stream', 0, 2**32 - 1)
+    return _uniform(seed, _check_turns(index, 'index'), stream)
 
 # %% ../nbs/03_clips.ipynb #595ad410
 @lru_cache(maxsize=4)
 def _passes(seed, n, stream, a, b):
     "Which thing comes when in passes a to b, one pass after the other."
-    turns = torch.arange(a * n, (b + 1) * n)
-    return uniform(seed, turns.view(-1, n), stream).argsort(stable=True, dim=1).flatten()
+    turns = torch.arange(a * n, (b + 1) * n, device='cpu')
+    return _uniform(seed, turns.view(-1, n), stream).argsort(stable=True, dim=1).flatten()
 
 # %% ../nbs/03_clips.ipynb #45aa0e4d
+def _shuffle(seed, turns, n, stream):
+    a, b = (int(v) // n for v in turns.aminmax())
+    if (b + 1 - a) * n <= max(2**26, 2 * n): return _passes(seed, n, stream, a, b).to(turns.device)[turns - a * n]
+    raise ValueError(f'turns reach over {b + 1 - a} passes of {n}; expected such as lie closer together')
+
+# %% ../nbs/03_clips.ipynb #5d61a7d8
 def shuffle(
     seed: int, # whole number, 0 <= seed < 2**63
     turns: Tensor, # int64, any shape: whose turn it is, counted through all passes
@@ -187,18 +264,33 @@ def shuffle(
     stream: int = 0, # as in `uniform`
 ) -> Tensor: # int64, the shape of `turns`: from 0 to n - 1
     "Which of `n` things has its turn: every pass has each of them once, in an order of its own."
-    a, b = int(turns.min()) // n, int(turns.max()) // n
-    return _passes(seed, n, stream, a, b)[turns - a * n]
+    seed, n = check_whole(seed, 'seed', 0), check_whole(n, 'n', 1, 2**26)
+    if not _check_turns(turns, 'turns').numel(): raise argument_error('turns', turns, 'at least one')
+    return _shuffle(seed, turns, n, check_whole(stream, 'stream', 0, 2**32 - 1))
 
 # %% ../nbs/03_clips.ipynb #4f1de70c
+def _check_points(start, velocity):
+    "Positions in the unit box, and as many velocities."
+    for x, name in ((start, 'start'), (velocity, 'velocity')):
+        if not (isinstance(x, Tensor) and _is_plain(x) and _kind(x) == 'float' and x.dim() and x.shape[-1] == 2):
+            raise argument_error(name, x, 'a tensor (..., 2), floating point')
+        if x.numel(): check_range(x, name, unit=x is start)
+    if start.shape != velocity.shape:
+        raise ValueError(f'velocity has shape {tuple(velocity.shape)}; expected {tuple(start.shape)}, that of start')
+
+# %% ../nbs/03_clips.ipynb #b6284078
+def _check_moves(frames, start): return check_whole(frames, 'frames', 1, min(200_000, 2**29 // max(1, start.numel())))
+
+# %% ../nbs/03_clips.ipynb #dce217de
 def bounce(
     start: Tensor, # (..., 2) positions in [0, 1], as (row, column)
     velocity: Tensor, # (..., 2) change of position per frame
     frames: int, # number of frames T
 ) -> Tensor: # (..., T, 2) positions in [0, 1] after 1, 2, ..., T moves
     "The paths of points that move straight on and bounce off the walls of the unit box (section 3.2 of the paper)."
+    _check_points(start, velocity)
     p, v, path = start, velocity, []
-    for _ in range(check_whole(frames, 'frames')):
+    for _ in range(_check_moves(frames, start)):
         p = p + v
         v = torch.where((p <= 0) | (p >= 1), -v, v)
         p = p.clamp(0, 1)
@@ -219,8 +311,8 @@ def _check_speed(speed):
 # %% ../nbs/03_clips.ipynb #6ccb44b3
 def _draw_velocities(seed, turns, speed):
     "Any direction, a speed in the range: (..., 2), whole multiples of 2**-32."
-    angle, (low, high) = uniform(seed, turns, 3) * 2 * math.pi, _check_speed(speed)
-    size = low + (high - low) * uniform(seed, turns, 4)
+    angle, (low, high) = _uniform(seed, turns, 3) * 2 * math.pi, _check_speed(speed)
+    size = low + (high - low) * _uniform(seed, turns, 4)
     velocity = torch.stack([angle.sin() * size, angle.cos() * size], -1)
     return (velocity * 2**32).round() / 2**32
 
@@ -233,7 +325,8 @@ def random_paths(
     speed: float | tuple[float, float] = .1, # as a share of the way across per frame; or a range (low, high)
 ) -> Tensor: # float64 (..., T, 2): positions (row, column) in [0, 1]
     "Paths that start anywhere and head anywhere, the same for the same seed and turn (section 3.2)."
-    start = torch.stack([uniform(seed, turns, 1), uniform(seed, turns, 2)], -1)
+    seed, turns = check_whole(seed, 'seed', 0), _check_turns(turns, 'turns')
+    start = torch.stack([_uniform(seed, turns, 1), _uniform(seed, turns, 2)], -1)
     return bounce(start, _draw_velocities(seed, turns, speed), frames)
 
 # %% ../nbs/03_clips.ipynb #269448ea
@@ -245,31 +338,49 @@ def _send(x, device):
 def _check_size(image_size, digits):
     "The side of a frame in which the digits have room."
     h, w = digits.shape[-2:]
-    if check_whole(image_size, 'image_size') < max(h, w):
+    if (side := check_whole(image_size, 'image_size', 1, 8192)) < max(h, w):
         raise argument_error('image_size', image_size, f'at least {max(h, w)}, the size of the digits')
-    return int(image_size)
+    return side
 
 # %% ../nbs/03_clips.ipynb #2990145e
+def _check_pixels(frames, image_size):
+    "No more of them than any memory holds."
+    if (most := math.isqrt(_MOST // frames)) < image_size:
+        raise argument_error('image_size', image_size, f'at most {most} for {frames} frames')
+
+# %% ../nbs/03_clips.ipynb #5c5fcf23
 def _check_corners(corners, digits, image_size):
     "Whole pixels from which no digit sticks out, or a `ValueError`."
     B, N, h, w = digits.shape
     check_tensor(corners, 'corners', (B, N, 'T', 2))
-    if corners.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
+    if corners.is_meta or corners.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
         raise argument_error('corners', corners, 'whole pixels: row and column of each digit in each frame')
+    _check_pixels(B * corners.shape[2], image_size)
     limit = torch.tensor([image_size - h, image_size - w], device=corners.device)
     if not ((corners < 0) | (corners > limit)).any(): return
     low, high = corners.amin((0, 1, 2)).tolist(), corners.amax((0, 1, 2)).tolist()
     raise ValueError(f'corners reach from {low} to {high}; expected [0, 0] to {limit.tolist()}, '
                      f'so that digits of {h}x{w} stay inside {image_size}x{image_size}')
 
-# %% ../nbs/03_clips.ipynb #5c5fcf23
+# %% ../nbs/03_clips.ipynb #5e506da1
+def _check_grey(x, name):
+    "Pixels in a dtype that one can compute with."
+    if isinstance(x, Tensor) and _kind(x) is None: raise argument_error(name, x, 'uint8 or floating point of 16 bits or more')
+    return check_pixels(x, name)
+
+# %% ../nbs/03_clips.ipynb #2b165b10
+def _check_ink(digits):
+    "Pixels of the digits of each clip."
+    return _check_grey(check_tensor(digits, 'digits', tuple('BNhw')), 'digits')
+
+# %% ../nbs/03_clips.ipynb #75e5201a
 def render(
     digits: Tensor, # (B, N, h, w) pixels of the N digits of each clip, uint8 or float in [0, 1]
     corners: Tensor, # (B, N, T, 2) whole pixels: row and column of each digit's top left corner in each frame
     image_size: int = 64, # side S of the frames in pixels
 ) -> Tensor: # (B, T, 1, S, S), dtype and device of `digits`
     "Paint digits at the given corners on black; where they overlap, the brighter pixel wins (section 3.2)."
-    S = _check_size(image_size, check_pixels(check_tensor(digits, 'digits', tuple('BNhw')), 'digits'))
+    S = _check_size(image_size, _check_ink(digits))
     _check_corners(corners, digits, S)
     (B, N, h, w), T = digits.shape, corners.shape[2]
     canvas = digits.new_zeros(B, T, S, S)
@@ -297,12 +408,13 @@ class MovingDigits(Clips):
         device: str | torch.device = 'cpu', # where the frames are painted and live
         folder: str | Path | None = None, # folder that has MNIST, see `mnist_digits`
     ):
-        self.digits, self.device = as_digits(digits, split=split, folder=folder).to(device), torch.device(device)
-        self.n_digits, self.image_size = check_whole(n_digits, 'n_digits'), _check_size(image_size, self.digits)
-        self.past, self.future = check_whole(past, 'past'), check_whole(future, 'future', 0)
-        low, high = _check_speed(speed)
-        self.speed, self.seed = low if low == high else (low, high), check_whole(seed, 'seed', 0)
-        self.frame_shape, self._content = (1, self.image_size, self.image_size), None
+        self.device, (low, high) = check_device(device), _check_speed(speed)
+        self.n_digits, self.seed = check_whole(n_digits, 'n_digits', 1, 10_000), check_whole(seed, 'seed', 0)
+        self.past, self.future = check_whole(past, 'past', 1, 100_000), check_whole(future, 'future', 0, 100_000)
+        self.digits = as_digits(digits, split=split, folder=folder).to(self.device)
+        self.image_size, self.speed = _check_size(image_size, self.digits), low if low == high else (low, high)
+        self.frame_shape = (1, self.image_size, self.image_size)
+        _check_pixels(self.past + self.future, self.image_size)
 
 # %% ../nbs/03_clips.ipynb #5b8478cf
 @patch
@@ -311,11 +423,13 @@ def plan(self: MovingDigits,
     n: int, # number of clips
 ) -> tuple[Tensor, Tensor]: # which digits, int64 (n, N), and their corners in pixels, int64 (n, N, T, 2)
     "What happens in clips first, first + 1, ..., first + n - 1. On the CPU, wherever the clips are painted."
-    first, n, N = check_whole(first, 'first', 0), check_whole(n, 'n'), self.n_digits
-    turns = torch.arange(first * N, (first + n) * N).view(n, N)           # each digit's turn, counted through all clips
-    path = random_paths(self.seed, turns, self.past + self.future, speed=self.speed)
-    room = self.image_size - torch.tensor(self.digits.shape[1:])
-    return shuffle(self.seed, turns, len(self.digits)), (path * room).long()
+    N, T = self.n_digits, self.past + self.future
+    n = check_whole(n, 'n', 1, max(1, 2**28 // (N * T)))
+    first = check_whole(first, 'first', 0, (2**63 - 1) // N - n)
+    turns = torch.arange(first * N, (first + n) * N, device='cpu').view(n, N)    # each digit's, counted through all clips
+    path = random_paths(self.seed, turns, T, speed=self.speed)
+    room = self.image_size - torch.tensor(self.digits.shape[1:], device='cpu')
+    return _shuffle(self.seed, turns, len(self.digits), 0), (path * room).long()
 
 # %% ../nbs/03_clips.ipynb #d77b94ca
 def _floats(frames):
@@ -326,6 +440,7 @@ def _floats(frames):
 @patch
 def _paint(self: MovingDigits, first, n):
     "Whole clips in the dtype of the digits."
+    first, n = _check_span(self, first, n)
     which, corners = self.plan(first, n)
     return render(self.digits[_send(which, self.device)], corners, self.image_size)
 
@@ -351,10 +466,21 @@ def clips(self: MovingDigits,
 @patch
 def describe(self: MovingDigits) -> str:
     "What the clips are, in a line: the same text only for the same clips."
-    if self._content is None: self._content = _checksum(self.digits)
     n, h, w = self.digits.shape
-    return (f'moving digits: {self.n_digits} of {n} pictures of {h}x{w} ({self._content}), '
+    return (f'moving digits: {self.n_digits} of {n} pictures of {h}x{w} ({_checksum(self.digits)}), '
             f'side {self.image_size}, past {self.past}, future {self.future}, speed {self.speed}, seed {self.seed}')
+
+# %% ../nbs/03_clips.ipynb #659fc59c
+@patch(as_prop=True)
+def digits_name(self: MovingDigits) -> str:
+    "Which digits these really are: 'MNIST, test', or '12 pictures of 28x28' where nobody knows them."
+    return name_digits(self.digits)
+
+# %% ../nbs/03_clips.ipynb #9bca44cd
+@patch
+def __repr__(self: MovingDigits):
+    "As of all sources, and which digits these are."
+    return super(MovingDigits, self).__repr__().replace('(', f'({self.digits_name}; ', 1)
 
 # %% ../nbs/03_clips.ipynb #5ed34fbc
 class FiniteClips(Clips):
@@ -368,9 +494,9 @@ def numbers(self: FiniteClips,
     n: int, # number of clips
 ) -> Tensor: # int64 (n,), from 0 to len - 1
     "Where in the set clips first to first + n - 1 are found."
-    first, n = check_whole(first, 'first', 0), check_whole(n, 'n')
-    turns = torch.arange(first, first + n)
-    return turns % len(self) if self.seed is None else shuffle(self.seed, turns, len(self), stream=5)
+    first, n = _check_span(self, first, n)
+    turns = torch.arange(first, first + n, device='cpu')
+    return turns % len(self) if self.seed is None else _shuffle(self.seed, turns, len(self), 5)
 
 # %% ../nbs/03_clips.ipynb #acd9707a
 @patch
@@ -379,6 +505,12 @@ def take(self: FiniteClips,
 ) -> tuple[Tensor, Tensor]: # floats, (n, past, *frame) and (n, future, *frame)
     "The clips at these places. A subclass has to write it."
     raise NotImplementedError(f'{type(self).__name__} has no method take(numbers)')
+
+# %% ../nbs/03_clips.ipynb #8af4ba1e
+def _check_places(clips, numbers):
+    "Places that there are in a set with an end."
+    if _check_turns(numbers, 'numbers', len(clips) - 1).dim() == 1 and len(numbers): return numbers.cpu()
+    raise argument_error('numbers', numbers, 'int64 (n,), at least one')
 
 # %% ../nbs/03_clips.ipynb #536247d7
 @patch
@@ -422,14 +554,14 @@ def take(self: FixedClips,
     numbers: Tensor, # int64 (n,), from 0 to n_clips - 1
 ) -> tuple[Tensor, Tensor]: # as `read` of the source gives them
     "The clips of the source at these places."
-    return _join(self.source.read(*row) for row in _rows(numbers))
+    return _join(self.source.read(*row) for row in _rows(_check_places(self, numbers)))
 
 # %% ../nbs/03_clips.ipynb #0791d800
 @patch
 def __copy__(self: FixedClips):
     "With a copy of the source: one pass does not disturb another, whatever the source remembers."
-    other = FixedClips(copy(self.source), self.n_clips)
-    other.index = self.index
+    other = object.__new__(type(self))
+    other.__dict__.update(self.__dict__, source=copy(self.source))
     return other
 
 # %% ../nbs/03_clips.ipynb #4621d842
@@ -466,24 +598,53 @@ def clips_checksum(
     clips: Tensor, # any shape, uint8 or float in [0, 1]
 ) -> str: # hexadecimal sha256
     "The sha256 of clips as bytes from 0 to 255, to tell whether two machines have the same ones."
-    data = check_pixels(clips, 'clips')
+    data = _check_grey(clips, 'clips')
     data = data if data.dtype == torch.uint8 else (data * 255).round().to(torch.uint8)
     return hashlib.sha256(data.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 # %% ../nbs/03_clips.ipynb #fa6ea534
-def _open_file(path):
-    "The numbers of a file in the published layout, left on the disk; `OSError` if it is anything else."
-    expected = 'expected an npy file of uint8 in the layout of mnist_test_seq.npy, (20, clips, 64, 64)'
-    try: data = np.load(path, mmap_mode='r', allow_pickle=False)
-    except FileNotFoundError: raise FileNotFoundError(f'path is {str(path)!r}; {expected}, and there is none') from None
-    except (OSError, ValueError, EOFError) as e: raise OSError(f'{path}: cannot be read ({e}); {expected}') from e
-    if not isinstance(data, np.ndarray): raise OSError(f'{path}: is an archive of arrays; {expected}')
-    shape = data.shape
-    if data.dtype == np.uint8 and len(shape) == 4 and shape[0] == 20 and shape[1] and shape[2:] == (64, 64): return data
-    hint = '. Clips come first here: transpose(1, 0, 2, 3)' if len(shape) == 4 and shape[1] == 20 else ''
-    raise OSError(f'{path}: is {describe(data)}; {expected}{hint}')
+def _read_header(file):
+    "Shape and dtype of what an npy file holds, and whether it lies column by column; whatever is wrong, a `ValueError`."
+    if (begins := file.read(6)) != b'\x93NUMPY':
+        raise ValueError('is an archive of arrays' if begins[:2] == b'PK' else 'is no npy file')
+    file.seek(0)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try: shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
+    except Exception as e: raise ValueError(f'cannot be read ({type(e).__name__})') from e     # a header can be anything
+    return tuple(map(int, shape)), dtype, fortran
 
 # %% ../nbs/03_clips.ipynb #9ba9baf8
+def _check_layout(shape, dtype, fortran):
+    "The published one, or a `ValueError`."
+    good = dtype == np.uint8 and len(shape) == 4 and shape[0] == 20 and shape[1] > 0 and shape[2:] == (64, 64)
+    if good and not fortran: return
+    hint = '. Clips come first here: transpose(1, 0, 2, 3)' if len(shape) == 4 and shape[1] == 20 else ''
+    order = ' in Fortran order: np.ascontiguousarray' if fortran else ''
+    raise ValueError(f'is an array of {str(dtype)[:60]}, shape {shape}{order}{hint}')
+
+# %% ../nbs/03_clips.ipynb #02220357
+def _stamp(file):
+    "What changes when a file is written into: its size, and the time of that."
+    about = os.fstat(file.fileno())
+    return about.st_size, about.st_mtime_ns
+
+# %% ../nbs/03_clips.ipynb #a4f75069
+def _look(path):
+    "Where in a file in the published layout the frames begin, how many clips it has, its stamp; or an `OSError`."
+    expected = 'expected an npy file of uint8 in the layout of mnist_test_seq.npy, (20, clips, 64, 64)'
+    try:
+        with open(path, 'rb') as file:
+            shape, *more = _read_header(file)
+            _check_layout(shape, *more)
+            start, stamp = file.tell(), _stamp(file)
+            if stamp[0] == start + math.prod(shape): return start, shape[1], stamp
+            raise ValueError(f'has {stamp[0]} bytes, not the {start + math.prod(shape)} that its header states')
+    except (OSError, ValueError) as e: raise OSError(f'{path}: {e}; {expected}') from e
+
+# %% ../nbs/03_clips.ipynb #50b37361
+SMALL_FILE = 2**26 # bytes that are held in memory; what is larger stays on the disk
+
+# %% ../nbs/03_clips.ipynb #f2f1e060
 class MovingMNISTFile(FiniteClips):
     "Clips from a file in the published layout, (20, clips, 64, 64) uint8, in order, read as they are asked for."
     frame_shape = (1, 64, 64)
@@ -494,40 +655,70 @@ class MovingMNISTFile(FiniteClips):
         future: int = 10, # frames that come after, may be 0; past + future <= 20
         device: str | torch.device = 'cpu', # where the clips go
     ):
-        self.path, self.device = Path(path), torch.device(device)
+        self.path, self.device = check_source(path, wanted='an npy file of clips'), check_device(device)
         self.past, self.future = check_whole(past, 'past'), check_whole(future, 'future', 0)
-        check_whole(past + future, 'past + future', 1, 20)                # a clip in the file has 20 frames
-        self._data, self._content = _open_file(self.path), None
+        check_whole(self.past + self.future, 'past + future', 1, 20)      # a clip in the file has 20 frames
+        self._start, self._n, self._stamp = _look(self.path)
+        self._place, self._held, self._content = os.path.abspath(self.path), None, None
+        if self._stamp[0] > SMALL_FILE: return
+        with self._open() as file: held = np.frombuffer(file.read(), np.uint8, offset=self._start)
+        self._held = held.reshape(20, self._n, 64, 64)
 
-    def __len__(self): return self._data.shape[1]
+    def __len__(self): return self._n
 
-    def take(self, numbers):
-        x = np.ascontiguousarray(self._data[:self.past + self.future, numbers.numpy()].swapaxes(0, 1))
-        x = _floats(torch.from_numpy(x).to(self.device)[:, :, None])
-        return x[:, :self.past], x[:, self.past:]
+# %% ../nbs/03_clips.ipynb #7c1dfc53
+@patch
+def _open(self: MovingMNISTFile):
+    "The file on the disk, if it is still what it was."
+    file = open(self._place, 'rb')
+    if _stamp(file) == self._stamp: return file
+    file.close()
+    raise OSError(f'{self.path}: has changed since it was opened; expected the same file, or another MovingMNISTFile')
+
+# %% ../nbs/03_clips.ipynb #57fc75ae
+@patch
+def _read_frames(self: MovingMNISTFile, numbers, frames):
+    "The first frames of some clips from the disk, time first; clips that stand in a row are read together."
+    x, at = np.empty((frames, len(numbers), 64, 64), np.uint8), 0
+    with self._open() as file:
+        for first, n in _rows(numbers):
+            for t in range(frames):
+                file.seek(self._start + (t * len(self) + first) * 64**2)
+                if file.readinto(x[t, at:at + n].reshape(-1)) < n * 64**2: raise OSError(f'{self.path}: ends too early')
+            at += n
+    return x
+
+# %% ../nbs/03_clips.ipynb #4e3a420f
+@patch
+def take(self: MovingMNISTFile, numbers):
+    numbers, T = _check_places(self, numbers), self.past + self.future
+    if self._held is None: x = self._read_frames(numbers, T)
+    else: x = self._held[:T, numbers.numpy()]
+    x = torch.from_numpy(x).to(self.device).transpose(0, 1)[:, :, None]
+    return tuple(x.to(torch.float32, memory_format=torch.contiguous_format).div_(255).split([self.past, self.future], 1))
 
 # %% ../nbs/03_clips.ipynb #e6b1b247
 @patch
+def _checksum(self: MovingMNISTFile):
+    "As of an array, from the disk."
+    done = hashlib.sha256(f'uint8 (20, {len(self)}, 64, 64)'.encode())
+    with self._open() as file:
+        file.seek(self._start)
+        while block := file.read(2**24): done.update(block)
+    return done.hexdigest()[:16]
+
+# %% ../nbs/03_clips.ipynb #a99ba391
+@patch
 def describe(self: MovingMNISTFile):
     "The content of the file, and how it is cut."
-    if self._content is None: self._content = _checksum(self._data)
+    if self._content is None: self._content = self._checksum() if self._held is None else _checksum(self._held)
     return f'{len(self)} clips of a Moving MNIST file ({self._content}), past {self.past}, future {self.future}'
 
-# %% ../nbs/03_clips.ipynb #63a4ae90
-def _is_array(x): return isinstance(x, (Tensor, np.ndarray))
-
-# %% ../nbs/03_clips.ipynb #5b7d8212
-def _kind(x):
-    "Floats, whole numbers, or neither?"
-    if isinstance(x, np.ndarray): return {'f': 'float', 'u': 'whole', 'i': 'whole'}.get(x.dtype.kind)
-    if x.is_floating_point(): return 'float'
-    return None if x.dtype == torch.bool or x.is_complex() else 'whole'
-
-# %% ../nbs/03_clips.ipynb #3cf45d12
+# %% ../nbs/03_clips.ipynb #4c218d63
 def _check_clips(x, name, scale, least=1):
     "Clips (N, T, *frame) of numbers that can become frames; T may be `least`."
-    if not _is_array(x) or x.ndim < 3 or 0 in (len(x), *x.shape[2:]) or x.shape[1] < least:
-        raise argument_error(name, x, 'clips in a tensor or an array (N, T, *frame), nothing of it empty')
+    if not _is_plain(x) or x.ndim < 3 or 0 in (len(x), *x.shape[2:]) or x.shape[1] < least:
+        raise argument_error(name, x, 'clips in a tensor or an array (N, T, *frame), nothing of it empty or masked')
     if _kind(x) is None or _kind(x) == 'whole' and scale is None:
         raise argument_error(name, x, 'floating point, or whole numbers and scale=255 for pixels')
     return x.detach() if isinstance(x, Tensor) else x
@@ -551,6 +742,7 @@ def _trim(x, y, past, future):
 # %% ../nbs/03_clips.ipynb #cbd8c5bf
 def _is_future(y, x):
     "Is this what comes after a past? Labels are not, nor other frames, nor none."
+    if _is_array(y) and not _is_plain(y): raise argument_error('future', y, 'a plain tensor or array')
     return _is_array(y) and y.ndim == x.ndim and y.shape[2:] == x.shape[2:] and y.shape[1] > 0
 
 # %% ../nbs/03_clips.ipynb #7da8640b
@@ -590,8 +782,8 @@ def _check_scale(scale):
 
 # %% ../nbs/03_clips.ipynb #d923a9cc
 def _check_identity(identity):
-    if identity is None or isinstance(identity, str) and identity.strip(): return identity
-    raise argument_error('identity', identity, 'a text that says what the clips are')
+    if identity is None or isinstance(identity, str) and identity.strip() and identity.isprintable(): return identity
+    raise argument_error('identity', identity, 'a line of text that says what the clips are')
 
 # %% ../nbs/03_clips.ipynb #5d0c87d9
 def _gather(x, numbers, scale):
@@ -599,9 +791,12 @@ def _gather(x, numbers, scale):
     return _to_frames(x[_send(numbers, x.device)] if isinstance(x, Tensor) else x[numbers.numpy()], scale)
 
 # %% ../nbs/03_clips.ipynb #3bfe6b76
+def _show_scale(scale): return short if float(short := f'{scale:g}') == scale else repr(scale)
+
+# %% ../nbs/03_clips.ipynb #dcf5d40a
 def _tell(name, clips, scale):
     "A source's name, and how its clips are cut."
-    scale = '' if scale is None else f', scale {scale:g}'
+    scale = '' if scale is None else f', scale {_show_scale(scale)}'
     return f'{name}: frames {clips.frame_shape}, past {clips.past}, future {clips.future}{scale}'
 
 # %% ../nbs/03_clips.ipynb #981d66ff
@@ -614,7 +809,7 @@ class ArrayClips(FiniteClips):
         seed: int | None = 0, # of the order; None: as they stand
         scale: float | None = None, # what to divide by: 255 makes pixels of bytes
     ):
-        self.scale, self.seed, self._content = _check_scale(scale), _check_seed(seed), None
+        self.scale, self.seed = _check_scale(scale), _check_seed(seed)
         self._past = _check_clips(past, 'past', scale)
         self._future = self._past[:, :0] if future is None else _check_clips(future, 'future', scale, 0)
         if scale is not None and _kind(self._past) != _kind(self._future):
@@ -624,15 +819,17 @@ class ArrayClips(FiniteClips):
             raise argument_error('future', future, f'{len(past)} clips of frames {self.frame_shape}, as in past')
 
     def __len__(self): return len(self._past)
-    def take(self, numbers): return _gather(self._past, numbers, self.scale), _gather(self._future, numbers, self.scale)
+    def take(self, numbers):
+        numbers = _check_places(self, numbers)
+        return _gather(self._past, numbers, self.scale), _gather(self._future, numbers, self.scale)
 
 # %% ../nbs/03_clips.ipynb #2588d03a
 @patch
 def describe(self: ArrayClips):
-    "The content of the arrays, their form, and the seed."
-    if self._content is None: self._content = _checksum(self._past, self._future)
+    "The content of the arrays, looked at each time; their form, and the seed."
     kind = 'array' if isinstance(self._past, np.ndarray) else 'tensor'
-    return f'{_tell(f"{len(self)} clips in a {kind} ({self._content})", self, self.scale)}, seed {self.seed}'
+    content = _checksum(self._past, self._future)
+    return f'{_tell(f"{len(self)} clips in a {kind} ({content})", self, self.scale)}, seed {self.seed}'
 
 # %% ../nbs/03_clips.ipynb #52db7d5a
 def _open(item, wishes):
@@ -642,9 +839,11 @@ def _open(item, wishes):
 # %% ../nbs/03_clips.ipynb #7dff2320
 def _open_item(dataset, k, wishes):
     "Past and future of one item, with the axis of the batch."
-    item = dataset[k]
+    try: item = dataset[k]
+    except (IndexError, KeyError) as e:
+        raise ValueError(f'clips has no item {k} ({e!r}); expected {len(dataset)} items, as its length says') from e
     item = item if isinstance(item, (tuple, list)) else [item]
-    return _open([x[None] if _is_array(x) else x for x in item], wishes)
+    return _open([x[None] if _is_array(x) and _is_plain(x) else x for x in item], wishes)
 
 # %% ../nbs/03_clips.ipynb #ae111b24
 def _check_same(pair, shapes):
@@ -658,20 +857,35 @@ def _check_same(pair, shapes):
 # %% ../nbs/03_clips.ipynb #27640c3f
 def _shapes(clips): return [(clips.past, *clips.frame_shape), (clips.future, *clips.frame_shape)]
 
+# %% ../nbs/03_clips.ipynb #2b57b21e
+def _is_map(x):
+    "Has it a length, and items by number?"
+    return all(hasattr(type(x), f) for f in ('__len__', '__getitem__'))
+
 # %% ../nbs/03_clips.ipynb #e9532830
+def _count_items(dataset):
+    "How many there are, at least one; or a `ValueError`."
+    try: n = len(dataset)
+    except Exception as e: raise argument_error('clips', dataset, f'a length that can be told ({e!r})') from e
+    if not n: raise argument_error('clips', dataset, 'at least one item')
+    return n
+
+# %% ../nbs/03_clips.ipynb #8e9b4ebc
 class DatasetClips(FiniteClips):
     "Clips from a data set whose items are clips (T, *frame), pairs (past, future), or clips with labels."
     def __init__(self, dataset, *, past=None, future=None, seed=0, scale=None, identity=None):
         self.dataset, self.seed, self.identity = dataset, _check_seed(seed), _check_identity(identity)
         self._wishes = dict(past=past, future=future, scale=_check_scale(scale))
-        if not len(dataset): raise argument_error('clips', dataset, 'at least one item')
+        if not _is_map(dataset): raise argument_error('dataset', dataset, 'a length, and items by number')
+        self._n = _count_items(dataset)                    # what is added later is not seen: numbers stay what they are
         first = _open_item(dataset, 0, self._wishes)
         self.frame_shape, self.past, self.future = tuple(first[0].shape[2:]), first[0].shape[1], first[1].shape[1]
 
-    def __len__(self): return len(self.dataset)
+    def __len__(self): return self._n
     def take(self, numbers):
         shapes = _shapes(self)
-        pairs = (_check_same(_open_item(self.dataset, k, self._wishes), shapes) for k in numbers.tolist())
+        pairs = (_check_same(_open_item(self.dataset, k, self._wishes), shapes)
+                 for k in _check_places(self, numbers).tolist())
         return tuple(map(torch.cat, zip(*pairs)))        # copies, even of one item
 
 # %% ../nbs/03_clips.ipynb #15a4b790
@@ -682,35 +896,50 @@ def describe(self: DatasetClips):
     return text and f'{text}, {len(self)} clips, seed {self.seed}'
 
 # %% ../nbs/03_clips.ipynb #008d39d7
+_AGAIN = 'an iterable that can be gone through again'
+
+# %% ../nbs/03_clips.ipynb #9daa426d
 class _Buffer:
     "Clips `start` to `end` of a stream, in the pieces in which they came."
     def __init__(self, pairs, wishes, shapes=None):
         self.pairs, self.wishes, self.shapes = pairs, wishes, shapes
         self.once = isinstance(pairs, Iterator) # can it be gone through only once?
-        self.rewind()
+        self.broken = self.rewind()
 
-# %% ../nbs/03_clips.ipynb #9daa426d
+# %% ../nbs/03_clips.ipynb #1da5bb50
 @patch
 def rewind(self: _Buffer):
     "Begin anew. `length` is the number of clips in the first pass, known once that has ended."
     self.start = self.end = self.drawn = 0 # number of the first clip here, of the next to come; pieces in this pass
     self.pieces, self.source, self.length = deque(), None, None
+    return False
 
 # %% ../nbs/03_clips.ipynb #b20dc706
 @patch
-def draw(self: _Buffer):
-    "Draw one piece more: True, or False where a pass ends. `ValueError` if a pass gives nothing."
+def open_next(self: _Buffer):
+    "One piece more, a copy, since whoever made it may use its memory again; None where a pass ends."
     if self.source is None: self.source, self.drawn = iter(self.pairs), 0
     for item in self.source:
         pair = _open(item, self.wishes)
         self.shapes = self.shapes or [tuple(x.shape[1:]) for x in pair]
-        self.pieces.append(_check_same(pair, self.shapes))
-        self.end, self.drawn = self.end + len(pair[0]), self.drawn + 1
+        return tuple(x.clone() for x in _check_same(pair, self.shapes))
+
+# %% ../nbs/03_clips.ipynb #b3abe219
+@patch
+def draw(self: _Buffer):
+    "Draw one piece more: True, or False where a pass ends. `ValueError` if a pass gives nothing."
+    if self.broken: raise ValueError(f'clips broke off after {self.end} clips; expected {_AGAIN}')
+    try: piece = self.open_next()
+    except BaseException:
+        self.broken = self.once or self.rewind()
+        raise
+    if piece is not None:
+        self.pieces.append(piece)
+        self.end, self.drawn = self.end + len(piece[0]), self.drawn + 1
         return True
     self.source, self.length = None, self.end if self.length is None else self.length
     if self.drawn: return False
-    again = 'an iterable that can be gone through again'
-    wanted = again if self.end else 'batches of clips (B, T, *frame) or of pairs (past, future)'
+    wanted = _AGAIN if self.end else 'batches of clips (B, T, *frame) or of pairs (past, future)'
     raise ValueError(f'clips gives {self.end} clips and then no more; expected {wanted}')
 
 # %% ../nbs/03_clips.ipynb #edb9d8f0
@@ -719,8 +948,7 @@ def fill(self: _Buffer, first, n, one_pass=False):
     "Let go of what lies before clip `first`, and draw n clips from there on, or what the first pass has of them."
     if first < self.start:
         if self.once:
-            raise ValueError(f'clips is asked for number {first} again; expected at least {self.start}, '
-                             'or something that can be gone through again')
+            raise ValueError(f'clips is asked for number {first} again; expected at least {self.start}, or {_AGAIN}')
         self.rewind()
     while True:
         while self.pieces and self.start + len(self.pieces[0][0]) <= first:
@@ -740,10 +968,33 @@ def give(self: _Buffer, first, n):
     return tuple(map(torch.cat, zip(*parts)))    # copies, even of one piece: what is given out belongs to the reader
 
 # %% ../nbs/03_clips.ipynb #e1c8934a
+@patch
+def __getstate__(self: _Buffer):
+    "For a copy or another process: the stream, to be gone through anew."
+    if not self.once: return dict(pairs=self.pairs, wishes=self.wishes, shapes=self.shapes, once=False)
+    raise argument_error('clips', self.pairs, f'{_AGAIN}, if it is to be copied or sent to other processes')
+
+# %% ../nbs/03_clips.ipynb #99d3daa6
+@patch
+def __setstate__(self: _Buffer, state):
+    self.__dict__.update(state)
+    self.broken = self.rewind()
+
+# %% ../nbs/03_clips.ipynb #d75594cf
+def _is_unsteady(loader):
+    "A `DataLoader` that shuffles by random numbers which nobody has seeded for it."
+    samplers = (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)) if isinstance(loader, DataLoader) else ()
+    return any(getattr(s, 'generator', loader) is None for s in samplers)
+
+# %% ../nbs/03_clips.ipynb #75636210
 class StreamClips(Clips):
     "Clips from an iterable of batches: clips (B, T, *frame), pairs (past, future), or clips with labels."
     def __init__(self, pairs, *, past=None, future=None, scale=None, identity=None):
         self.identity = _check_identity(identity)
+        if _is_array(pairs) or not isinstance(pairs, Iterable): raise argument_error('pairs', pairs, 'an iterable of batches')
+        if identity is not None and _is_unsteady(pairs):
+            raise argument_error('identity', identity, 'None, since the DataLoader shuffles anew in each run: '
+                                 'give it a generator, or as_clips its data set')
         self._wishes = dict(past=past, future=future, scale=_check_scale(scale))
         self._buffer = _Buffer(pairs, self._wishes)
         self._buffer.fill(0, 1)                                             # the first batch says the shapes, and stays
@@ -757,7 +1008,8 @@ class StreamClips(Clips):
         return other
 
     def read(self, first, n):
-        self._buffer.fill(check_whole(first, 'first', 0), check_whole(n, 'n'))
+        first, n = _check_span(self, first, n)
+        self._buffer.fill(first, n)
         return self._buffer.give(first, n)
 
 # %% ../nbs/03_clips.ipynb #59c62d0d
@@ -783,11 +1035,6 @@ def _join_items(items, wishes):
 def _is_pairs(x):
     return isinstance(x, (tuple, list)) and len(x) > 0 and all(isinstance(item, (tuple, list)) for item in x)
 
-# %% ../nbs/03_clips.ipynb #2b57b21e
-def _is_map(x):
-    "Has it a length, and items by number?"
-    return all(hasattr(type(x), f) for f in ('__len__', '__getitem__'))
-
 # %% ../nbs/03_clips.ipynb #c8744497
 def _check_no_wish(clips, **wishes):
     "A source is what it is."
@@ -796,6 +1043,19 @@ def _check_no_wish(clips, **wishes):
     return clips
 
 # %% ../nbs/03_clips.ipynb #fe5b5090
+def _check_meaning(x):
+    "A list of two arrays alike could be a pair or two batches."
+    if not isinstance(x, list) or len(x) != 2 or not all(map(_is_plain, x)) or tuple(x[0].shape) != tuple(x[1].shape): return
+    raise ValueError(f'clips is a list of two arrays of shape {tuple(x[0].shape)}; expected a tuple (past, future), '
+                     'or torch.cat of them if they are batches')
+
+# %% ../nbs/03_clips.ipynb #f84e0db7
+def _is_other(x):
+    "Neither array nor set nor stream, though it may look like one: text, a table, a foreign array."
+    if isinstance(x, (str, bytes, bytearray, memoryview, Mapping, IterableDataset, type)): return True
+    return hasattr(x, '__array__') or not isinstance(x, Iterable) and not _is_map(x)
+
+# %% ../nbs/03_clips.ipynb #3822c2ca
 def as_clips(
     x, # `Clips`, a tensor or array, a pair, a list of pairs, a `Dataset`, a `DataLoader`, any iterable of batches
     *,
@@ -806,11 +1066,13 @@ def as_clips(
     identity: str | None = None, # of a `Dataset` or an iterable: a text that changes when its clips do
 ) -> Clips: # `x` itself if it is a source of clips
     "Whatever holds clips as a source of numbered clips. `ValueError` that says what was expected."
+    _check_identity(identity), _check_seed(seed)
     if isinstance(x, Clips): return _check_no_wish(x, past=past, future=future, scale=scale, identity=identity)
     wishes = dict(past=past, future=future, scale=_check_scale(scale))
+    _check_meaning(x)
     if _is_pairs(x): return ArrayClips(*_join_items(x, wishes), seed=seed)
     if _is_array(x) or isinstance(x, (tuple, list)): return ArrayClips(*_cut(x, **wishes), seed=seed, scale=scale)
-    if isinstance(x, (str, bytes, Mapping, IterableDataset)) or not isinstance(x, Iterable) and not _is_map(x):
+    if _is_other(x):
         wanted = 'Clips, an array (N, T, *frame), a pair (past, future), a Dataset, or an iterable of batches'
         raise argument_error('clips', x, wanted)
     if _is_map(x): return DatasetClips(x, **wishes, seed=seed, identity=identity)

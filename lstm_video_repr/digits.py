@@ -7,8 +7,10 @@ __all__ = ['read_idx', 'embedded_digits', 'mnist_digits', 'load_digits']
 
 # %% ../nbs/02_digits.ipynb #0494c345
 import gzip
+import hashlib
 import math
 import os
+import warnings
 import zlib
 from importlib import resources
 from pathlib import Path
@@ -20,37 +22,59 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # %% ../nbs/02_digits.ipynb #4e10404a
-from .core.checks import argument_error, check_choice, check_pixels
-from .core.files import cache_folder, download
+from .core.checks import argument_error, check_choice, check_pixels, check_tensor
+from .core.files import cache_folder, check_source, download
 
 # %% ../nbs/02_digits.ipynb #c5b2aaf0
-def _unzip(path):
-    "The content of a file, gzip-compressed or not."
-    raw = path.read_bytes()
-    if raw[:2] != b'\x1f\x8b': return raw
-    try: return gzip.decompress(raw)
-    except (EOFError, zlib.error, OSError) as e:
-        raise OSError(f'{path}: damaged gzip file ({e}); expected a complete IDX file') from e
+_MOST = 2**30 # bytes of content; the largest collection of digits has half of that
 
 # %% ../nbs/02_digits.ipynb #696a5a91
-def _read_shape(raw):
-    "The shape that an IDX file of unsigned bytes states; None if it does not begin like one."
-    if len(raw) < 4 or raw[:3] != b'\0\0\x08' or not raw[3]: return None
-    return [int.from_bytes(raw[i:i + 4], 'big') for i in range(4, 4 + 4*raw[3], 4)]
+def _read_shape(file):
+    "The shape that an IDX file of unsigned bytes states."
+    begins = file.read(4)
+    if len(begins) < 4 or begins[:3] != b'\0\0\x08' or not begins[3]:
+        begins = begins.hex() or 'nothing'
+        raise ValueError(f'begins with {begins}; expected an IDX file of unsigned bytes, which begins with 000008')
+    dims, sizes = begins[3], file.read(4 * begins[3])
+    if len(sizes) < 4 * dims: raise ValueError(f'has {4 + len(sizes)} bytes; expected {dims} sizes of 4 bytes each first')
+    shape = tuple(int.from_bytes(sizes[i:i + 4], 'big') for i in range(0, 4 * dims, 4))
+    if dims <= 8 and math.prod(shape) <= _MOST: return shape
+    raise ValueError(f'states {dims} sizes of up to {max(shape)}; expected at most 8, and {_MOST} bytes in all')
 
 # %% ../nbs/02_digits.ipynb #58dbb7f2
+def _read_bytes(file, n):
+    "So many bytes of a file, or as many as there are, a piece at a time."
+    data, have = np.empty(n, np.uint8), 0
+    while have < n and (piece := file.read(min(2**20, n - have))):
+        data[have:have + len(piece)] = np.frombuffer(piece, np.uint8)
+        have += len(piece)
+    return data, have
+
+# %% ../nbs/02_digits.ipynb #6734629e
+def _read_numbers(file):
+    "All that an IDX file holds; `ValueError` if it is not exactly what its header promises."
+    shape = _read_shape(file)
+    start = 4 + 4 * len(shape)
+    data, have = _read_bytes(file, math.prod(shape))
+    more = file.read(1)                                          # the end of a gzip file is checked only when it is read
+    if have == data.size and not more: return data.reshape(shape)
+    has = f'more than {start + have}' if more else start + have
+    raise ValueError(f'has {has} bytes; expected {start + data.size} for an IDX file of shape {shape}')
+
+# %% ../nbs/02_digits.ipynb #cfa9ffcf
 def read_idx(
     path: str | Path, # an IDX file of unsigned bytes, plain or gzip-compressed
 ) -> Tensor: # uint8, in the shape that the file states
     "Read an IDX file, such as those of MNIST. Raises `OSError` if it is not exactly what its header promises."
-    raw = _unzip(Path(path))
-    if (shape := _read_shape(raw)) is None:
-        begins = raw[:4].hex() or 'nothing'
-        raise OSError(f'{path}: begins with {begins}; expected an IDX file of unsigned bytes, which begins with 000008')
-    start = 4 + 4 * len(shape)
-    if len(raw) != (wanted := start + math.prod(shape)):
-        raise OSError(f'{path}: has {len(raw)} bytes; expected {wanted} for an IDX file of shape {tuple(shape)}')
-    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy())
+    path = check_source(path, wanted='an IDX file')
+    try:
+        with open(path, 'rb') as file:
+            packed = file.read(2) == b'\x1f\x8b'
+            file.seek(0)
+            return torch.from_numpy(_read_numbers(gzip.GzipFile(fileobj=file) if packed else file))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+        raise OSError(f'{path}: damaged gzip file ({e}); expected a complete IDX file') from e
+    except (OSError, ValueError) as e: raise OSError(f'{path}: {e}') from e
 
 # %% ../nbs/02_digits.ipynb #f4df7fdb
 SPLITS = 'train', 'test'
@@ -75,12 +99,13 @@ def _enlarge(x):
 # %% ../nbs/02_digits.ipynb #cc4944e8
 def _centre(x):
     "Images (n, 25, 25) in boxes (n, 28, 28), the centre of mass in the middle."
-    place, ink = torch.arange(25.), x.sum((1, 2))
-    down  = ((x.sum(2) @ place) / ink - 12).round().long()                    # how far the centre of mass is off
-    right = ((x.sum(1) @ place) / ink - 12).round().long()
-    rows = torch.arange(28)[None, :, None] + down[:, None, None] + 6
-    cols = torch.arange(28)[None, None, :] + right[:, None, None] + 6
-    return F.pad(x, (8, 8, 8, 8))[torch.arange(len(x))[:, None, None], rows, cols]
+    x, place = x.double(), torch.arange(25, device='cpu')                     # exact enough for any machine, in any mode
+    ink = x.sum((1, 2))
+    down  = ((x.sum(2) * place).sum(1) / ink - 12).round().long()             # how far the centre of mass is off
+    right = ((x.sum(1) * place).sum(1) / ink - 12).round().long()
+    here = torch.arange(28, device='cpu') + 6
+    rows, cols = here[None, :, None] + down[:, None, None], here[None, None, :] + right[:, None, None]
+    return F.pad(x, (8, 8, 8, 8))[torch.arange(len(x), device='cpu')[:, None, None], rows, cols].float()
 
 # %% ../nbs/02_digits.ipynb #2358b2fd
 def embedded_digits(
@@ -103,21 +128,33 @@ MNIST_MIRRORS = ['https://ossci-datasets.s3.amazonaws.com/mnist/',
                  'https://storage.googleapis.com/cvdf-datasets/mnist/']
 
 # %% ../nbs/02_digits.ipynb #3e5a9741
+def _check_folder(folder):
+    "The name of a folder as a path, with `~` as the home of the user; `ValueError` if it is no name."
+    try: path = os.fspath(folder)
+    except TypeError: path = None
+    if not isinstance(path, str) or not path.strip(): raise argument_error('folder', folder, 'the name of a folder')
+    return Path(path if os.path.isdir(path) else os.path.expanduser(path))
+
+# %% ../nbs/02_digits.ipynb #fdbf7689
+def _find_in(place, names):
+    "Files of these names in a folder, packed or plain; None for each that is not there."
+    return [next((p for p in (place/f'{n}.gz', place/n) if os.path.isfile(p)), None) for n in names]
+
+# %% ../nbs/02_digits.ipynb #442bf3ae
 def find_mnist(
     folder: str | Path, # where to look: in it, in its `mnist` and in its `MNIST/raw`
     split: str, # 'train' or 'test'
 ) -> list[Path] | None: # the files of images and of labels; None where one is missing
     "Where a folder has MNIST, plain or gzip-compressed."
-    names = MNIST_FILES[check_choice(split, 'split', SPLITS)]
-    for place in (Path(folder), Path(folder)/'mnist', Path(folder)/'MNIST'/'raw'):
-        found = [next((p for p in (place/f'{n}.gz', place/n) if p.is_file()), None) for n in names]
-        if all(found): return found
+    names, folder = MNIST_FILES[check_choice(split, 'split', SPLITS)], _check_folder(folder)
+    found = (_find_in(place, names) for place in (folder, folder/'mnist', folder/'MNIST'/'raw'))
+    return next((files for files in found if all(files)), None)
 
 # %% ../nbs/02_digits.ipynb #1f19fe7c
 def _download_file(name):
     "One file of MNIST in the cache folder, fetched if it is not there; its content is always checked."
     urls = [f'{mirror}{name}.gz' for mirror in MNIST_MIRRORS]
-    return download(urls, f'sha256:{MNIST_SHA256[name]}', cache_folder()/'mnist')
+    return download(urls, f'sha256:{MNIST_SHA256[name]}', cache_folder()/'mnist', size=2**26)
 
 # %% ../nbs/02_digits.ipynb #dd99004d
 def _download_mnist(split):
@@ -128,18 +165,31 @@ def _download_mnist(split):
                       "or use digits='embedded', which needs no network.") from e
 
 # %% ../nbs/02_digits.ipynb #2898f938
-def _find_at_home(split):
-    "The two files of `split` in the folder that `LVR_DATA` names; None if they are not there."
-    where = os.environ.get('LVR_DATA')
-    return find_mnist(where, split) if where else None
+def _tell_lack(folder, split):
+    "Why MNIST is not found in a folder."
+    if not folder.strip(): return 'no name'
+    if not os.path.isdir(place := _check_folder(folder)): return 'no folder'
+    files = zip(MNIST_FILES[split], _find_in(place, MNIST_FILES[split]))
+    return f'a folder without {" and ".join(name for name, file in files if file is None)} (plain or .gz)'
 
 # %% ../nbs/02_digits.ipynb #56592c76
+def _find_at_home(split, instead):
+    "The two files of `split` in the folder that `LVR_DATA` names; None, with a warning, if they are not there."
+    where = os.environ.get('LVR_DATA')
+    files = find_mnist(where, split) if where and where.strip() else None
+    if where is not None and files is None:
+        warnings.warn(f'LVR_DATA is {where!r}, {_tell_lack(where, split)}; {instead}')
+    return files
+
+# %% ../nbs/02_digits.ipynb #76e8972b
 def _mnist_files(split, folder):
     "The two files of `split`, wherever they are to come from."
-    if folder is None: return _find_at_home(split) or _download_mnist(split)
+    if folder is None:
+        return _find_at_home(split, 'MNIST is taken from where it was or is downloaded to') or _download_mnist(split)
     if files := find_mnist(folder, split): return files
+    kind = 'has no MNIST' if os.path.isdir(_check_folder(folder)) else 'is none'
     names = ' and '.join(MNIST_FILES[split])
-    raise OSError(f'folder {str(folder)!r} has no MNIST; expected {names} in it, with or without .gz')
+    raise OSError(f'folder {str(folder)!r} {kind}; expected {names} in it, with or without .gz')
 
 # %% ../nbs/02_digits.ipynb #9ead6c3d
 def _check_mnist(images, labels, files):
@@ -151,14 +201,31 @@ def _check_mnist(images, labels, files):
     raise OSError(f'{files[1]}: has {have}; expected {len(images)} labels from 0 to 9')
 
 # %% ../nbs/02_digits.ipynb #65dab895
+def _idx_sha256(x):
+    "The sha256 of numbers as an IDX file would hold them."
+    head = bytes([0, 0, 8, x.dim()]) + b''.join(n.to_bytes(4, 'big') for n in x.shape)
+    return hashlib.sha256(head + x.numpy().tobytes()).hexdigest()
+
+# %% ../nbs/02_digits.ipynb #a8ec5b47
+def _check_genuine(images, labels, files):
+    "Warns of what is called MNIST and is not."
+    wanted = [MNIST_SHA256[p.name.removesuffix('.gz')] for p in files]
+    found = [_idx_sha256(x) for x in (images, labels)]
+    if found == wanted: return
+    other = ', '.join(f'{p.name} (sha256 {a[:16]}, not {b[:16]})' for p, a, b in zip(files, found, wanted) if a != b)
+    warnings.warn(f'{files[0].parent} has {len(images)} pictures that are not MNIST, but files of its names: {other}; '
+                  'they are taken as they are, and no figure measured on them is one of MNIST')
+
+# %% ../nbs/02_digits.ipynb #7fd617dd
 def mnist_digits(
     split: str = 'train', # 'train' (60000 digits) or 'test' (10000)
     folder: str | Path | None = None, # folder that has MNIST, see `find_mnist`; None: that of `LVR_DATA`, else download
 ) -> tuple[Tensor, Tensor]: # images, uint8 (n, 28, 28), and labels, int64 (n,)
-    "The digits of MNIST. Raises `OSError` if files are missing, damaged, or cannot be downloaded."
+    "The digits of MNIST; others under its names with a warning. `OSError` if files are missing, damaged, or out of reach."
     files = _mnist_files(check_choice(split, 'split', SPLITS), folder)
     images, labels = map(read_idx, files)
     _check_mnist(images, labels, files)
+    _check_genuine(images, labels, files)
     return images, labels.long()
 
 # %% ../nbs/02_digits.ipynb #796e93eb
@@ -167,9 +234,11 @@ _SOURCES = {'embedded': lambda split, folder: embedded_digits(split), 'mnist': m
 # %% ../nbs/02_digits.ipynb #aa7536ef
 def _split_name(name, split, folder):
     "The names of the sources that a name stands for. With 'auto', a folder that is named has to have MNIST."
-    if name == 'auto': name = 'mnist' if folder is not None or _find_at_home(split) else 'embedded'
+    embedded = "digits 'auto' are the embedded ones"
+    if isinstance(name, str) and name == 'auto':
+        name = 'mnist' if folder is not None or _find_at_home(split, embedded) else 'embedded'
     parts = name.split('+') if isinstance(name, str) else [None]
-    if set(parts) <= set(_SOURCES): return parts
+    if set(parts) <= set(_SOURCES) and len(parts) < 100: return parts
     known = ', '.join(map(repr, ['auto', *_SOURCES]))
     raise argument_error('digits', name, f"{known}, several of these joined by '+', or an array")
 
@@ -187,6 +256,7 @@ def load_digits(
     folder: str | Path | None = None, # folder that has MNIST; None: that of `LVR_DATA`, else download
 ) -> tuple[Tensor, Tensor]: # images, uint8 (n, 28, 28), and labels, int64 (n,)
     "The digits called `name`. `ValueError` for a name that does not exist, `OSError` for files that cannot be read."
+    if folder is not None: _check_folder(folder)
     parts = _split_name(name, check_choice(split, 'split', SPLITS), folder)
     sets = [_SOURCES[part](split, folder) for part in parts]
     times = _count_repeats([len(x) for x, _ in sets])
@@ -194,6 +264,37 @@ def load_digits(
     return images, torch.cat([y.repeat(k) for (_, y), k in zip(sets, times)])
 
 # %% ../nbs/02_digits.ipynb #74290269
+_KNOWN = { # sha256 of the pictures as an IDX file -> what they are
+    '42dc118adb7ef44d43719c61e3dade9f7a6273f90ba995308c46fdc4ecdc06a8': 'embedded, train',
+    'e6bfe2be97e563d2d15b458b363eeaa164a7b21f30eb3e2a7fa428b246ad2b60': 'embedded, test',
+    MNIST_SHA256['train-images-idx3-ubyte']: 'MNIST, train',
+    MNIST_SHA256['t10k-images-idx3-ubyte']: 'MNIST, test',
+    '6ff612086f1287b334827ca5c4d12a6abe3066676d366245a4e7cc9d4effee6c': 'MNIST and embedded, train',
+    '5d930f2230f5508c62c2da70e9c498273f5b12af7beadde42a30e00f1faa069e': 'MNIST and embedded, test'}
+
+# %% ../nbs/02_digits.ipynb #ecdbdc34
+def name_digits(
+    images: Tensor, # (n, h, w), as `as_digits` gives them
+) -> str: # 'MNIST, test', or '12 pictures of 28x28' where nobody knows them
+    "What pictures these are, by their content, whatever they were called."
+    n, h, w = images.shape
+    known = _KNOWN.get(_idx_sha256(images.cpu().contiguous())) if images.dtype == torch.uint8 else None
+    return known or f'{n} pictures of {h}x{w}'
+
+# %% ../nbs/02_digits.ipynb #ceaca306
+def _as_tensor(digits):
+    "A copy of pictures as a tensor; `ValueError` for what are none."
+    if isinstance(digits, np.ndarray) and not isinstance(digits, np.ma.MaskedArray):
+        if digits.dtype != np.uint8 and digits.dtype.kind != 'f':
+            raise argument_error('digits', digits, 'uint8 (0 to 255) or floating point (0 to 1)')
+        kind = np.uint8 if digits.dtype == np.uint8 else np.float32 if digits.dtype.itemsize <= 4 else np.float64
+        return check_tensor(torch.from_numpy(np.array(digits, kind, order='C')), 'digits', ('n', 'h', 'w'))
+    if isinstance(digits, Tensor):
+        digits = check_tensor(digits.detach(), 'digits', ('n', 'h', 'w'))
+        return digits.float() if digits.is_floating_point() and digits.itemsize == 1 else digits.clone()
+    raise argument_error('digits', digits, 'a name or an array (n, h, w) of grey pictures, without a mask')
+
+# %% ../nbs/02_digits.ipynb #7684d131
 def as_digits(
     digits: str | Tensor | np.ndarray, # a name as in `load_digits`, or pictures (n, h, w), uint8 or float in [0, 1]
     *,
@@ -202,10 +303,7 @@ def as_digits(
 ) -> Tensor: # (n, h, w) uint8, or float32 in [0, 1]
     "The images of whatever `digits` is. `ValueError` if it is neither a name nor pictures."
     check_choice(split, 'split', SPLITS)
+    if folder is not None: _check_folder(folder)
     if isinstance(digits, str) or digits is None: return load_digits(digits, split, folder=folder)[0]
-    if not isinstance(digits, (Tensor, np.ndarray)) or digits.ndim != 3 or 0 in digits.shape:
-        raise argument_error('digits', digits, 'a name or an array (n, h, w) of grey pictures')
-    if isinstance(digits, np.ndarray) and digits.dtype.kind not in 'uif':
-        raise argument_error('digits', digits, 'uint8 (0 to 255) or floating point (0 to 1)')
-    images = check_pixels(torch.tensor(digits) if isinstance(digits, np.ndarray) else digits.detach(), 'digits')
+    images = check_pixels(_as_tensor(digits), 'digits')
     return images if images.dtype == torch.uint8 else images.float()
