@@ -64,7 +64,7 @@ def _check_preset(p):
         if not isinstance(getattr(p, name), str): raise argument_error(name, getattr(p, name), 'text')
     if not isinstance(p.config, VideoLSTMConfig): raise argument_error('config', p.config, 'a VideoLSTMConfig')
     if p.steps is not None: check_whole(p.steps, 'steps')
-    try: get_recipe(p.recipe, **p.overrides)
+    try: get_recipe(p.recipe, **dict.copy(p.overrides)) # no dictionary is a TypeError, too
     except TypeError: raise argument_error('overrides', p.overrides, 'a dictionary of fields of a recipe') from None
 
 # %% ../nbs/08_zoo.ipynb #82eba22c
@@ -169,7 +169,7 @@ def preset(
     raise argument_error('preset', name, f'one of {", ".join(PRESETS)}{hint}')
 
 # %% ../nbs/08_zoo.ipynb #cc2f100e
-_NESTED, _HUGE = 50, 10**300 # dictionaries and lists inside each other; whole numbers: no card has more
+_NESTED, _LONGEST, _HUGE = 50, 10**7, 10**300 # dictionaries inside each other, letters, numbers: no card has more
 
 # %% ../nbs/08_zoo.ipynb #18ea8060
 def _number(value):
@@ -315,6 +315,7 @@ def _check_depth(value, depth=0):
 # %% ../nbs/08_zoo.ipynb #19c43e02
 def _read_json(text):
     "A JSON object that says everything once; or a `ValueError`."
+    if len(text) > _LONGEST: raise ValueError(f'{len(text)} characters; expected at most {_LONGEST}')
     value = json.loads(text, object_pairs_hook=_single)
     if not isinstance(value, dict): raise ValueError('no dictionary')
     _check_depth(value)
@@ -323,9 +324,9 @@ def _read_json(text):
 # %% ../nbs/08_zoo.ipynb #feb4ecec
 def _note(metadata, key, source):
     "A JSON object kept in the metadata."
-    try: return _read_json(metadata[key])
-    except (KeyError, ValueError, RecursionError) as e:
-        what = f'holds no {key} that can be read ({describe(str(e))})'
+    try: return _read_json(metadata.get(key, 'null'))
+    except (ValueError, RecursionError) as e:
+        what = f'holds no {key} ({escape_controls(str(e))})'
         raise ValueError(f'{source}: {what}; expected a file made by save_model') from None
 
 # %% ../nbs/08_zoo.ipynb #7810c71b
@@ -377,11 +378,10 @@ def _write_card(card, name='card'):
     if card is not None and not isinstance(card, dict): raise argument_error(name, card, 'a dictionary')
     card = {k: v for k, v in (card or {}).items() if (k, v) != ('integrity', _UNCHECKED)}
     try: _read_json(text := dump_json(card, allow_nan=False))
-    except (ValueError, RecursionError) as e:
+    except (ValueError, RuntimeError) as e: # too deep is a RuntimeError
         wanted = 'what JSON can hold: text, finite numbers, lists and dictionaries'
         raise ValueError(f'{name}: {e}; expected {wanted}') from None
-    if len(text) <= 10**7: return text
-    raise ValueError(f'{name} has {len(text)} characters; expected at most ten million')
+    return text
 
 # %% ../nbs/08_zoo.ipynb #fb602a53
 def _read_card(metadata, source):
@@ -580,7 +580,7 @@ def _shape(array, path):
     with _guard(path): return () if array is None else array.shape or ()
 
 # %% ../nbs/08_zoo.ipynb #fd9935bf
-_NAME = re.compile(r'lstm_([1-9][0-9]{0,3})_(enc|dec|fut):[a-z_]+')
+_NAME = re.compile(r'lstm_([1-9][0-9]{0,8})_(enc|dec|fut):[a-z_]+')
 
 def _names(f, path):
     "What is called like an array of the authors."
@@ -696,7 +696,7 @@ def load_authors_checkpoint(
     """A model out of the authors' files (layout above); what it does not need is left aside.
 
     `OSError` for files that cannot be read, are of another kind, or keep their arrays packed or elsewhere, `ValueError`
-    for arrays or arguments that do not fit. The authors' programs write no checksum; the card says if there was none."""
+    for arrays or arguments that do not fit. Where there is no checksum (theirs write none) the card says so."""
     options = dict(frame_shape=frame_shape, conditional_reconstruction=conditional_reconstruction,
                    conditional_future=conditional_future, output=output)
     with _open_hdf5(path) as f:

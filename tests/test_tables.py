@@ -64,11 +64,12 @@ def test_tables_with_notes():
 
 # ---- text is text
 
-HOSTILE = ['<script>alert(1)</script>', '<img src=x onerror=alert(1)>', '&lt;', '$x_$', '$$y$$', '\\(z\\)', '`a`', '**b**',
-           '__c__', 'a_b', '~~d~~', '[e](javascript:f)', '![g](http://h.i/j.png)', '<http://k.l>', 'http://m.n', 'www.o.p',
-           'q@r.s', 'a|b', 'a\\|b', '\\', '# t', '1. u', '- v', '> w', '===', '```']
-OBEYED = {'\x1b[2J': r'\x1b[2J', '\x1b]0;title\x07': r'\x1b]0;title\x07', 'a\rb': r'a\x0db', '\u202edcba': r'\u202edcba',
-          '\x00': r'\x00', '\x9b1m': r'\x9b1m', '\ud800': r'\ud800', 'a\r\nb\nc\td': 'a b c d', 'a\u2028b': r'a\u2028b'}
+HOSTILE = ['<script>alert(1)</script>', '<img src=x onerror=alert(1)>', '&lt;', '$x_$', '$$y$$', '\\(z\\)', '`a`',
+           '**b**', '__c__', 'a_b', '~~d~~', '[e](javascript:f)', '![g](http://h.i/j.png)', '<http://k.l>', 'http://m.n',
+           'www.o.p', 'q@r.s', 'a|b', 'a\\|b', '\\', '# t', '1. u', '- v', '> w', '===', '```']
+OBEYED = {'\x1b[2J': r'\x1b[2J', '\x1b]0;title\x07': r'\x1b]0;title\x07', 'a\rb': r'a\x0db',
+          '\u202edcba': r'\u202edcba', '\x00': r'\x00', '\x9b1m': r'\x9b1m', '\ud800': r'\ud800',
+          'a\r\nb\nc\td': 'a b c d', 'a\u2028b': r'a\u2028b'}
 
 
 def rows(cells): return [cells[k:k + 2] for k in range(0, len(cells), 2)]

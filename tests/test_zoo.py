@@ -3,9 +3,14 @@ description of the format."""
 import contextlib
 import copy
 import errno
+import html.parser
 import importlib.util
 import json
 import os
+import pickle
+import random
+import shutil
+import tracemalloc
 from dataclasses import FrozenInstanceError, replace
 from itertools import product
 from pathlib import Path
@@ -14,13 +19,15 @@ import numpy as np
 import pytest
 import torch
 
+from safetensors.torch import save_file
+
 from lstm_video_repr import zoo
 from lstm_video_repr.clips import MovingDigits, fixed_test_set
 from lstm_video_repr.core.files import read_safetensors, write_safetensors
 from lstm_video_repr.metrics import evaluate
 from lstm_video_repr.models import VideoLSTM, VideoLSTMConfig
 from lstm_video_repr.training import train
-from lstm_video_repr.zoo import (PRESETS, Card, Preset, load_authors_checkpoint, load_model, load_pretrained,
+from lstm_video_repr.zoo import (PRESETS, Card, Preset, Presets, load_authors_checkpoint, load_model, load_pretrained,
                                  measure_card, preset, save_authors_checkpoint, save_model, widen)
 
 h5py = pytest.importorskip('h5py')
@@ -109,6 +116,36 @@ def test_a_preset_is_written_once():
     with pytest.raises(TypeError): Preset('four', quick.config, 'adam', {})
 
 
+def test_presets_cannot_be_changed():
+    "Neither the dictionary nor what is in it, and what was given to one is not kept by reference."
+    first = preset('released-2015-09')
+    for fixed in (PRESETS, preset('quick').overrides, first.start):
+        key = next(iter(fixed))
+        for change in (lambda d: d.update({key: 1}), lambda d: d.pop(key), lambda d: d.clear(), lambda d: d.popitem(),
+                       lambda d: d.setdefault('new', 1), lambda d: d.__setitem__(key, 1), lambda d: d.__delitem__(key),
+                       lambda d: d.__ior__({key: 1})):
+            with pytest.raises(TypeError, match='cannot be changed'): change(fixed)
+        assert fixed == dict(fixed) and dict(fixed).pop(key)                       # a copy is an ordinary one
+    given, start = dict(lr=2e-3), dict(forget_bias=1)
+    mine = Preset('mine', VideoLSTMConfig(hidden_size=3, frame_shape=(1, 2, 2)), overrides=given, start=start)
+    given['lr'], start['forget_bias'] = 7., 7.
+    assert mine.training.lr == 2e-3 and mine.start == dict(forget_bias=1)
+    assert replace(mine, steps=3).overrides == mine.overrides
+    assert mine.build().encoder.bias_l0[3:6].eq(1).all()
+    for again in (copy.deepcopy(mine), pickle.loads(pickle.dumps(mine))): assert again == mine
+    assert isinstance(copy.deepcopy(PRESETS), Presets) and copy.deepcopy(PRESETS) == PRESETS
+
+
+@pytest.mark.parametrize('words, change', [
+    ('about is 3', dict(about=3)), ('digits is None', dict(digits=None)), ('overrides is 3', dict(overrides=3)),
+    ('overrides', dict(overrides={1: 2})), ('overrides', dict(overrides=dict(recipe='adam'))),
+    ('start is 3', dict(start=3)), ('start', dict(start=dict(bias=1))),
+    ('forget_bias is nan', dict(start=dict(forget_bias=float('nan'))))])
+def test_what_is_no_preset(words, change):
+    with pytest.raises(ValueError, match=words): replace(preset('quick'), **change)
+    with pytest.raises(ValueError, match="preset 'mine' is 3"): Presets(mine=3)
+
+
 def test_presets_show_as_a_table():
     lines = PRESETS._repr_markdown_().splitlines()
     assert len(lines) == len(PRESETS) + 2 and len({line.count('|') for line in lines}) == 1
@@ -147,6 +184,22 @@ def test_a_loaded_model_can_be_trained_while_its_file_stays(tmp_path):
     with torch.no_grad():
         for p in model.parameters(): p.zero_()
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize('save, name', [(save_model, 'm.safetensors'), (save_authors_checkpoint, 'm.h5')])
+def test_a_loaded_model_stays_whatever_becomes_of_its_file(save, name, tmp_path):
+    "Another file copied over it, cut, emptied or gone: the model is a copy."
+    def load(path): return load_model(path) if save is save_model else load_authors_checkpoint(path, frame_shape=SHAPE)
+    path, other = save(tiny(), tmp_path/name), save(tiny(seed=1), tmp_path/('o' + name))
+    models = [load(path)] + ([load_pretrained(path)] if save is save_model else []) + [widen(load(path), 5)]
+    shutil.copyfile(other, path)
+    assert all(equal(m, tiny()) for m in models) and equal(load(path), tiny(seed=1))
+    for size in (100, 0):
+        os.truncate(path, size)
+        assert all(equal(m, tiny()) for m in models)
+    path.unlink()
+    past = torch.rand(2, 3, *SHAPE)
+    for m in models: assert torch.equal(m(past).future, tiny()(past).future)
 
 
 @pytest.mark.parametrize('dtype, digits', [(torch.float16, 11), (torch.bfloat16, 8)])
@@ -188,7 +241,9 @@ def test_damaged_scales(tmp_path):
     scale = name + '.scale'
     for change, words in (({scale: torch.ones(3)}, scale), ({name: tensors[name].float()}, scale),
                           ({'x.scale': torch.ones(2, 1)}, 'x.scale'), ({scale: tensors[scale]*float('nan')}, 'NaN'),
-                          ({scale: tensors[scale].long()}, scale)):
+                          ({scale: tensors[scale].long()}, scale),
+                          ({name: torch.zeros(9000, 1, 1, dtype=torch.int8), scale: torch.ones(9000, 1)}, scale), # 3 GB
+                          ({scale: tensors[scale].to(torch.float8_e5m2)}, scale)):
         write_safetensors(path, tensors | change, notes)
         with pytest.raises(ValueError, match=words): load_model(path)
     del tensors[name + '.scale']
@@ -260,6 +315,98 @@ def test_numbers_too_large_for_eight_bits(tmp_path):
     assert equal(load_model(save_model(model, tmp_path/'m.safetensors')), model)
     with pytest.raises(ValueError, match='int8.*encoder.weight_hh_l0'):
         save_model(model, tmp_path/'small.safetensors', dtype=torch.int8)
+
+
+def linear(model): return model.future_decoder.readout
+def transposed(model): linear(model).weight.data = linear(model).weight.detach().t().contiguous().t()
+def strided(model): linear(model).bias.data = linear(model).bias.detach().repeat_interleave(2)[::2]
+def one_readout(model): model.future_decoder.readout = model.reconstruction_decoder.readout
+def one_storage(model):
+    both = torch.cat([linear(model).bias, model.reconstruction_decoder.readout.bias]).detach()
+    linear(model).bias.data, model.reconstruction_decoder.readout.bias.data = both.split(12)
+
+
+@pytest.mark.parametrize('change', [transposed, strided, one_readout, one_storage])
+def test_unusual_weights_are_saved_as_what_they_say(change, tmp_path):
+    "In our files and in the authors'; what is shared is written for each."
+    model, past = tiny(seed=1), torch.rand(2, 3, *SHAPE)
+    change(model)
+    want = model(past)
+    backs = [load_model(save_model(model, tmp_path/'m.safetensors')), widen(model, 5),
+             load_authors_checkpoint(save_authors_checkpoint(model, tmp_path/'m.h5'), frame_shape=SHAPE)]
+    for out in (back(past) for back in backs):
+        assert torch.equal(out.future, want.future) and torch.equal(out.reconstruction, want.reconstruction)
+
+
+def test_a_compiled_model_is_saved_as_the_original(tmp_path):
+    compiled = torch.compile(tiny(), backend='eager')
+    assert equal(load_model(save_model(compiled, tmp_path/'m.safetensors')), tiny())
+    path = save_authors_checkpoint(compiled, tmp_path/'m.h5')
+    assert equal(load_authors_checkpoint(path, frame_shape=SHAPE), tiny())
+    assert equal(widen(compiled, 5), tiny())
+    part = tiny()
+    part.encoder = torch.compile(part.encoder, backend='eager')
+    assert equal(load_model(save_model(part, tmp_path/'m.safetensors')), tiny())
+
+
+def sparse(model): linear(model).weight = torch.nn.Parameter(linear(model).weight.detach().to_sparse())
+def partly_meta(model): model.encoder.to('meta')
+def weight_norm(model): torch.nn.utils.parametrizations.weight_norm(linear(model))
+def another_config(model): model.config = replace(model.config, hidden_size=6)
+def no_config(model): model.config = None
+def not_finite(model): model.encoder.bias_l0.data[0] = torch.nan
+
+
+@pytest.mark.parametrize('change, words', [
+    (sparse, 'future_decoder.readout.weight is a.*sparse'), (partly_meta, 'encoder.weight_ih_l0 is on device meta'),
+    (weight_norm, 'readout.weight is missing'), (another_config, r'has shape \(20, 12\), expected \(24, 12\)'),
+    (no_config, 'model.config is None'), (not_finite, 'NaN or infinite values in encoder.bias_l0')])
+def test_models_that_are_none_any_more(change, words, tmp_path):
+    "Refused by name at every door: nothing is written, no zeros in place of what is missing."
+    model = tiny(seed=1)
+    change(model)
+    for use in (lambda m: save_model(m, tmp_path/'m.safetensors'),
+                lambda m: save_authors_checkpoint(m, tmp_path/'m.h5'), lambda m: widen(m, 9)):
+        with pytest.raises(ValueError, match=words): use(model)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_model_loaded_without_gradients_can_be_trained(tmp_path):
+    path, theirs = save_model(tiny(), tmp_path/'m.safetensors'), save_authors_checkpoint(tiny(), tmp_path/'m.h5')
+    with torch.inference_mode():
+        models = load_model(path), load_authors_checkpoint(theirs, frame_shape=SHAPE), widen(tiny(), 6)
+        strange = VideoLSTM(tiny().config)
+    past = torch.rand(2, 3, *SHAPE)
+    for m in models: m.loss(past, past).total.backward()
+    assert equal(load_model(save_model(strange, path)), strange)
+
+
+def test_settings_of_torch_do_not_matter(tmp_path):
+    "Neither the default dtype nor the default device: what comes back is what was written."
+    def trip(model):
+        theirs = load_authors_checkpoint(save_authors_checkpoint(model, tmp_path/'m.h5'), frame_shape=SHAPE)
+        return [load_model(save_model(model, tmp_path/'m.safetensors', dtype=d)) for d in (None, torch.int8)] + [theirs]
+    models = [tiny(), tiny(peephole=False, double=True)]
+    want = [trip(m) for m in models]
+    try:
+        for dtype, device in ((torch.float16, 'cpu'), (torch.float64, 'meta')):
+            torch.set_default_dtype(dtype)
+            torch.set_default_device(device)
+            for model, trips in zip(models, want): assert all(equal(a, b) for a, b in zip(trip(model), trips))
+            assert {p.dtype for p in trip(models[1])[2].parameters()} == {torch.float64}
+            assert {(p.dtype, p.device.type) for p in widen(models[0], 6).parameters()} == {(torch.float32, 'cpu')}
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+
+
+@pytest.mark.parametrize('value', [0., 1., -3e38, 1e-30, 1e-35, 1e-38, 190 * 2.**-149, 2.**-149])
+def test_eight_bits_of_any_size(value, tmp_path):
+    "A row of equal numbers comes back; one of the least that there is comes back to the least."
+    model = tiny()
+    model.encoder.weight_hh_l0.data[:] = value
+    back = load_model(save_model(model, tmp_path/'m.safetensors', dtype=torch.int8)).encoder.weight_hh_l0
+    torch.testing.assert_close(back, model.encoder.weight_hh_l0, rtol=1e-5, atol=1e-43)
 
 
 # What the files hold: weights of sixteenths, in files as they were written before this test was.
@@ -349,6 +496,44 @@ def test_foreign_files(tmp_path):
         pytest.raises(OSError, load, tmp_path)
 
 
+def mutants(content, n, seed=0):
+    "Copies of a file with one byte changed, at as many places."
+    rng = random.Random(seed)
+    for place in rng.sample(range(len(content)), n):
+        other = bytearray(content)
+        other[place] ^= rng.choice([1, 2, 128, rng.randrange(1, 256)])
+        yield place, bytes(other)
+
+
+@pytest.mark.parametrize('save, name', [(save_model, 'm.safetensors'), (save_authors_checkpoint, 'm.h5')])
+def test_no_changed_byte_goes_unnoticed(save, name, tmp_path):
+    "Refused with the name of the file, or the model is the same."
+    def load(path): return load_model(path) if save is save_model else load_authors_checkpoint(path, frame_shape=SHAPE)
+    path, refused = save(tiny(hidden_size=2, predict=False), tmp_path/name), 0
+    model, content = load(path), path.read_bytes()
+    for place, other in mutants(content, 120):
+        path.write_bytes(other)
+        try: assert equal(load(path), model), place
+        except (OSError, ValueError) as e: refused, _ = refused + 1, str(e).index(name)
+    assert refused > 30
+    path.write_bytes(content[:len(content) // 2] + bytes(len(content) - len(content) // 2))      # as after a power cut
+    with pytest.raises(OSError, match=name): load(path)
+
+
+def test_a_file_without_checksum_says_so_only_once(tmp_path):
+    "What was only said of the file is not written into the next."
+    path = save_model(tiny(), tmp_path/'m.safetensors', card=dict(mine=1))
+    tensors, notes = read_safetensors(path)
+    save_file(tensors, path, {k: v for k, v in notes.items() if k != 'sha256'})
+    back = load_model(path)
+    assert back.card == {'mine': 1, 'integrity': 'not checked: the file has no checksum'} and equal(back, tiny())
+    again = load_model(save_model(back, path, card=back.card))
+    assert again.card == {'mine': 1} and load_model(path).card is not load_model(path).card
+    assert load_authors_checkpoint(authors_file(tmp_path/'m.h5'), frame_shape=SHAPE).card == {
+        'integrity': 'not checked: the file has no checksum'}
+    assert load_authors_checkpoint(save_authors_checkpoint(tiny(), tmp_path/'o.h5'), frame_shape=SHAPE).card == {}
+
+
 def damaged(path, tensors=(), drop=(), **notes):
     "A model file with some things replaced."
     t, m = read_safetensors(path)
@@ -378,6 +563,21 @@ def test_content_that_does_not_fit(tmp_path):
         ('not valid', dict(config=changed(frame_shape=[10**10]*3))),
         ('not valid: hidden_size is 1000', dict(config=changed(hidden_size=10**30))),
         ('not valid: num_layers is 1000000000', dict(config=changed(num_layers=10**9))),
+        ('no config', dict(config='[' * 10**5)), ('no config', dict(config='{"a":' * 10**5)),
+        ('a name that comes twice', dict(config=changed()[:-1] + ', "hidden_size": 5}')),
+        ('a name that comes twice', dict(card='{"a": 1, "a": 2}')), ('no card', dict(card='{"a": ' + '9' * 5000 + '}')),
+        ('more than 50', dict(card='{"a":' * 200 + '1' + '}' * 200)),
+        ('no card.*10000000', dict(card=' ' * 10**7 + '{}')),
+        ("version '9999.*expected a file made", dict(version='9' * 5000)), ("version '0'", dict(version='0')),
+        ("version '-1'", dict(version='-1')), (r'options: \\x1b\[2J', dict(config=changed(**{'\x1b[2J': 1}))),
+        (r'\\x1b\]0;x has no place', dict(tensors={'\x1b]0;x': torch.zeros(2)})),
+        ("hidden_size is '8'", dict(config=changed(hidden_size='8'))),
+        ('dropout is nan', dict(config=changed(dropout=float('nan')))),
+        ('peephole is 1', dict(config=changed(peephole=1))),
+        ('frame_shape is .1,3.', dict(config=changed(frame_shape='1,3'))),
+        ('holds torch.bool', dict(tensors={'encoder.bias_l0': torch.zeros(20, dtype=torch.bool)})),
+        ('holds torch.float8', dict(tensors={'encoder.bias_l0': torch.zeros(20, dtype=torch.float8_e5m2)})),
+        ('holds torch.complex64', dict(tensors={'encoder.bias_l0': torch.zeros(20, dtype=torch.complex64)})),
         (r'encoder.weight_ih_l1 is missing.*; and \d+ more', dict(config=changed(num_layers=300))),
         ('future_decoder.lstm.weight_ih_l0 is missing', dict(config=changed(conditional_future=True))),
     ]:
@@ -397,7 +597,34 @@ def test_a_training_checkpoint_is_no_model_file(tmp_path):
 
 def test_unknown_device(tmp_path):
     path = save_model(tiny(), tmp_path/'m.safetensors')
-    for device in ('toaster', 'cuda:99'): pytest.raises(ValueError, load_model, path, device=device)
+    for device in ('toaster', 'cuda:99', 'gpu', 'meta', '', None, 3):
+        for load in (load_model, load_pretrained):
+            with pytest.raises(ValueError, match='device'): load(path, device=device)
+
+
+@pytest.mark.parametrize('bad', ['', None, 3, b'm', [], '\0', torch.zeros(2)])
+def test_what_is_no_name_of_a_file(bad):
+    for use in (load_model, load_authors_checkpoint, lambda p: save_model(tiny(), p),
+                lambda p: save_authors_checkpoint(tiny(), p)):
+        with pytest.raises(ValueError, match='path'): use(bad)
+    if bad is not None: pytest.raises(ValueError, load_pretrained, bad)
+
+
+def test_other_objects():
+    "Each argument is named."
+    for bad in (None, 3, torch.nn.Linear(2, 2), tiny().state_dict(), VideoLSTM):
+        for use in (lambda m: save_model(m, 'm.safetensors'), lambda m: save_authors_checkpoint(m, 'm.h5'),
+                    zoo.frame_side, lambda m: widen(m, 8), lambda m: measure_card(m, {})):
+            with pytest.raises(ValueError, match='model is'): use(bad)
+    model = VideoLSTM.composite(hidden_size=2, frame_shape=(1, 28, 28))
+    for name, bad in [('about', 3), ('about', [1]), ('about', dict(a=model)), ('digits', 'embedded'), ('digits', 3),
+                      ('digits', [3]), ('digits', ['none']), ('n_clips', 0), ('n_clips', 1.5), ('n_clips', '2')]:
+        kw = dict(about={}, digits=['embedded'], n_clips=1) | {name: bad}
+        with pytest.raises(ValueError, match=name): measure_card(model, **kw)
+    for bad in (None, 1.5, '8', 2, True, [8]):
+        with pytest.raises(ValueError, match='hidden_size'): widen(tiny(), bad)
+    for bad in (torch.int16, 'float16', [], np.arange(2), 3):
+        with pytest.raises(ValueError, match='dtype'): save_model(model, 'm.safetensors', dtype=bad)
 
 
 def test_cards():
@@ -413,6 +640,75 @@ def test_cards():
     assert Card(empty={})._repr_markdown_() == '(an empty card)'
     assert json.loads(json.dumps(card)) == card and copy.deepcopy(card) == card
     assert str(Card()) and Card()._repr_markdown_()
+
+
+def test_cards_of_other_libraries(tmp_path):
+    "Numbers of numpy and torch, names of files: written as what they are, shown as such before and after."
+    card = dict(a=np.float32(.5), b=np.int64(30_000), c=torch.tensor(1.5), d=Path('x')/'y', e=np.bool_(True), f=(1, 2))
+    back = load_model(save_model(tiny(), tmp_path/'m.safetensors', card=card)).card
+    assert back == dict(a=.5, b=30_000, c=1.5, d=str(Path('x')/'y'), e=True, f=[1, 2])
+    assert str(Card(card)) == str(Card(back)) and '30,000' in str(Card(card)) and 'yes' in str(Card(card))
+    assert 'shape (3,)' in str(Card(a=np.arange(3), b=torch.zeros((), device='meta'), c=10**5000, d=float('nan')))
+    deep = []
+    for _ in range(2000): deep = [deep]
+    values = float('nan'), np.float32('inf'), {1}, np.arange(3), tiny(), deep, torch.zeros((), device='meta'), b'x'
+    for bad in [dict(a=v) for v in (*values, 'x' * 10**7)] + [{(1, 2): 3}, {1: 'a', '1': 'b'}]:
+        with pytest.raises(ValueError, match='card'): save_model(tiny(), tmp_path/'new.safetensors', card=bad)
+        if isinstance(bad.get('a'), list): assert '...' in str(Card(bad))
+    assert os.listdir(tmp_path) == ['m.safetensors']
+
+
+@pytest.mark.parametrize('card', [
+    {'k' * 10**5: 1} | {str(k): k for k in range(10**4)}, {'a': {str(k): {f'b{k}': 1} for k in range(10**4)}},
+    {'a': {'k' * 10**5: {str(k): {'b': 1} for k in range(10**4)}}}, {str(k): {'b': k} for k in range(10**4)},
+    {'a': {str(k): k for k in range(10**4)}}], ids=['key', 'columns', 'path', 'tables', 'figures'])
+def test_cards_that_would_fill_the_memory(card):
+    "What a table repeats for each row or column is kept short."
+    tables = Card(card).tables()
+    assert len(tables) <= 1000 and max(len(t.rows) for t in tables) <= 1001
+    assert sum(len(c) for t in tables for r in t.rows for c in r) < 3e5 and len(str(Card(card))) < 3e5
+
+
+class Live(html.parser.HTMLParser):
+    "Whether a marker stands anywhere in a page where a browser would do more than show it."
+    def __init__(self, page, marker='MARK'):
+        super().__init__()
+        self.marker, self.found, self.shown, self.open = marker, [], 0, []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        if self.marker in str(attrs): self.found.append((tag, attrs))
+
+    def handle_endtag(self, tag):
+        while tag in self.open and self.open.pop() != tag: pass
+
+    def handle_data(self, data):
+        if self.marker not in data: return
+        self.shown += 1
+        if {'script', 'style', 'iframe', 'a'} & set(self.open): self.found.append((self.open[-1], data))
+
+
+def test_a_card_of_a_stranger_in_a_page():
+    "As nbconvert makes one of each of the three forms."
+    nbformat, nbconvert = map(pytest.importorskip, ('nbformat', 'nbconvert'))
+    evil = ['<script>MARK()</script>', '<img src=x onerror=MARK()>', '</td><a href="javascript:MARK()">x</a>',
+            '[x](javascript:MARK)', '<!-- MARK', '"><svg onload=MARK>', '\x1b]8;;http://MARK\x07x\x1b]8;;\x07',
+            '![MARK](http://x.y/MARK.png)', '`<b>MARK</b>`']
+    card = Card({w: w for w in evil} | {'inner': {w: {w: w} for w in evil}, evil[0]: {evil[1]: evil[2]}})
+    forms = {'text/plain': str(card), 'text/html': card._repr_html_(), 'text/markdown': card._repr_markdown_()}
+    assert not any(sign in text for text in forms.values() for sign in '\x1b\x07')
+    outputs = [nbformat.v4.new_output('display_data', data={kind: text}) for kind, text in forms.items()]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('card', outputs=outputs)])
+    page = Live(nbconvert.HTMLExporter(template_name='basic').from_notebook_node(book)[0])
+    assert page.found == [] and page.shown > 2 * len(evil)
+
+
+def test_a_measured_card_keeps_nothing_by_reference():
+    model, about = VideoLSTM.composite(hidden_size=2, frame_shape=(1, 28, 28)), dict(inner=dict(a=[1]))
+    card = measure_card(model, about, digits=[])
+    about['inner']['a'].append(2)
+    assert card['inner'] == dict(a=[1]) and model.card == {} and widen(model, 3).card == {}
 
 
 def test_a_measured_card_is_that_of_evaluate():
@@ -458,6 +754,7 @@ def test_the_bundled_model():
     assert model.config == preset('bundled').config and model.card and not model.training
     past, future = MovingDigits('embedded', split='test', seed=11).batch(24)
     with torch.no_grad(): loss, out = model.loss(past, future), model(past, future_frames=3)
+    assert 'integrity' not in model.card and len(read_safetensors(asset)[1]['sha256']) == 64
     assert loss.future < 600 and loss.reconstruction < 500                 # the mean frame alone costs about 700
     assert out.future.shape == (24, 3, 1, 64, 64) and out.future.min() >= 0 and out.future.max() <= 1
 
@@ -505,6 +802,9 @@ def test_bundling_replaces_nothing_if_something_is_wrong(bundle, tmp_path, capsy
         assert words in capsys.readouterr().err
         (tmp_path/'log.jsonl').write_text('')
     assert bundle.main([str(tmp_path/'none.safetensors'), '--assets', str(assets)]) == 1
+    (assets/'pretrained.jsonl').mkdir()
+    assert bundle.main([str(file), '--assets', str(assets)]) == 1 and 'a folder' in capsys.readouterr().err
+    (assets/'pretrained.jsonl').rmdir()
     assert os.listdir(assets) == ['pretrained.safetensors'] and (assets/'pretrained.safetensors').read_text() == 'old'
 
 
@@ -737,6 +1037,134 @@ def test_authors_files_with_faults(tmp_path):
     with pytest.raises(OSError, match=said): load_authors_checkpoint(tmp_path/'foreign.h5')
     with h5py.File(tmp_path/'foreign.h5', 'w') as f: f['lstm_1_enc:w_dense'] = np.zeros(3)
     with pytest.raises(OSError, match='foreign.h5'): load_authors_checkpoint(tmp_path/'foreign.h5')
+
+
+def swap(name, value): return lambda f: (f.pop(name), f.__setitem__(name, value))
+
+
+def stored(name, change=lambda x: x, **kw):
+    "The same array, kept in another way."
+    def do(f):
+        x = f.pop(name)[()]
+        f.create_dataset(name, data=change(x), **kw)
+    return do
+
+
+def declared(name, shape, **kw): return lambda f: (f.pop(name), f.create_dataset(name, shape, 'f4', **kw))
+
+
+def half_written(f):
+    x = f.pop('lstm_1_enc:b')[()]
+    f.create_dataset('lstm_1_enc:b', x.shape, 'f4', chunks=(1, 5))[0, :5] = x[0, :5]
+
+
+def other_files(folder):
+    "Files whose content must never become weights."
+    (folder/'numbers.bin').write_bytes(np.full(20, .5).tobytes())
+    with h5py.File(folder/'secret.h5', 'w') as f: f['x'] = np.full((1, 20), .5)
+
+
+def outside(kind, folder):
+    def do(f):
+        del f['lstm_1_enc:b']
+        if kind == 'external link': f['lstm_1_enc:b'] = h5py.ExternalLink(str(folder/'secret.h5'), 'x')
+        if kind == 'external storage':
+            f.create_dataset('lstm_1_enc:b', (1, 20), 'f8', external=[(str(folder/'numbers.bin'), 0, 160)])
+        if kind == 'virtual':
+            layout = h5py.VirtualLayout((1, 20), 'f8')
+            layout[:] = h5py.VirtualSource(str(folder/'secret.h5'), 'x', (1, 20))
+            f.create_virtual_dataset('lstm_1_enc:b', layout)
+    return do
+
+
+@pytest.mark.parametrize('kind', ['external link', 'external storage', 'virtual'])
+def test_nothing_outside_the_file_is_read(kind, tmp_path):
+    other_files(tmp_path)
+    path = authors_file(tmp_path/'f.h5')
+    with h5py.File(path, 'r+') as f: outside(kind, tmp_path)(f)
+    with h5py.File(path) as f: assert (f['lstm_1_enc:b'][()] == .5).all()        # so h5py follows it
+    with pytest.raises(OSError, match='f.h5.*lstm_1_enc:b is (a link|kept in another file)'):
+        load_authors_checkpoint(path, frame_shape=SHAPE)
+
+
+def compound(x): return x.astype([('a', 'f8')])
+
+
+@pytest.mark.parametrize('words, change', [
+    ('lstm_1_enc:b is a link', swap('lstm_1_enc:b', h5py.SoftLink('/lstm_1_dec:b'))),
+    ('lstm_1_enc:b is packed', stored('lstm_1_enc:b', compression='gzip')),
+    ('lstm_1_enc:b was never written', declared('lstm_1_enc:b', (1, 20))),
+    ('lstm_1_enc:b was never written', half_written),
+    ('layers, but only', lambda f: f.__setitem__('lstm_100000000_enc:b', np.zeros((1, 20)))),
+    ('hidden_size is', declared('lstm_1_enc:w_dense', (2, 2**40))),
+    ('lstm_1_enc:b has shape', swap('lstm_1_enc:b', h5py.Empty('f4'))),
+    ('no lstm_1_enc:w_dense', swap('lstm_1_enc:w_dense', h5py.Empty('f4'))),
+    ('holds', stored('lstm_1_enc:b', compound)), ('holds', stored('lstm_1_enc:b', lambda x: x.astype('S4'))),
+    ('holds', stored('lstm_1_enc:b', lambda x: x.astype(complex))),
+    ('holds', stored('lstm_1_enc:b', lambda x: x.astype(bool))),
+    ('holds', stored('lstm_1_enc:b', lambda x: x.astype(str).astype(object), dtype=h5py.string_dtype())),
+    ('holds', stored('lstm_1_enc:b', lambda x: x.astype(np.longdouble)))])
+def test_authors_files_of_strangers(words, change, tmp_path):
+    "Said with the name of the file, before memory is taken for what it declares."
+    path = authors_file(tmp_path/'f.h5')
+    with h5py.File(path, 'r+') as f: change(f)
+    with pytest.raises((OSError, ValueError), match=f'f.h5.*{words}'): load_authors_checkpoint(path, frame_shape=SHAPE)
+
+
+def test_a_file_that_declares_more_than_it_holds(tmp_path):
+    "Never written arrays of 12000 units; one array under the names of a hundred layers."
+    H, parts = 12_000, ('enc', 'dec')
+    with h5py.File(tmp_path/'large.h5', 'w') as f:
+        for part in parts:
+            more = dict(w_input=(4*H, 12)) if part == 'enc' else dict(w_output=(12, H), b_output=(1, 12))
+            for n, shape in (dict(w_dense=(4*H, H), b=(1, 4*H), w_diag=(1, 3*H)) | more).items():
+                f.create_dataset(f'lstm_1_{part}:{n}', shape, 'f4')
+    path = authors_file(tmp_path/'deep.h5', H=64, parts=('dec',))
+    with h5py.File(path, 'r+') as f:
+        f['lstm_1_enc:w_input'] = f.pop('lstm_1_enc:w_input')[()]
+        same = dict(w_input='w_dense', w_dense='w_dense', b='b', w_diag='w_diag')
+        for k, part, (new, old) in product(range(2, 101), parts, same.items()):
+            f[f'lstm_{k}_{part}:{new}'] = f[f'lstm_1_{part}:{old}']
+        for n in ('w_output', 'b_output'): f.move(f'lstm_1_dec:{n}', f'lstm_100_dec:{n}')
+    tracemalloc.start()
+    try:
+        for name, words in (('large.h5', 'never written'), ('deep.h5', 'declares .* bytes')):
+            with pytest.raises(OSError, match=f'{name}.*{words}'):
+                load_authors_checkpoint(tmp_path/name, frame_shape=SHAPE)
+        assert tracemalloc.get_traced_memory()[1] < 2e7
+    finally: tracemalloc.stop()
+
+
+def test_arrays_in_pieces_are_read(tmp_path):
+    "Other ways to keep plain numbers in the file."
+    path = authors_file(tmp_path/'f.h5')
+    want = load_authors_checkpoint(path, frame_shape=SHAPE)
+    with h5py.File(path, 'r+') as f:
+        stored('lstm_1_enc:b', chunks=(1, 7))(f)
+        f['lstm_1_dec:w_output'].attrs['mine'] = 'x'
+    assert equal(load_authors_checkpoint(path, frame_shape=SHAPE), want)
+
+
+def test_checksums_in_an_authors_file(tmp_path):
+    "A number changed by another program, an array under another's name, a checksum lost."
+    path = save_authors_checkpoint(tiny(), tmp_path/'m.h5')
+    content = path.read_bytes()
+    def number(f): f['lstm_1_enc:b'][0, 0] += 1
+    def name(f): f.move('lstm_1_dec:b', 'x'); f.move('lstm_1_fut:b', 'lstm_1_dec:b'); f.move('x', 'lstm_1_fut:b')
+    def lost(f): del f['lstm_1_enc:b'].attrs['sha256']
+    def odd(f): f['lstm_1_enc:b'].attrs['sha256'] = np.arange(3)
+    for change, words in ((number, 'lstm_1_enc:b does not have the checksum'), (name, 'lstm_1_dec:b does not have'),
+                          (lost, 'some arrays have a checksum'), (odd, 'lstm_1_enc:b does not have')):
+        path.write_bytes(content)
+        with h5py.File(path, 'r+') as f: change(f)
+        with pytest.raises(OSError, match=f'm.h5.*{words}'): load_authors_checkpoint(path, frame_shape=SHAPE)
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs named pipes')
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path/'pipe')
+    for load in (load_model, load_authors_checkpoint):
+        with pytest.raises(OSError, match='pipe'): load(tmp_path/'pipe')
 
 
 def test_without_peepholes_zero_ones_are_written(tmp_path):

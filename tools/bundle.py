@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from lstm_video_repr.clips import fixed_test_set
-from lstm_video_repr.core.files import write_text
+from lstm_video_repr.core.files import check_target, write_text
 from lstm_video_repr.metrics import evaluate
 from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.zoo import frame_side, load_model, measure_card, save_model
@@ -49,9 +49,12 @@ def bundle(
     n_clips: int = 1000, # clips of each fixed test set
     folder: Path | None = None, # with the MNIST files; None: that of LVR_DATA, else a download
 ) -> Path: # the new file
-    "Store a trained model in 8 bits, with a new card and its log; what is wrong is said before anything is replaced."
+    """Store a trained model in 8 bits, with a new card, a checksum, and its log.
+
+    What is wrong is said before anything is replaced."""
     model, log = load_model(file), Path(file).with_name('log.jsonl').read_text(encoding='utf8')
     if not Path(assets).is_dir(): raise FileNotFoundError(f'assets is {str(assets)!r}; expected an existing folder')
+    for name in 'pretrained.safetensors', 'pretrained.jsonl': check_target(Path(assets)/name, 'assets')
     about = {k: v for k, v in model.card.items() if k not in ('machine', 'test')}
     sets, stored = tuple(model.card.get('test') or ('mnist', 'embedded')), round_model(model)
     cost = rounding_cost(model, stored, fixed_test_set('embedded', min(200, n_clips), image_size=frame_side(model)))

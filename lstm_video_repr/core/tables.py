@@ -41,11 +41,12 @@ class Table:
 
     def __post_init__(self):
         if not isinstance(self.rows, (list, tuple)): raise argument_error('rows', self.rows, 'a list of rows')
+        if not isinstance(self.title, str): raise argument_error('title', self.title, 'text')
         self.head, self.title = _cells(self.head, 'head'), _say(self.title)
         self.rows = [_cells(row, f'rows[{k}]') for k, row in enumerate(self.rows)]
-        self.align = self.align or ('l' + 'r' * len(self.head))[:len(self.head)]
         if not isinstance(self.align, str) or set(self.align) - {*'lr'}:
             raise argument_error('align', self.align, "a letter 'l' or 'r' for each column")
+        self.align = self.align or ('l' + 'r' * len(self.head))[:len(self.head)]
         _check_cells('align', self.align, self.head)
         for k, row in enumerate(self.rows): _check_cells(f'rows[{k}]', row, self.head)
 
