@@ -36,8 +36,8 @@ from tqdm import tqdm
 
 # %% ../nbs/06_training.ipynb #79938cca
 from .core.checks import argument_error, check_choice, check_flag, check_number, check_tensor, check_whole
-from .core.files import (append_text, check_target, dump_json, import_extra, lock_file,
-                                        read_safetensors, write_safetensors, write_text)
+from .core.files import (append_text, check_source, check_target, dump_json, import_extra,
+                                        lock_file, read_safetensors, write_safetensors, write_text)
 from .core.patch import patch
 from .clips import Clips, FixedClips, MovingDigits, MovingMNISTFile, StreamClips
 from .fast_lstm import fast_bf16
@@ -68,7 +68,7 @@ class Recipe:
 # %% ../nbs/06_training.ipynb #62bf2c81
 _CHOICES = dict(optimizer=('adam', 'sgd'), schedule=('cosine', 'constant', 'staircase'),
                 objective=('frame', 'clip', 'sum'))
-_WHOLE = dict(batch_size=1, warmup=0, decay_every=1) # and the least that each may be
+_WHOLE = dict(batch_size=(1, 2**20), warmup=(0,), decay_every=(1,)) # from what each may be, and to what
 _REAL = dict( # what fits, in code and in words
     lr=(lambda v: v > 0, 'a number above 0'),
     weight_decay=(lambda v: v >= 0, 'a number of at least 0'),
@@ -82,7 +82,7 @@ def _check_recipe(recipe):
     "Every field is what it says, or a `ValueError`; numbers become Python's own."
     values = dict(vars(recipe))
     for name, choices in _CHOICES.items(): check_choice(values[name], name, choices)
-    for name, least in _WHOLE.items(): values[name] = check_whole(values[name], name, least)
+    for name, limits in _WHOLE.items(): values[name] = check_whole(values[name], name, *limits)
     for name, (fits, wanted) in _REAL.items():
         if values[name] is None and wanted.endswith('None'): continue
         values[name] = check_number(values[name], name, fits, wanted)
@@ -117,6 +117,7 @@ def learning_rate(
     steps: int, # in the whole run
 ) -> float: # the rate for this step
     "Warm-up, then the recipe's schedule."
+    if not isinstance(recipe, Recipe): raise argument_error('recipe', recipe, 'a Recipe')
     check_whole(step, 'step', 0, check_whole(steps, 'steps'))
     rate = recipe.lr * min(1, (step + 1) / recipe.warmup) if recipe.warmup else recipe.lr
     if recipe.schedule == 'cosine': return min(rate, recipe.lr * (1 + math.cos(math.pi * step / steps)) / 2)
@@ -139,15 +140,18 @@ class ClampedSGD(torch.optim.Optimizer):
         options = dict(momentum=momentum, weight_decay=weight_decay, rms_decay=rms_decay, step_clamp=step_clamp)
         for name in ('momentum', 'weight_decay', *(k for k in ('rms_decay', 'step_clamp') if options[k] is not None)):
             check_number(options[name], name, *_REAL[name])
-        if not isinstance(lr, Tensor): check_number(lr, 'lr', lambda v: v >= 0, 'a number of at least 0')
+        single = isinstance(lr, Tensor) and lr.dim() == 0 and not lr.is_meta and lr.is_floating_point()
+        check_number(lr.item() if single else lr, 'lr', lambda v: v >= 0, 'a number of at least 0')
         check_number(eps, 'eps', lambda v: v > 0, 'a number above 0')
-        super().__init__(params, dict(options, lr=lr, eps=eps))
+        try: super().__init__(params, dict(options, lr=lr, eps=eps))
+        except (TypeError, ValueError) as e: raise ValueError(f'params: {e}') from e
 
     @torch.no_grad()
     def step(self,
         closure=None, # computes the gradients anew, and gives the loss; None: they are there already
     ): # what `closure` gave
         "Move every weight once."
+        if closure is not None and not callable(closure): raise argument_error('closure', closure, 'a function or None')
         with torch.enable_grad(): loss = None if closure is None else closure()
         for group in self.param_groups:
             for w in group['params']:
@@ -207,6 +211,7 @@ def set_rate(
 ) -> None:
     "Set the learning rate of all groups; on CUDA where a recorded step reads it."
     check_number(rate, 'rate', lambda v: v >= 0, 'a number of at least 0')
+    if not isinstance(optimizer, torch.optim.Optimizer): raise argument_error('optimizer', optimizer, 'an optimiser')
     for group in optimizer.param_groups:
         if isinstance(group['lr'], Tensor): group['lr'].fill_(rate)
         else: group['lr'] = rate
@@ -221,7 +226,7 @@ def paper_start(
 ) -> VideoLSTM: # the same model
     "Weights uniform in +-0.01, peepholes in +-0.1, biases zero: the start of the released codes."
     g = torch.Generator().manual_seed(check_whole(seed, 'seed', 0))
-    check_number(forget_bias, 'forget_bias')
+    forget_bias = check_number(forget_bias, 'forget_bias', lambda v: abs(v) <= 100, 'a number from -100 to 100')
     for name, p in _check_model(model).named_parameters():
         limit = .1 if 'peephole' in name else .01
         if 'bias' in name: p.zero_()
@@ -327,6 +332,7 @@ def find_processes(
     batch_size: int, # clips in the whole batch
 ) -> tuple[int, int]: # the number of this process, and how many there are
     "The processes that share a run: one, unless `torch.distributed` was started."
+    check_whole(batch_size, 'batch_size')
     if not (dist.is_available() and dist.is_initialized()): return 0, 1
     ranks = dist.get_world_size()
     if batch_size < ranks:
@@ -346,6 +352,7 @@ class Run:
         seed: int = 0, # of dropout
     ):
         _check_weights(_check_model(model))
+        if not isinstance(recipe, Recipe): raise argument_error('recipe', recipe, 'a Recipe')
         self.model, self.recipe, self.clips = model, recipe, clips_for(model, clips, seed=0)
         self.steps, self.seed = check_whole(steps, 'steps'), check_whole(seed, 'seed', 0)
         self.device, self.gaussian = next(model.parameters()).device, model.config.output == 'gaussian'
@@ -396,7 +403,7 @@ def next_batch(self: Run) -> tuple[Tensor, Tensor]: # past and future, on the mo
 def check_batch(self: Run, past: Tensor, future: Tensor) -> None:
     "`ValueError` for clips that the model cannot read, values included."
     for x, name in ((past, 'past'), (future, 'future')):
-        if x.shape[1]: check_clip(self.model, x, name)
+        if not isinstance(x, Tensor) or x.is_nested or x.dim() < 2 or x.shape[1]: check_clip(self.model, x, name)
 
 # %% ../nbs/06_training.ipynb #dc54564b
 @patch
@@ -540,6 +547,10 @@ def add_row(self: Run) -> dict: # step, clips, seconds, lr, and the mean losses 
         self.here = replace(self.here, recent=[])
     return self.row
 
+# %% ../nbs/06_training.ipynb #7af515c3
+def _check_run(run):
+    if not isinstance(run, Run): raise argument_error('run', run, 'a Run')
+
 # %% ../nbs/06_training.ipynb #f5f63d41
 class Callback:
     "Told what happens in a run; a subclass overrides what it wants to hear."
@@ -593,6 +604,8 @@ def count_clips(
     most: int, # no more are wanted
 ) -> int: # how many of them there are
     "So many clips, or as many as one pass gives."
+    if not isinstance(clips, Clips): raise argument_error('clips', clips, 'Clips')
+    check_whole(most, 'most')
     if isinstance(clips, Sized): return min(len(clips), most)
     if not isinstance(clips, StreamClips): return most # without end
     count = 0
@@ -716,6 +729,7 @@ class LivePlot(Callback):
 @patch
 def draw(self: LivePlot, run: Run) -> None:
     "Draw what there is: the first time a new picture, then the same one anew."
+    _check_run(run)
     if not run.history.rows: return
     display = import_extra('IPython.display', 'notebook', 'live plots').display
     if self.handle is None: self.handle = display(run.history.plot(), display_id=True)
@@ -842,7 +856,7 @@ def save(self: Run,
 ) -> None:
     "Write all that is needed to go on; only finite weights. All or nothing."
     check_finite(self, self.here.recent, weights=True)
-    path = Path(os.path.realpath(path)) # a link is written through
+    path = Path(os.path.realpath(check_target(path))) # a link is written through
     recent = [[None if l is None else l.item() for l in losses] for losses in self.here.recent]
     about = self.identity() | {'here': vars(self.here) | {'recent': recent}}
     if not self.rank:
@@ -1036,7 +1050,7 @@ def load(self: Run,
     path: str | Path, # a file that `save` wrote
 ) -> None:
     "Go on from there; `ValueError` for another run's file, `OSError` for one that cannot be read. Then nothing changes."
-    path = Path(os.path.realpath(path))
+    path = Path(os.path.realpath(check_source(path, wanted='a checkpoint')))
     tensors, here = self._read(path)
     self._load_tensors(tensors)
     self._take_place(here)
@@ -1086,6 +1100,7 @@ def fail(self: Checkpoint, run: Run, error: BaseException):
 @patch
 def load(self: Checkpoint, run: Run) -> None:
     "Go on from the file, if it is there and that is wanted. `BlockingIOError` if another run is writing it."
+    _check_run(run)
     run.origin = self.origin
     run.identity() # better an error now than at the first saving
     if not run.rank: run.hold(self.path)

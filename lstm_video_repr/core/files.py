@@ -45,6 +45,8 @@ def _check_name(path, name, endings=()):
     try: fits = bool(os.fspath(path)) and 0 not in os.fsencode(path) and isinstance(os.fspath(path), str)
     except (TypeError, UnicodeEncodeError): fits = False
     if not fits: raise argument_error(name, path, 'the name of a file')
+    if not isinstance(endings, (tuple, list)) or not all(isinstance(e, str) for e in endings):
+        raise argument_error('endings', endings, "endings such as ('.png', '.pdf')")
     if not endings or Path(path).suffix.lower() in endings: return Path(path)
     raise ValueError(f'{name} is {str(path)!r}; expected a name that ends in {" or ".join(endings)}')
 
@@ -97,7 +99,7 @@ def make_folder(
     path: str | Path, # the folder, made with those above it if it is not there
 ) -> Path: # the same as a path
     "A folder to write into; `OSError` if it cannot be made, `ValueError` for what is no name."
-    try: _check_name(path, 'folder').mkdir(parents=True, exist_ok=True)
+    try: _check_name(path, 'path').mkdir(parents=True, exist_ok=True)
     except OSError as e: raise OSError(f'cannot make the folder {str(path)!r}: {e.strerror or e}') from e
     return Path(path)
 
@@ -214,12 +216,19 @@ def replace_file(
     return _hand_over(path) if _is_stream(path, _mode(path, 'path')) else _replace(Path(os.path.realpath(path)))
 
 # %% ../../nbs/core/02_files.ipynb #c825a1a2
+def _encode(text):
+    "As bytes; a `ValueError` for what is no text, halves of a character included."
+    try: return text.encode()
+    except (AttributeError, UnicodeEncodeError): raise argument_error('text', text, 'text') from None
+
+# %% ../../nbs/core/02_files.ipynb #dadd74e3
 def write_text(
     path: str | Path, # the file to write or replace
     text: str, # what it is to hold
 ) -> Path: # the file
     "Write all or nothing, in UTF-8. `OSError` names the path."
-    with replace_file(path) as temp: temp.write_text(text, encoding='utf8')
+    raw = _encode(text)
+    with replace_file(path) as temp: temp.write_bytes(raw)
     return Path(path)
 
 # %% ../../nbs/core/02_files.ipynb #543669d1
@@ -228,9 +237,9 @@ def append_text(
     text: str, # what comes after what is there
 ) -> None:
     "Add to a file in UTF-8; the one way to write here that can be cut. `OSError` names the path."
-    path = _check_place(_check_name(path, 'path'), 'path')
+    path, raw = _check_place(_check_name(path, 'path'), 'path'), _encode(text)
     try:
-        with _open_stream(path) as f: f.write(text.encode())
+        with _open_stream(path) as f: f.write(raw)
     except OSError as e: raise OSError(f'could not add to {str(path)!r} ({e})') from e
 
 # %% ../../nbs/core/02_files.ipynb #8b829996
@@ -247,7 +256,7 @@ def dump_json(
 ) -> str:
     "The value as JSON; `ValueError` for what JSON cannot hold."
     try: return json.dumps(value, default=_simplify, **options)
-    except (TypeError, ValueError, RecursionError) as e: raise ValueError(f'cannot be written as JSON: {e}') from e
+    except (TypeError, ValueError, RecursionError) as e: raise ValueError(f'value cannot be written as JSON: {e}') from e
 
 # %% ../../nbs/core/02_files.ipynb #99effca5
 def write_json(
@@ -256,7 +265,8 @@ def write_json(
 ) -> Path: # the file
     "Write all or nothing, as a person can read it; `ValueError` for what JSON cannot hold, `OSError` for the path."
     try: text = dump_json(value, indent=1, allow_nan=False)
-    except ValueError as e: raise ValueError(f'{str(path)!r} cannot hold this as JSON: {e}') from e
+    except ValueError as e:
+        raise ValueError(f'value is {describe(value)}; {str(path)!r} cannot hold this as JSON: {e.__cause__}') from e
     return write_text(path, text + '\n')
 
 # %% ../../nbs/core/02_files.ipynb #2b48ff09
@@ -317,6 +327,8 @@ def _checksum_of(tensors, metadata):
 # %% ../../nbs/core/02_files.ipynb #e20601a2
 def _check_entries(tensors, metadata):
     "Names and tensors, words and text: what such a file can hold; or a `ValueError`."
+    for name, x in (('tensors', tensors), ('metadata', metadata)):
+        if not isinstance(x, dict): raise argument_error(name, x, 'a dictionary')
     for k, v in tensors.items():
         if not isinstance(k, str) or k == '__metadata__': raise argument_error('tensors', k, 'names')
         if not isinstance(v, Tensor) or v.is_meta or v.is_nested or v.is_quantized or v.layout != torch.strided:
@@ -344,8 +356,9 @@ def write_safetensors(
     """Write all or nothing, with a checksum as `sha256` in the header: on any failure an old file stays as it was.
 
     `ValueError` for what such a file cannot hold, `OSError` that names the path."""
-    _check_entries(tensors, metadata := dict(metadata or {}))
-    tensors = _gather(tensors)
+    metadata = {} if metadata is None else metadata
+    _check_entries(tensors, metadata)
+    tensors, metadata = _gather(tensors), dict(metadata)
     metadata['sha256'] = _checksum_of(tensors, metadata)
     with replace_file(path) as temp: save_file(tensors, temp, metadata)
     return Path(path)
