@@ -962,7 +962,8 @@ def _check_position(self: Run, here):
     check_whole(here.seen, 'seen', *[here.step * self.recipe.batch_size] * 2)
     check_whole(here.index, 'index', 0)
     for losses in here.recent:
-        if len(losses) != 2 or not {*map(type, losses)} <= {float, NoneType}: raise argument_error('recent', losses, 'losses')
+        if len(losses) != 2 or not {*map(type, losses)} <= {float, NoneType}:
+            raise argument_error('recent', losses, 'two losses')
 
 # %% ../nbs/06_training.ipynb #aa9c98d8
 @patch
@@ -1049,7 +1050,9 @@ def _take_place(self: Run, here):
 def load(self: Run,
     path: str | Path, # a file that `save` wrote
 ) -> None:
-    "Go on from there; `ValueError` for another run's file, `OSError` for one that cannot be read. Then nothing changes."
+    """Go on from there.
+
+    `ValueError` for another run's file, `OSError` for one that cannot be read; then nothing has changed."""
     path = Path(os.path.realpath(check_source(path, wanted='a checkpoint')))
     tensors, here = self._read(path)
     self._load_tensors(tensors)

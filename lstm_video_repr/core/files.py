@@ -256,7 +256,8 @@ def dump_json(
 ) -> str:
     "The value as JSON; `ValueError` for what JSON cannot hold."
     try: return json.dumps(value, default=_simplify, **options)
-    except (TypeError, ValueError, RecursionError) as e: raise ValueError(f'value cannot be written as JSON: {e}') from e
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ValueError(f'value cannot be written as JSON: {e}') from e
 
 # %% ../../nbs/core/02_files.ipynb #99effca5
 def write_json(
