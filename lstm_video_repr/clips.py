@@ -365,7 +365,8 @@ def _check_corners(corners, digits, image_size):
 # %% ../nbs/03_clips.ipynb #5e506da1
 def _check_grey(x, name):
     "Pixels in a dtype that one can compute with."
-    if isinstance(x, Tensor) and _kind(x) is None: raise argument_error(name, x, 'uint8 or floating point of 16 bits or more')
+    small = isinstance(x, Tensor) and _kind(x) is None
+    if small: raise argument_error(name, x, 'uint8 or floating point of 16 bits or more')
     return check_pixels(x, name)
 
 # %% ../nbs/03_clips.ipynb #2b165b10
@@ -426,7 +427,7 @@ def plan(self: MovingDigits,
     N, T = self.n_digits, self.past + self.future
     n = check_whole(n, 'n', 1, max(1, 2**28 // (N * T)))
     first = check_whole(first, 'first', 0, (2**63 - 1) // N - n)
-    turns = torch.arange(first * N, (first + n) * N, device='cpu').view(n, N)    # each digit's, counted through all clips
+    turns = torch.arange(first * N, (first + n) * N, device='cpu').view(n, N)     # of digits, counted through all clips
     path = random_paths(self.seed, turns, T, speed=self.speed)
     room = self.image_size - torch.tensor(self.digits.shape[1:], device='cpu')
     return _shuffle(self.seed, turns, len(self.digits), 0), (path * room).long()
@@ -604,13 +605,13 @@ def clips_checksum(
 
 # %% ../nbs/03_clips.ipynb #fa6ea534
 def _read_header(file):
-    "Shape and dtype of what an npy file holds, and whether it lies column by column; whatever is wrong, a `ValueError`."
+    "Shape and dtype of what an npy file holds, and whether it lies column by column; or a `ValueError`."
     if (begins := file.read(6)) != b'\x93NUMPY':
         raise ValueError('is an archive of arrays' if begins[:2] == b'PK' else 'is no npy file')
     file.seek(0)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try: shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
-    except Exception as e: raise ValueError(f'cannot be read ({type(e).__name__})') from e     # a header can be anything
+    except Exception as e: raise ValueError(f'cannot be read ({type(e).__name__})') from e   # a header can be anything
     return tuple(map(int, shape)), dtype, fortran
 
 # %% ../nbs/03_clips.ipynb #9ba9baf8
@@ -695,7 +696,8 @@ def take(self: MovingMNISTFile, numbers):
     if self._held is None: x = self._read_frames(numbers, T)
     else: x = self._held[:T, numbers.numpy()]
     x = torch.from_numpy(x).to(self.device).transpose(0, 1)[:, :, None]
-    return tuple(x.to(torch.float32, memory_format=torch.contiguous_format).div_(255).split([self.past, self.future], 1))
+    x = x.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    return x[:, :self.past], x[:, self.past:]
 
 # %% ../nbs/03_clips.ipynb #e6b1b247
 @patch
@@ -983,7 +985,8 @@ def __setstate__(self: _Buffer, state):
 # %% ../nbs/03_clips.ipynb #d75594cf
 def _is_unsteady(loader):
     "A `DataLoader` that shuffles by random numbers which nobody has seeded for it."
-    samplers = (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)) if isinstance(loader, DataLoader) else ()
+    if not isinstance(loader, DataLoader): return False
+    samplers = loader.sampler, getattr(loader.batch_sampler, 'sampler', None)
     return any(getattr(s, 'generator', loader) is None for s in samplers)
 
 # %% ../nbs/03_clips.ipynb #75636210
@@ -991,7 +994,8 @@ class StreamClips(Clips):
     "Clips from an iterable of batches: clips (B, T, *frame), pairs (past, future), or clips with labels."
     def __init__(self, pairs, *, past=None, future=None, scale=None, identity=None):
         self.identity = _check_identity(identity)
-        if _is_array(pairs) or not isinstance(pairs, Iterable): raise argument_error('pairs', pairs, 'an iterable of batches')
+        if _is_array(pairs) or not isinstance(pairs, Iterable):
+            raise argument_error('pairs', pairs, 'an iterable of batches')
         if identity is not None and _is_unsteady(pairs):
             raise argument_error('identity', identity, 'None, since the DataLoader shuffles anew in each run: '
                                  'give it a generator, or as_clips its data set')
@@ -1045,9 +1049,10 @@ def _check_no_wish(clips, **wishes):
 # %% ../nbs/03_clips.ipynb #fe5b5090
 def _check_meaning(x):
     "A list of two arrays alike could be a pair or two batches."
-    if not isinstance(x, list) or len(x) != 2 or not all(map(_is_plain, x)) or tuple(x[0].shape) != tuple(x[1].shape): return
-    raise ValueError(f'clips is a list of two arrays of shape {tuple(x[0].shape)}; expected a tuple (past, future), '
-                     'or torch.cat of them if they are batches')
+    if not (isinstance(x, list) and len(x) == 2 and all(map(_is_plain, x))): return
+    shape, other = (tuple(item.shape) for item in x)
+    if shape == other: raise ValueError(f'clips is a list of two arrays of shape {shape}; expected a tuple '
+                                        '(past, future), or torch.cat of them if they are batches')
 
 # %% ../nbs/03_clips.ipynb #f84e0db7
 def _is_other(x):

@@ -36,7 +36,7 @@ def _read_shape(file):
         begins = begins.hex() or 'nothing'
         raise ValueError(f'begins with {begins}; expected an IDX file of unsigned bytes, which begins with 000008')
     dims, sizes = begins[3], file.read(4 * begins[3])
-    if len(sizes) < 4 * dims: raise ValueError(f'has {4 + len(sizes)} bytes; expected {dims} sizes of 4 bytes each first')
+    if len(sizes) < 4 * dims: raise ValueError(f'has {4 + len(sizes)} bytes; expected {dims} sizes of 4 bytes first')
     shape = tuple(int.from_bytes(sizes[i:i + 4], 'big') for i in range(0, 4 * dims, 4))
     if dims <= 8 and math.prod(shape) <= _MOST: return shape
     raise ValueError(f'states {dims} sizes of up to {max(shape)}; expected at most 8, and {_MOST} bytes in all')
@@ -56,7 +56,7 @@ def _read_numbers(file):
     shape = _read_shape(file)
     start = 4 + 4 * len(shape)
     data, have = _read_bytes(file, math.prod(shape))
-    more = file.read(1)                                          # the end of a gzip file is checked only when it is read
+    more = file.read(1)                                         # the end of a gzip file is checked only when it is read
     if have == data.size and not more: return data.reshape(shape)
     has = f'more than {start + have}' if more else start + have
     raise ValueError(f'has {has} bytes; expected {start + data.size} for an IDX file of shape {shape}')
@@ -99,7 +99,7 @@ def _enlarge(x):
 # %% ../nbs/02_digits.ipynb #cc4944e8
 def _centre(x):
     "Images (n, 25, 25) in boxes (n, 28, 28), the centre of mass in the middle."
-    x, place = x.double(), torch.arange(25, device='cpu')                     # exact enough for any machine, in any mode
+    x, place = x.double(), torch.arange(25, device='cpu')                     # exact enough for all machines and modes
     ink = x.sum((1, 2))
     down  = ((x.sum(2) * place).sum(1) / ink - 12).round().long()             # how far the centre of mass is off
     right = ((x.sum(1) * place).sum(1) / ink - 12).round().long()
@@ -204,7 +204,9 @@ def _check_mnist(images, labels, files):
 def _idx_sha256(x):
     "The sha256 of numbers as an IDX file would hold them."
     head = bytes([0, 0, 8, x.dim()]) + b''.join(n.to_bytes(4, 'big') for n in x.shape)
-    return hashlib.sha256(head + x.numpy().tobytes()).hexdigest()
+    done = hashlib.sha256(head)
+    done.update(x.contiguous().numpy())
+    return done.hexdigest()
 
 # %% ../nbs/02_digits.ipynb #a8ec5b47
 def _check_genuine(images, labels, files):
@@ -221,7 +223,7 @@ def mnist_digits(
     split: str = 'train', # 'train' (60000 digits) or 'test' (10000)
     folder: str | Path | None = None, # folder that has MNIST, see `find_mnist`; None: that of `LVR_DATA`, else download
 ) -> tuple[Tensor, Tensor]: # images, uint8 (n, 28, 28), and labels, int64 (n,)
-    "The digits of MNIST; others under its names with a warning. `OSError` if files are missing, damaged, or out of reach."
+    "The digits of MNIST; others of its names with a warning. `OSError` if files are missing, damaged, or out of reach."
     files = _mnist_files(check_choice(split, 'split', SPLITS), folder)
     images, labels = map(read_idx, files)
     _check_mnist(images, labels, files)
@@ -260,8 +262,7 @@ def load_digits(
     parts = _split_name(name, check_choice(split, 'split', SPLITS), folder)
     sets = [_SOURCES[part](split, folder) for part in parts]
     times = _count_repeats([len(x) for x, _ in sets])
-    images = torch.cat([x.repeat(k, 1, 1) for (x, _), k in zip(sets, times)])
-    return images, torch.cat([y.repeat(k) for (_, y), k in zip(sets, times)])
+    return tuple(torch.cat([x for x, k in zip(part, times) for _ in range(k)]) for part in zip(*sets))
 
 # %% ../nbs/02_digits.ipynb #74290269
 _KNOWN = { # sha256 of the pictures as an IDX file -> what they are
@@ -278,7 +279,7 @@ def name_digits(
 ) -> str: # 'MNIST, test', or '12 pictures of 28x28' where nobody knows them
     "What pictures these are, by their content, whatever they were called."
     n, h, w = images.shape
-    known = _KNOWN.get(_idx_sha256(images.cpu().contiguous())) if images.dtype == torch.uint8 else None
+    known = _KNOWN.get(_idx_sha256(images.cpu())) if images.dtype == torch.uint8 else None
     return known or f'{n} pictures of {h}x{w}'
 
 # %% ../nbs/02_digits.ipynb #ceaca306

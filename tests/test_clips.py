@@ -1,21 +1,28 @@
 "Clips: golden ones, the genuine ones, the contract that every source keeps, and numbers that are the same everywhere."
+import copy
 import gc
 import hashlib
 import itertools
 import json
 import math
+import os
+import pickle
+import random
 import subprocess
 import sys
+import time
 import weakref
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from lstm_video_repr import clips as C
 from lstm_video_repr.clips import (
     ArrayClips, Clips, DatasetClips, FiniteClips, FixedClips, MovingDigits, MovingMNISTFile, StreamClips, as_clips,
-    clips_checksum, fixed_test_set, mix, render, shuffle, uniform)
+    bounce, clips_checksum, fixed_test_set, mix, random_paths, render, shuffle, uniform)
 from lstm_video_repr.digits import embedded_digits, mnist_digits
 
 
@@ -77,6 +84,40 @@ def test_fixed_test_set_of_mnist(mnist_folder):
     assert found == '4e6c1e295b867d18b6ea72db0047df24ec02d5fa15488279f295effc514fe57a'
 
 
+# --- settings of torch --------------------------------------------------------------------------------------------
+
+@contextmanager
+def set_and_back(setter, value, before):
+    setter(value)
+    try: yield
+    finally: setter(before)
+
+
+SETTINGS = {
+    'float64': lambda: set_and_back(torch.set_default_dtype, torch.float64, torch.float32),
+    'float16': lambda: set_and_back(torch.set_default_dtype, torch.float16, torch.float32),
+    'device meta': lambda: set_and_back(torch.set_default_device, 'meta', None),
+    'deterministic': lambda: set_and_back(torch.use_deterministic_algorithms, True, False),
+    'inference': torch.inference_mode, 'no grad': torch.no_grad, 'autocast': lambda: torch.autocast('cpu', torch.bfloat16)}
+
+
+@pytest.mark.parametrize('k, setting', list(enumerate(SETTINGS.values())), ids=list(SETTINGS))
+def test_the_same_clips_under_any_setting(k, setting, tmp_path):
+    "Made, read and described; nothing of a setting is left in what is remembered for later."
+    np.save(tmp_path/'x.npy', np.random.default_rng(0).integers(0, 256, (20, 5, 64, 64), dtype=np.uint8))
+    series = torch.arange(60.).view(10, 3, 2)
+    def see(): # a seed of its own, so that no order is remembered from before
+        floats = MovingDigits(np.linspace(0, 1, 60).reshape(3, 4, 5), image_size=9, seed=k, past=2, future=1)
+        sources = [floats, as_clips(series, seed=100 + k), as_clips(series.numpy(), seed=200 + k), as_clips([(series, series)]),
+                   as_clips((series * 4).byte().numpy(), scale=255), MovingMNISTFile(tmp_path/'x.npy', past=3, future=2)]
+        return [(source.describe(), *source.batch(7)) for source in sources]
+    with setting():
+        digits, inside = MovingDigits('embedded', seed=0).clips(0, 8), see()
+    assert clips_checksum(digits) == '6629f7ddd8e49e8318a4e02ea467acd346fcb1ef71bdfa886d5a46c86446c279'
+    for (a, *x), (b, *y) in zip(inside, see(), strict=True):
+        assert a == b and equal(x, y) and [v.dtype for v in x] == [v.dtype for v in y] and x[0].device.type == 'cpu'
+
+
 # --- genuine clips ------------------------------------------------------------------------------------------------
 
 def test_render_gives_the_genuine_frames(genuine, mnist_folder):
@@ -125,21 +166,19 @@ def test_bounce_matches_a_plain_loop():
 
 def test_speed_is_constant_or_in_its_range():
     def speeds(speed):
-        m = MovingDigits(torch.ones(2, 1, 1), image_size=100001, n_digits=500, past=1, future=1, speed=speed)
-        _, corners = m.plan(0, 1)
-        move = (corners[0, :, 1] - corners[0, :, 0]).double() / 100000
-        inside = ((corners[0] > 0) & (corners[0] < 100000)).all(-1).all(-1)
-        return move.norm(dim=-1)[inside]
-    assert (speeds(.1) - .1).abs().max() < 1e-4
+        path = random_paths(0, torch.arange(500), 2, speed=speed)
+        inside = ((path > 0) & (path < 1)).all(-1).all(-1)
+        return (path[:, 1] - path[:, 0]).norm(dim=-1)[inside]
+    assert (speeds(.1) - .1).abs().max() < 1e-8
     s = speeds((.05, .2))
-    assert .05 - 1e-4 < s.min() < .06 and .19 < s.max() < .2 + 1e-4 and abs(s.mean() - .125) < .01
+    assert .05 - 1e-8 < s.min() < .06 and .19 < s.max() < .2 + 1e-8 and abs(s.mean() - .125) < .01
 
 
 def test_directions_are_uniform_on_the_circle():
-    _, corners = MovingDigits(torch.ones(2, 1, 1), image_size=100001, past=1, future=1, speed=.001).plan(0, 20000)
-    move = (corners[:, :, 1] - corners[:, :, 0]).double()
-    inside = ((corners > 200) & (corners < 99800)).all(-1).all(-1)
-    angle = torch.atan2(move[..., 0], move[..., 1])[inside]
+    path = random_paths(0, torch.arange(40000), 2, speed=.001)
+    move = path[:, 1] - path[:, 0]
+    inside = ((path > .002) & (path < .998)).all(-1).all(-1)
+    angle = torch.atan2(move[:, 0], move[:, 1])[inside]
     count = torch.histc(angle, 36, -math.pi, math.pi)
     chi = ((count - count.mean()) ** 2 / count.mean()).sum()
     assert chi < 35 + 4 * math.sqrt(70)
@@ -387,12 +426,133 @@ def test_single_clips(make):
 
 def test_only_the_index_can_be_set(make):
     source = make()
-    for name in [name for name in vars(source) if name[0] != '_']:
+    names = [name for name in dir(source) if name[0] != '_' and name != 'index']
+    assert {'frame_shape', 'past', 'future', 'read'} < set(names)
+    before = source.past, source.describe()
+    for name in names:
         with pytest.raises(AttributeError, match=f'{name} of .* is fixed'): setattr(source, name, 1)
+        with pytest.raises(AttributeError, match=f'{name} of .* is fixed'): delattr(source, name)
+    assert (source.past, source.describe()) == before
     source.index = 3
     for bad in (-1, 1.5, None, True, 2**63):
         with pytest.raises(ValueError, match='index is'): source.index = bad
     assert source.index == 3 and f'index={3}' in repr(source) and type(source).__name__ in repr(source)
+
+
+def test_classes_of_ones_own_may_set_what_they_like_while_they_are_made():
+    class Base(Clips):
+        past, future, speed = 1, 0, 1
+        def __init__(self): self.past = self.frame_shape = 7
+    class Derived(Base):
+        def __init__(self):
+            super().__init__()
+            self.past, self.speed, self.frame_shape = 8, 2, (1,)
+        level = property(lambda self: self._level, lambda self, v: setattr(self, '_level', v))
+    source = Derived()
+    assert (source.past, source.speed, source.frame_shape) == (8, 2, (1,))
+    source.level, source.note = 3, 'new'                                         # a way of its own to set it; a new name
+    assert source.level == 3
+    for name in ('past', 'speed', 'frame_shape', 'note'):
+        with pytest.raises(AttributeError, match='is fixed'): setattr(source, name, 1)
+
+
+COPIES = {'copy': copy.copy, 'deepcopy': copy.deepcopy, 'pickle': lambda x: pickle.loads(pickle.dumps(x))}
+
+
+@pytest.mark.parametrize('how', COPIES.values(), ids=COPIES)
+def test_copies_give_the_same_and_go_their_own_way(make_again, how):
+    source = make_again()
+    source.batch(3)
+    other = how(source)
+    assert type(other) is type(source) and other.index == 3 and other.describe() == source.describe()
+    want = make_again().batch(30)
+    assert equal(other.batch(20), [x[3:23] for x in want]) and source.index == 3
+    assert equal(source.batch(9), [x[3:12] for x in want])
+    with pytest.raises(AttributeError, match='is fixed'): other.past = 1
+
+
+def test_what_goes_by_once_cannot_be_copied():
+    clips = as_clips(pair for pair in chunks(5))
+    for how in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(ValueError, match='clips is a generator; expected an iterable .* copied or sent'): how(clips)
+
+
+def test_what_is_written_into_is_described_as_it_is():
+    digits = torch.rand(4, 3, 3)
+    moving, array, tensor = MovingDigits(digits, image_size=4), SERIES.numpy().copy(), SERIES.clone()
+    clips = [moving, as_clips(array), as_clips(tensor), FixedClips(moving, 3)]
+    before, frames = [c.describe() for c in clips], moving.clips(0, 3)
+    digits.zero_()
+    assert torch.equal(moving.clips(0, 3), frames) and moving.describe() == before[0]            # a copy was taken
+    moving.digits.data[0], array[0, 0], tensor.numpy()[0, 0] = .5, -1, -1
+    assert all(a != c.describe() for a, c in zip(before, clips))
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    m = MovingDigits(small_pictures(), n_digits=np.int64(2), image_size=np.uint8(12), past=np.int8(4), future=np.int16(3),
+                     speed=(np.float32(.05), np.float16(.1)), seed=np.uint64(7))
+    said = {k: v for k, v in vars(m).items() if k not in ('digits', 'device') and k[0] != '_'}
+    assert json.loads(json.dumps(said)) == {'n_digits': 2, 'image_size': 12, 'past': 4, 'future': 3, 'speed': [.05, .1],
+                                            'seed': 7, 'frame_shape': [1, 12, 12]}
+    a = as_clips(SERIES, past=np.int64(3), seed=np.int32(5), scale=np.float32(2))
+    assert json.dumps([a.past, a.future, a.seed, a.scale, a.frame_shape]) == '[3, 4, 5, 2.0, [3]]'
+    assert json.dumps(FixedClips(m, np.int64(3)).n_clips) == '3'
+
+
+# --- as data sets of torch ----------------------------------------------------------------------------------------
+
+FINITE = [name for name in SOURCES if name.startswith(('own with', 'Fixed', 'Moving', 'tensor', 'array', 'pair', 'Data'))
+          and name not in ('MovingDigits', 'DataLoader')]
+
+
+@pytest.mark.parametrize('name', FINITE)
+def test_a_loader_gives_each_clip_once(name, tmp_path):
+    source = SOURCES[name](tmp_path)
+    want = {x.numpy().tobytes() for pair in source.batches(1) for x in [pair[0]]}
+    for shuffled in (False, True):
+        found = [x.numpy().tobytes() for past, _ in DataLoader(source, batch_size=4, shuffle=shuffled) for x in past]
+        assert len(found) == len(source) and set(found) == want
+    assert len(list(source)) == len(source) == len(want)
+
+
+@pytest.mark.parametrize('way', ['fork', 'spawn'])
+def test_workers_share_the_clips(way, tmp_path, monkeypatch):
+    if way not in torch.multiprocessing.get_all_start_methods(): pytest.skip(f'no {way} on this system')
+    monkeypatch.setattr(C, 'SMALL_FILE', 0)                                                  # from the disk
+    source = FixedClips(moving_file(tmp_path), 7)
+    loader = DataLoader(source, batch_size=2, num_workers=1 + (way == 'fork'), multiprocessing_context=way)
+    found = [torch.cat(x) for x in zip(*loader)]
+    assert equal(found, source.read(0, 7))
+
+
+def test_workers_go_through_a_source_without_end():
+    "Endless, so with a sampler of one's own; without one torch says that there is no length."
+    source = SOURCES['MovingDigits'](None)
+    found = torch.cat([past for past, _ in DataLoader(source, batch_size=4, sampler=range(3, 13), num_workers=2)])
+    assert torch.equal(found, source.read(3, 10)[0])
+    with pytest.raises(TypeError, match='no len'): DataLoader(source, shuffle=True)
+
+
+def test_an_item_that_is_missing_is_no_end():
+    class Short(Dataset):
+        def __len__(self): return 9
+        def __getitem__(self, k): return SERIES[:5][k]
+    clips = as_clips(Short(), seed=None)
+    with pytest.raises(ValueError, match='clips has no item 5 .*; expected 9 items'): list(clips)
+    class Keys(Items):
+        def __getitem__(self, k): return {'a': SERIES[0]}[k]
+    with pytest.raises(ValueError, match='clips has no item 0'): as_clips(Keys())
+
+
+def test_a_data_set_that_grows_keeps_its_numbers():
+    items = [SERIES[k] for k in range(5)]
+    class Growing(Dataset):
+        def __len__(self): return len(items)
+        def __getitem__(self, k): return items[k]
+    clips = as_clips(Growing())
+    want = clips.batch(20)
+    items += [SERIES[7]]
+    assert len(clips) == 5 and equal(clips.read(0, 20), want)
 
 
 def test_descriptions_are_the_same_for_the_same_clips(make):
@@ -456,8 +616,26 @@ def test_descriptions_of_files_sets_and_streams(tmp_path):
         texts = [as_clips(x, **kw).describe() for kw in wishes]
         assert texts[0] is None and len(set(texts)) == 5
     assert as_clips(Items(), identity='items', seed=1).describe() != as_clips(Items(), identity='items').describe()
-    for bad in ('', ' ', 3):
-        with pytest.raises(ValueError, match='identity is'): as_clips(Items(), identity=bad)
+    for bad in ('', ' ', 3, 'two\nlines', '\x1b[31m'):
+        for x in (Items(), SERIES, Again()):
+            with pytest.raises(ValueError, match='identity is'): as_clips(x, identity=bad)
+
+
+def test_a_scale_is_told_to_the_last_digit():
+    text = [as_clips(SERIES, scale=s).describe() for s in (255, 255.0001, 255.0002, 1 / 3, np.float32(1 / 3))]
+    assert ', scale 255, ' in text[0] and len(set(text)) == 5
+
+
+def test_a_loader_that_shuffles_by_itself_cannot_be_vouched_for():
+    def loader(**kw): return DataLoader(Items(), batch_size=4, **kw)
+    for bad in (dict(shuffle=True), dict(sampler=torch.utils.data.SubsetRandomSampler(range(9)))):
+        with pytest.raises(ValueError, match='identity is .mine.; expected None.*give it a generator'):
+            as_clips(loader(**bad), identity='mine')
+        assert as_clips(loader(**bad)).describe() is None
+    steady = loader(shuffle=True, generator=torch.Generator().manual_seed(0))
+    assert as_clips(steady, identity='mine').describe().startswith('mine: ')
+    batches = torch.utils.data.BatchSampler(torch.utils.data.RandomSampler(Items()), 4, False)
+    with pytest.raises(ValueError, match='identity is'): as_clips(DataLoader(Items(), batch_sampler=batches), identity='mine')
 
 
 # --- the door -----------------------------------------------------------------------------------------------------
@@ -545,11 +723,126 @@ def test_numbers_of_other_types():
     ([SERIES, SERIES, SERIES], 'clips holds a list of 3; expected clips (N, T, *frame) or pairs'),
     ((SERIES, SERIES[:5]), 'future has 5 clips; expected 23'),
     ((None, SERIES), 'past is None'), ([(SERIES, SERIES), (SERIES, SERIES[:, :2])], 'clips changes from past'),
-    ([(SERIES, SERIES), (SERIES, 3)], 'clips changes'), (object(), 'clips is a object'),
+    ([(SERIES, SERIES), (SERIES, 3)], 'clips changes'), (object(), 'clips is an object'),
     (MovingDigits, 'clips is the class MovingDigits')])
 def test_what_is_no_clips(x, words):
     with pytest.raises(ValueError) as e: as_clips(x)
     assert words in str(e.value)
+
+
+def test_a_list_of_two_arrays_could_be_two_things():
+    "A pair, or two batches of whole clips; a tuple is a pair, and other shapes or labels leave no doubt."
+    for two in ([SERIES, SERIES], [SERIES.numpy(), SERIES]):
+        with pytest.raises(ValueError, match=r'clips is a list of two arrays of shape \(23, 7, 3\); expected a tuple'): as_clips(two)
+        clips = as_clips(tuple(two), seed=None)
+        assert (len(clips), clips.past, clips.future) == (23, 7, 7)
+    assert as_clips([SERIES[:, :4], SERIES[:, 4:]], seed=None).future == 3
+    assert as_clips([SERIES, torch.arange(23)], seed=None).future == 0
+    assert as_clips([(SERIES, SERIES)], seed=None).future == 7
+    assert as_clips(iter([[SERIES, SERIES]])).future == 7                          # what loaders make of pairs
+
+
+class Table:
+    "Looks like an array and like a dictionary, as tables of other libraries do."
+    def __len__(self): return 3
+    def __iter__(self): return iter(['a'])
+    def __getitem__(self, k): return {'a': SERIES}[k]
+    def __array__(self, *a, **k): return SERIES.numpy()
+
+
+class NoLength(Items):
+    def __len__(self): raise RuntimeError('not known')
+
+
+OTHERS = {'sparse': SERIES.to_sparse(), 'meta': SERIES.to('meta'), 'bool': SERIES > 3, 'complex': SERIES.to(torch.complex64),
+          'float8': SERIES.to(torch.float8_e4m3fn), 'masked': np.ma.masked_array(SERIES.numpy(), SERIES.numpy() > 3),
+          'dates': SERIES.numpy().astype('M8[s]'), 'records': np.zeros((4, 3, 2), dtype=[('a', 'f4')]),
+          'objects': SERIES.numpy().astype(object), '0-d': torch.tensor(1.), 'empty': torch.zeros(0), 'table': Table(),
+          'no length': NoLength(), 'module': torch.nn.Linear(2, 2), 'modules': torch.nn.Sequential(torch.nn.Linear(2, 2)),
+          'ragged': [[1, 2], [3]], 'range': range(4), 'set': {1, 2}, 'bytearray': bytearray(b'abc'), 'function': len}
+
+
+@pytest.mark.parametrize('x', OTHERS.values(), ids=OTHERS)
+def test_other_objects_are_refused_by_name(x):
+    "At the door, as a past, as an item of a set, as a batch of a stream: a `ValueError` that says which argument it was."
+    for wrong in (x, (x, SERIES), iter([x]), DatasetOf(x), iter([SERIES, x])):
+        with pytest.raises(ValueError, match='clips|past'): as_clips(wrong, scale=None).batch(40)
+    if isinstance(x, (torch.Tensor, np.ndarray)) and x.ndim == 3:
+        with pytest.raises(ValueError, match='future is'): ArrayClips(SERIES, x)
+    with pytest.raises(ValueError, match='dataset|clips|past'): DatasetClips(x)
+    with pytest.raises(ValueError, match='pairs|clips|past'): StreamClips(x)
+    with pytest.raises(ValueError, match='source is'): FixedClips(x, 3)
+    with pytest.raises(ValueError, match='digits is|digits has|digits holds'): MovingDigits(x)
+    for name in ('device', 'seed', 'n_digits', 'image_size', 'past', 'future', 'speed', 'split'):
+        with pytest.raises(ValueError, match=f'^{name} is'): MovingDigits(np.ones((2, 3, 3)), **{'image_size': 4, name: x})
+
+
+class DatasetOf(Dataset):
+    def __init__(self, item): self.item = item
+    def __len__(self): return 3
+    def __getitem__(self, k): return self.item
+
+
+@pytest.mark.parametrize('device', ['foo', 'meta', 'cuda:99', 3, None, ''])
+def test_devices_that_are_not_there(device, tmp_path):
+    moving_file(tmp_path)
+    for make in (lambda: MovingDigits('embedded', device=device), lambda: fixed_test_set('embedded', device=device),
+                 lambda: MovingMNISTFile(tmp_path/'file.npy', device=device)):
+        with pytest.raises(ValueError, match='^device is'): make()
+
+
+SMALL = dict(digits=torch.ones(2, 3, 3), image_size=4)
+
+
+@pytest.mark.parametrize('call', [
+    lambda: MovingDigits(**SMALL, n_digits=10**9), lambda: MovingDigits(**{**SMALL, 'image_size': 10**6}),
+    lambda: MovingDigits(**{**SMALL, 'image_size': 8192}, past=1000), lambda: MovingDigits(**SMALL, past=10**9),
+    lambda: MovingDigits(**SMALL, future=10**6), lambda: MovingDigits(**SMALL).batch(10**9),
+    lambda: MovingDigits(**SMALL).plan(0, 10**9), lambda: MovingDigits(**SMALL).read(2**62, 3),
+    lambda: MovingDigits(**SMALL)[2**63 - 1], lambda: FixedClips(MovingDigits(**SMALL), 10**12).numbers(2**63 - 1, 2),
+    lambda: as_clips(SERIES).batch(10**9), lambda: as_clips(SERIES).numbers(0, 10**12), lambda: as_clips(Again()).batch(10**9),
+    lambda: render(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 3, 2, dtype=torch.int64), 10**6),
+    lambda: render(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2**12, 2, dtype=torch.int64), 8192),
+    lambda: bounce(torch.rand(2), torch.rand(2), 10**9), lambda: random_paths(0, torch.arange(2**16), 10**5),
+    lambda: shuffle(0, torch.arange(3), 10**9), lambda: shuffle(0, torch.tensor([0, 10**9]), 5),
+    lambda: MovingDigits('+'.join(['embedded'] * 10**5))])
+def test_sizes_beyond_reason_are_refused_before_memory_is_taken(call):
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r'^(n_digits|image_size|past|future|n|first|frames|turns|digits) (is|reach)'): call()
+    assert time.monotonic() - start < 5
+
+
+T = torch.arange(4)
+
+
+@pytest.mark.parametrize('name, call', [
+    ('seed', lambda: uniform(2**64 + 5, T, 0)), ('seed', lambda: uniform(-1, T, 0)), ('seed', lambda: uniform(1., T, 0)),
+    ('index', lambda: uniform(0, T - 1, 0)), ('index', lambda: uniform(0, T.float(), 0)), ('index', lambda: uniform(0, T.int(), 0)),
+    ('index', lambda: uniform(0, 3, 0)), ('index', lambda: uniform(0, T.to('meta'), 0)), ('index', lambda: uniform(0, T.to_sparse(), 0)),
+    ('stream', lambda: uniform(0, T, -1)), ('stream', lambda: uniform(0, T, 2**32)), ('x', lambda: mix(1.5)), ('x', lambda: mix(True)),
+    ('x', lambda: mix(T.int())), ('x', lambda: mix(T.float())), ('x', lambda: mix('a')), ('turns', lambda: shuffle(0, T - 1, 3)),
+    ('turns', lambda: shuffle(0, T[:0], 3)), ('turns', lambda: shuffle(0, [0, 1], 3)), ('n', lambda: shuffle(0, T, 0)),
+    ('n', lambda: shuffle(0, T, -3)), ('n', lambda: shuffle(0, T, 2.)), ('seed', lambda: shuffle(2**63, T, 3)),
+    ('stream', lambda: shuffle(0, T, 3, stream=None)), ('frames', lambda: random_paths(0, T, -1)), ('frames', lambda: random_paths(0, T, 1.5)),
+    ('turns', lambda: random_paths(0, T.double(), 3)), ('seed', lambda: random_paths(True, T, 3)),
+    ('speed', lambda: random_paths(0, T, 3, speed=float('nan'))), ('speed', lambda: random_paths(0, T, 3, speed=(.1, float('inf')))),
+    ('frames', lambda: bounce(torch.rand(2), torch.rand(2), -1)), ('velocity', lambda: bounce(torch.rand(3, 2), torch.rand(2, 2), 3)),
+    ('velocity', lambda: bounce(torch.rand(2), torch.tensor([.1, float('nan')]), 3)), ('start', lambda: bounce(torch.rand(3), torch.rand(3), 3)),
+    ('start', lambda: bounce(torch.tensor([.5, 1.5]), torch.rand(2), 3)), ('start', lambda: bounce(T[:2], T[:2], 3)),
+    ('start', lambda: bounce(np.zeros(2), np.zeros(2), 3)), ('corners', lambda: render(torch.ones(2, 1, 2, 2), torch.zeros(3, 1, 1, 2).long())),
+    ('corners', lambda: render(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 1, 2).to('meta').long())),
+    ('digits', lambda: render(torch.ones(1, 1, 2, 2).to(torch.float8_e4m3fn), torch.zeros(1, 1, 1, 2).long())),
+    ('numbers', lambda: as_clips(SERIES).take(T + 20)), ('numbers', lambda: as_clips(SERIES).take(T - 1)), ('numbers', lambda: as_clips(SERIES).take(T[:0])),
+    ('numbers', lambda: as_clips(Items()).take(T + 20)), ('numbers', lambda: FixedClips(Own(), 3).take(T)), ('numbers', lambda: as_clips(SERIES).take([0])),
+    ('clips', lambda: clips_checksum(SERIES.to(torch.float8_e4m3fn))), ('clips', lambda: clips_checksum(SERIES.numpy()))])
+def test_low_level_functions_refuse_by_name(name, call):
+    with pytest.raises(ValueError, match=f'^{name} (is|has|holds|reaches)'): call()
+
+
+def test_low_level_functions_take_any_shape():
+    assert uniform(0, T[:0], 1).shape == (0,) and random_paths(0, T[:0], 3).shape == (0, 3, 2)
+    assert uniform(0, T[3], 1) == uniform(0, T, 1)[3] and shuffle(0, T[3], 2) == shuffle(0, T, 2)[3]
+    assert mix(np.int64(5)) == mix(5) == mix(5 - 2**32)
 
 
 BYTES = torch.randint(0, 256, (5, 4, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -660,11 +953,53 @@ def test_streams_that_give_nothing_or_change():
     with pytest.raises(ValueError, match='past is .text.; expected clips'): as_clips(iter([('text', SERIES)]))
     class Items2(IterableDataset):
         def __iter__(self): return iter(SERIES)
-    with pytest.raises(ValueError, match='clips is a Items2'): as_clips(Items2())
+    with pytest.raises(ValueError, match='clips is an Items2'): as_clips(Items2())
     assert as_clips(DataLoader(Items2(), batch_size=4)).batch(2)[0].shape == (2, 4, 3)
     class Broken:
         def __iter__(self): yield SERIES; raise RuntimeError('the disk is gone')
     with pytest.raises(RuntimeError, match='the disk is gone'): as_clips(Broken()).batch(24)
+
+
+def test_a_stream_may_use_its_memory_again():
+    def pairs(kind):
+        x = kind(np.zeros((4, 3, 2), np.float32))
+        for k in range(5):
+            x[:] = k
+            yield x
+    for kind in (np.asarray, torch.from_numpy):
+        past, _ = as_clips(pairs(kind)).batch(20)
+        assert past[:, 0, 0].tolist() == [k for k in range(5) for _ in range(4)]
+
+
+class Fragile:
+    "Fails once, at its third batch."
+    def __init__(self, error): self.error = error
+    def __iter__(self):
+        for k, pair in enumerate(chunks(6)):
+            error, self.error = (self.error, None) if k == 2 else (None, self.error)
+            if error: raise error
+            yield pair
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt(), OSError('the disk is gone')])
+def test_after_a_failure_numbers_are_what_they_were(error):
+    "What was lost on the way must not move the numbers of what comes after."
+    want, clips = as_clips(Again()).batch(60), as_clips(Fragile(error))
+    clips.batch(12)
+    with pytest.raises(type(error)): clips.batch(4)
+    assert clips.index == 12 and equal(clips.batch(40), [x[12:52] for x in want])
+    once = as_clips(iter(Fragile(error)))
+    with pytest.raises(type(error)): once.batch(20)
+    with pytest.raises(ValueError, match='clips broke off after 12 clips; expected an iterable that can be gone through again'):
+        once.batch(20)
+
+
+def test_an_item_that_does_not_fit_is_not_passed_over():
+    bad = [(SERIES, SERIES), (SERIES, SERIES[:, :3]), (SERIES, SERIES)]
+    for stream in (bad, iter(bad)):
+        clips = StreamClips(stream)
+        for _ in range(2):
+            with pytest.raises(ValueError, match='clips changes from past|clips broke off'): clips.read(20, 10)
 
 
 def test_streams_do_not_keep_what_has_passed():
@@ -678,6 +1013,95 @@ def test_streams_do_not_keep_what_has_passed():
     for _ in range(20): clips.batch(10)
     gc.collect()
     assert sum(r() is not None for r in held) <= 3
+
+
+# --- the published file -------------------------------------------------------------------------------------------
+
+@pytest.fixture(params=[0, 2**26], ids=['on the disk', 'in memory'])
+def file(request, tmp_path, monkeypatch):
+    "A file of 23 clips, small enough to be held in memory or not."
+    monkeypatch.setattr(C, 'SMALL_FILE', request.param)
+    return moving_file(tmp_path), bool(request.param)
+
+
+def test_files_are_read_alike_from_disk_and_memory(file, tmp_path):
+    clips, data = file[0], torch.from_numpy(np.load(tmp_path/'file.npy')).transpose(0, 1)[:, :, None].float() / 255
+    order = torch.tensor([7, 8, 9, 3, 3, 22, 0])
+    assert equal(clips.take(order), [data[order, :4], data[order, 4:7]])
+    assert clips.describe().startswith('23 clips of a Moving MNIST file (b962e0524100b599)')
+    assert all(equal(other.read(5, 30), clips.read(5, 30)) for other in (copy.deepcopy(clips), pickle.loads(pickle.dumps(clips))))
+
+
+@pytest.mark.parametrize('change', ['cut', 'longer', 'written', 'replaced', 'gone'])
+def test_a_file_that_changes_is_noticed(file, change, tmp_path):
+    clips, held = file
+    want, text, path = clips.read(0, 23), clips.describe(), tmp_path/'file.npy'
+    raw = path.read_bytes()
+    if change == 'gone': path.unlink()
+    elif change == 'replaced':
+        np.save(tmp_path/'other.npy', np.zeros((20, 23, 64, 64), np.uint8))
+        os.replace(tmp_path/'other.npy', path)
+    else: path.write_bytes({'cut': raw[:9999], 'longer': raw + raw, 'written': raw[:-1] + b'x'}[change])
+    if change == 'written': os.utime(path, ns=(1, 1))                                  # a clock may be too coarse for this test
+    if held: assert equal(clips.read(0, 23), want)                                     # an independent copy
+    else:
+        with pytest.raises(OSError, match='file.npy.*changed since it was opened|No such file.*file.npy'): clips.read(0, 2)
+    assert clips.describe() == text
+
+
+def test_a_place_is_remembered(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clips = MovingMNISTFile('file.npy')
+    monkeypatch.chdir('/')
+    assert clips.batch(3)[0].shape == (3, 10, 1, 64, 64)
+
+
+def header(shape='(20, 1, 64, 64)', descr="'|u1'", order='False', version=1, tail=b''):
+    text = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}".encode() + tail + b'\n'
+    return b'\x93NUMPY' + bytes([version, 0]) + len(text).to_bytes(2 if version == 1 else 4, 'little') + text
+
+
+FRAMES = np.random.default_rng(1).integers(0, 256, (20, 1, 64, 64), dtype=np.uint8)
+
+
+@pytest.mark.parametrize('raw, words', [
+    (header('(20, 2, 64, 64)'), 'bytes, not the'), (header('(20, 4294967296, 64, 64)'), 'bytes, not the'), (header('(20, -1, 64, 64)'), 'shape'),
+    (header('(20, 0, 64, 64)'), 'shape'), (header('(1, 20, 64, 64)'), 'transpose'), (header('(20, 4096)'), 'shape'), (header('(0, 1, 64, 64)'), 'shape'),
+    (header(descr="'|i1'"), 'int8'), (header(descr="'|b1'"), 'bool'), (header(descr="'|V1'"), 'V1'), (header(descr="[('a', '|u1')]"), 'is an array of'),
+    (header(descr="'|O'"), 'object'), (header(descr="('|u1', (64,))"), 'is an array of|cannot be read'), (header(order='True'), 'Fortran'), (header(order='0'), 'cannot be read'),
+    (header(version=3), 'cannot be read'), (header('(' * 300), 'cannot be read'), (header('20L'), 'is an array of|cannot be read'), (header(tail=b'\0'), 'cannot be read'),
+    (header()[:9], 'cannot be read'), (b'\x93NUMPY\x02\0\xff\xff\xff\x7f{', 'cannot be read'), (b'PK\3\4', 'archive'), (b'', 'no npy file')])
+@pytest.mark.filterwarnings('ignore:Reading')
+def test_headers_that_are_something_else(tmp_path, raw, words):
+    (tmp_path/'x.npy').write_bytes(raw + FRAMES.tobytes())
+    with pytest.raises(OSError, match=f'x.npy: .*({words}).*; expected an npy file of uint8'): MovingMNISTFile(tmp_path/'x.npy')
+
+
+@pytest.mark.filterwarnings('ignore:Reading')
+def test_damaged_headers_never_move_the_frames(tmp_path):
+    "Bytes of the header changed, lost or added; seeded. Refused, or the clips are what they were."
+    path, draw, counts = tmp_path/'x.npy', random.Random(0), {'same': 0, 'refused': 0}
+    np.save(path, FRAMES)
+    raw, want = path.read_bytes(), MovingMNISTFile(path).batch(1)
+    for _ in range(600):
+        b = bytearray(raw)
+        for _ in range(draw.choice([1, 1, 2])):
+            k = draw.randrange(6, 128)
+            b[k:k + draw.choice([0, 1, 1])] = bytes(draw.choice(b" ,0126789'{}()\n\0\xffTF") for _ in range(draw.choice([0, 1, 1])))
+        path.write_bytes(b)
+        try:
+            assert equal(MovingMNISTFile(path).batch(1), want)
+            counts['same'] += b != raw
+        except OSError as e:
+            assert str(path) in str(e)
+            counts['refused'] += 1
+    assert counts['refused'] > 400 and counts['same'] < 100
+
+
+def test_what_is_no_file_of_clips(tmp_path):
+    os.mkfifo(tmp_path/'pipe')
+    for path, error in ((tmp_path, IsADirectoryError), (tmp_path/'pipe', OSError), (tmp_path/'none', FileNotFoundError), ('', ValueError), (3, ValueError)):
+        with pytest.raises(error, match='^path is .*; expected'): MovingMNISTFile(path)
 
 
 # --- imports and memory -------------------------------------------------------------------------------------------
