@@ -174,8 +174,8 @@ _NESTED, _LONGEST, _HUGE = 50, 10**7, 10**300 # dictionaries inside each other, 
 # %% ../nbs/08_zoo.ipynb #18ea8060
 def _number(value):
     "A single number of numpy or torch as Python has it; all else as it is."
-    single = isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim == 0 and str(value.device) == 'cpu'
-    return value.item() if single or isinstance(value, np.generic) else value
+    there = isinstance(value, (np.ndarray, np.generic)) or isinstance(value, torch.Tensor) and not value.is_meta
+    return value.item() if there and value.ndim == 0 else value
 
 # %% ../nbs/08_zoo.ipynb #92b3cd98
 def _phrase(value, depth=0):
