@@ -35,7 +35,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 # %% ../nbs/06_training.ipynb #79938cca
-from .core.checks import argument_error, check_choice, check_flag, check_number, check_tensor, check_whole
+from .core.checks import (argument_error, check_choice, check_flag, check_number, check_tensor,
+                                         check_whole, escape_controls)
 from .core.files import (append_text, check_source, check_target, dump_json, import_extra,
                                         lock_file, read_safetensors, write_safetensors, write_text)
 from .core.patch import patch
@@ -279,7 +280,7 @@ def _plot_lines(ax, history):
         if history.column(name)[0]: ax.plot(*history.column(name), color=color, lw=1.5, label=name)
         steps, values = history.column(f'validation_{name}')
         if steps: ax.plot(steps, values, 'o--', color=color, ms=4, lw=1, label=f'{name}, validation')
-    ax.set_xlabel('step'); ax.set_ylabel(history.unit)
+    ax.set_xlabel('step'); ax.set_ylabel(escape_controls(str(history.unit)), parse_math=False)
     if ax.lines: ax.legend(frameon=False)
     ax.spines[['top', 'right']].set_visible(False); ax.grid(alpha=.2)
 
@@ -300,7 +301,7 @@ def plot(self: History,
         if not hasattr(ax, 'plot') or not hasattr(ax, 'figure'): raise argument_error('ax', ax, 'matplotlib axes')
         _plot_lines(ax, self)
         return ax.figure
-    with plt.style.context('default'):
+    with plt.style.context(['default', {'text.parse_math': False}]):
         fig = plt.figure(figsize=(6.4, 3.2), facecolor='white', layout='constrained')
         try: _plot_lines(ax := fig.add_subplot(), self)
         finally: plt.close(fig)
@@ -1144,6 +1145,14 @@ def choose_step(
         raise argument_error('step', step, f'one that fits {run}: {wanted}')
     return STEPS[name][1]()
 
+# %% ../nbs/06_training.ipynb #d51f55d9
+def _list_callbacks(callbacks):
+    "One, several or none, as objects."
+    if callbacks is None: return []
+    if callable(callbacks) or isinstance(callbacks, Callback): return [as_callback(callbacks)]
+    if isinstance(callbacks, Tensor) or not isinstance(callbacks, Iterable): callbacks = [callbacks] # which says so
+    return [*map(as_callback, callbacks)]
+
 # %% ../nbs/06_training.ipynb #ffc947f6
 def _make(kind, value):
     "A shortcut, such as a path, as the callback that it stands for."
@@ -1156,14 +1165,10 @@ def prepare(
     step, validate, checkpoint, log, log_every, callbacks, progress, # as in `train`
 ): # what takes the steps
     "Callbacks in order: rate, check, validation, rows, yours, log, progress, checkpoint. Go on from what was saved."
-    if not isinstance(callbacks, (Iterable, Callback, NoneType)) and not callable(callbacks):
-        raise argument_error('callbacks', callbacks, 'Callback objects, or functions of a Run')
     checkpoint, take_step = _make(Checkpoint, checkpoint), choose_step(step, run)
     first = [Schedule(), FiniteCheck(), _make(Validation, validate), Rows(log_every)]
     last = [_make(Log, log), *_show_progress(progress), checkpoint, take_step]
-    if callbacks is None: callbacks = ()
-    if callable(callbacks) or isinstance(callbacks, Callback): callbacks = [callbacks]
-    told = [*first, *map(as_callback, callbacks), *last]
+    told = [*first, *_list_callbacks(callbacks), *last]
     run.callbacks = [c for c in told if isinstance(c, Callback) and (c.everywhere or not run.rank)]
     if checkpoint: checkpoint.load(run)
     run.start_readout()

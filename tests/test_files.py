@@ -210,3 +210,22 @@ def test_what_was_read_is_ours(tmp_path):
     assert tensors['w'].equal(torch.arange(9999.))
     file.unlink()
     tensors['w'].add_(1)
+
+
+def test_a_hole_is_not_read(tmp_path):
+    "A file may claim to be larger than any disk; what it holds is compared with what its header promises first."
+    with open(tmp_path/'hole', 'wb') as f: f.truncate(2**40)
+    with pytest.raises(OSError, match="hole' is no whole safetensors file"): F.read_safetensors(tmp_path/'hole')
+    raw = F.write_safetensors(tmp_path/'w', {'w': torch.ones(3)}).read_bytes()
+    (tmp_path/'hole').write_bytes(raw)
+    os.truncate(tmp_path/'hole', 2**40)
+    with pytest.raises(OSError, match='not what its header promises'): F.read_safetensors(tmp_path/'hole')
+
+
+def test_a_full_disk_under_a_lock(tmp_path, monkeypatch):
+    "A lock is one even if there is no room for a name in it."
+    def full(*_): raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(os, 'write', full)
+    with F.lock_file(tmp_path/'run'):
+        with pytest.raises(BlockingIOError, match='in use by another process'):
+            with F.lock_file(tmp_path/'run'): pass

@@ -33,7 +33,7 @@ except ImportError: fcntl = None # on Windows nothing is locked
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 # %% ../../nbs/core/02_files.ipynb #074875d3
@@ -277,6 +277,14 @@ def _refuse(path, file):
     holder = file.read(200).strip() or 'another process'
     raise BlockingIOError(f'path is {str(path)!r}, in use by {holder}; expected a file that nobody else is writing')
 
+# %% ../../nbs/core/02_files.ipynb #12d01a2d
+def _sign(handle):
+    "Write down who holds a lock, where there is room for it."
+    who = f'process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}'
+    with suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.write(handle, who.encode())
+
 # %% ../../nbs/core/02_files.ipynb #dbac8633
 def _take_lock(path, place):
     "The open file of a lock that is ours."
@@ -300,9 +308,7 @@ def lock_file(
     path = Path(os.path.realpath(path))
     place = path.with_name(f'.{path.name[:200]}.lock')
     with closing(_take_lock(path, place)) as file:
-        file.truncate(0)
-        print(f'process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}',
-              file=file, flush=True)
+        _sign(file.fileno())
         _clean_up(path)
         try: yield
         finally: place.unlink(missing_ok=True)
@@ -361,13 +367,20 @@ def write_safetensors(
     _check_entries(tensors, metadata)
     tensors, metadata = _gather(tensors), dict(metadata)
     metadata['sha256'] = _checksum_of(tensors, metadata)
-    with replace_file(path) as temp: save_file(tensors, temp, metadata)
+    with replace_file(path) as temp: temp.write_bytes(save(tensors, metadata))
     return Path(path)
 
 # %% ../../nbs/core/02_files.ipynb #634e1356
-def _read_header(raw):
-    "The text in the header of a file that has been understood already."
-    return json.loads(raw[8:8 + int.from_bytes(raw[:8], 'little')]).get('__metadata__') or {}
+def _read_whole(path):
+    "All bytes of a file, and its header; not more than the header promises, and that is looked at first."
+    with open(path, 'rb') as f:
+        size, n = os.fstat(f.fileno()).st_size, int.from_bytes(f.read(8), 'little')
+        if not 2 <= n <= min(size - 8, 10**8): raise ValueError('no header')
+        header = json.loads(f.read(n))
+        ends = [entry['data_offsets'][1] for name, entry in header.items() if name != '__metadata__']
+        if 8 + n + max(ends, default=0) != size: raise ValueError(f'{size} bytes, which is not what its header promises')
+        f.seek(0)
+        return f.read(size), header
 
 # %% ../../nbs/core/02_files.ipynb #cd90ccbd
 def read_safetensors(
@@ -379,9 +392,9 @@ def read_safetensors(
     another program, or of an earlier version) nobody can tell whether numbers have changed."""
     path = check_source(path, wanted='a safetensors file')
     try:
-        raw = path.read_bytes()
-        tensors, metadata = load(raw), _read_header(raw)
-    except (SafetensorError, ValueError, RuntimeError, KeyError, RecursionError) as e:
+        raw, header = _read_whole(path)
+        tensors, metadata = load(raw), header.get('__metadata__') or {}
+    except (SafetensorError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, MemoryError) as e:
         raise OSError(f'{str(path)!r} is no whole safetensors file ({type(e).__name__}: {e})') from e
     if metadata.get('sha256') in (None, _checksum_of(tensors, metadata)): return tensors, metadata
     raise OSError(f'{str(path)!r} is damaged: its content does not have the checksum that was written with it')
