@@ -147,7 +147,8 @@ def __getitem__(self: Clips,
     k = check_whole(k, 'k', -2**63)
     if k < 0 and _has_end(self): k += len(self)
     if k < 0 or not self._within(k, 1): raise IndexError(f'there is no clip number {k}')
-    past, future = self.read(k, 1)
+    try: past, future = self.read(k, 1)
+    except IndexError as e: raise ValueError(f'clip number {k} cannot be read ({e!r})') from e    # no end of the clips
     return past[0], future[0]
 
 # %% ../nbs/03_clips.ipynb #d92d2d27
@@ -268,6 +269,16 @@ def shuffle(
     if not _check_turns(turns, 'turns').numel(): raise argument_error('turns', turns, 'at least one')
     return _shuffle(seed, turns, n, check_whole(stream, 'stream', 0, 2**32 - 1))
 
+# %% ../nbs/03_clips.ipynb #cef01107
+def _move(p, v, frames):
+    path = []
+    for _ in range(frames):
+        p = p + v
+        v = torch.where((p <= 0) | (p >= 1), -v, v)
+        p = p.clamp(0, 1)
+        path.append(p)
+    return torch.stack(path, -2)
+
 # %% ../nbs/03_clips.ipynb #4f1de70c
 def _check_points(start, velocity):
     "Positions in the unit box, and as many velocities."
@@ -289,13 +300,7 @@ def bounce(
 ) -> Tensor: # (..., T, 2) positions in [0, 1] after 1, 2, ..., T moves
     "The paths of points that move straight on and bounce off the walls of the unit box (section 3.2 of the paper)."
     _check_points(start, velocity)
-    p, v, path = start, velocity, []
-    for _ in range(_check_moves(frames, start)):
-        p = p + v
-        v = torch.where((p <= 0) | (p >= 1), -v, v)
-        p = p.clamp(0, 1)
-        path.append(p)
-    return torch.stack(path, -2)
+    return _move(start, velocity, _check_moves(frames, start))
 
 # %% ../nbs/03_clips.ipynb #bea32bd7
 def _check_speed(speed):
@@ -327,7 +332,7 @@ def random_paths(
     "Paths that start anywhere and head anywhere, the same for the same seed and turn (section 3.2)."
     seed, turns = check_whole(seed, 'seed', 0), _check_turns(turns, 'turns')
     start = torch.stack([_uniform(seed, turns, 1), _uniform(seed, turns, 2)], -1)
-    return bounce(start, _draw_velocities(seed, turns, speed), frames)
+    return _move(start, _draw_velocities(seed, turns, speed), _check_moves(frames, start))
 
 # %% ../nbs/03_clips.ipynb #269448ea
 def _send(x, device):
@@ -425,7 +430,7 @@ def plan(self: MovingDigits,
 ) -> tuple[Tensor, Tensor]: # which digits, int64 (n, N), and their corners in pixels, int64 (n, N, T, 2)
     "What happens in clips first, first + 1, ..., first + n - 1. On the CPU, wherever the clips are painted."
     N, T = self.n_digits, self.past + self.future
-    n = check_whole(n, 'n', 1, max(1, 2**28 // (N * T)))
+    n = check_whole(n, 'n', 1, max(1, min(2**26, 2**28 // T) // N))
     first = check_whole(first, 'first', 0, (2**63 - 1) // N - n)
     turns = torch.arange(first * N, (first + n) * N, device='cpu').view(n, N)     # of digits, counted through all clips
     path = random_paths(self.seed, turns, T, speed=self.speed)
@@ -695,8 +700,8 @@ def take(self: MovingMNISTFile, numbers):
     numbers, T = _check_places(self, numbers), self.past + self.future
     if self._held is None: x = self._read_frames(numbers, T)
     else: x = self._held[:T, numbers.numpy()]
-    x = torch.from_numpy(x).to(self.device).transpose(0, 1)[:, :, None]
-    x = x.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    x = torch.from_numpy(x).to(self.device).transpose(0, 1)
+    x = x.to(torch.float32, memory_format=torch.contiguous_format).div_(255)[:, :, None]
     return x[:, :self.past], x[:, self.past:]
 
 # %% ../nbs/03_clips.ipynb #e6b1b247
