@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # %% ../nbs/14_actions.ipynb #7511a2a4
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../nbs/14_actions.ipynb #4f4bdcb0
 from .core.checks import argument_error, check_flag, check_frames, check_number, check_numbers
-from .core.checks import check_tensor, check_whole, describe
+from .core.checks import check_range, check_tensor, check_whole, describe
 from .core.patch import patch
 from .digits import load_digits
 from .clips import MovingDigits, random_paths, render
@@ -30,24 +31,58 @@ from .models import VideoLSTM
 DIRECTIONS = tuple('→↘↓↙←↖↑↗') # names of the eight sectors, each 45 degrees wide, clockwise from "to the right"
 
 # %% ../nbs/14_actions.ipynb #db44a2b6
+def _check_path(path):
+    "Finite positions (..., T, 2), three of them or more."
+    wanted = 'a tensor (..., T, 2), T of at least 3: a wall may shorten one of two steps'
+    if not isinstance(path, Tensor) or path.is_nested: raise argument_error('path', path, wanted)
+    fits = path.dim() >= 2 and path.shape[-1] == 2 and path.shape[-2] >= 3 and path.dtype != torch.bool
+    if not fits or path.is_complex() or path.is_meta: raise argument_error('path', path, wanted)
+    check_tensor(path, 'path', tuple(path.shape)) # not sparse, not quantised
+    if path.numel(): check_range(path, 'path')
+
+# %% ../nbs/14_actions.ipynb #01488c99
 def heading(
     path: Tensor, # (..., T, 2) positions (row, column) of something that bounces at walls, T >= 3
 ) -> Tensor: # (...) int64: index into `DIRECTIONS`, each of them 45 degrees wide
-    "The direction of the last step, undistorted by walls. `ValueError` for fewer than three positions."
-    if not isinstance(path, Tensor) or path.dim() < 2 or path.shape[-1] != 2 or path.shape[-2] < 3:
-        raise argument_error('path', path, 'a tensor (..., T, 2), T of at least 3: a wall may shorten one of two steps')
-    step = path.diff(dim=-2)
+    "The direction of the last step, undistorted by walls. `ValueError` for fewer than three positions, or NaN."
+    _check_path(path)
+    step = (path if path.is_floating_point() else path.double()).diff(dim=-2) # bytes would never become smaller
     down, right = (step[..., -1, :].sign() * step.abs().amax(-2)).unbind(-1)
     return (torch.atan2(down, right) / (math.pi / 4)).round().long() % 8
 
 # %% ../nbs/14_actions.ipynb #d2a34fde
-def _load_pair(digits, split, folder):
-    "Pictures and their labels: by name, or a pair of tensors as it is."
-    if not isinstance(digits, (tuple, list)): return load_digits(digits, split, folder=folder)
-    fits = len(digits) == 2 and all(isinstance(x, Tensor) for x in digits)
-    if fits and digits[1].shape == digits[0].shape[:1] and not digits[1].is_floating_point(): return digits
+def _are_labels(labels):
+    "Whole numbers in one row?"
+    if not isinstance(labels, Tensor) or labels.is_nested or labels.is_meta: return False
+    other = labels.is_floating_point() or labels.is_complex() or labels.is_quantized or labels.dtype == torch.bool
+    return not other and labels.layout == torch.strided and labels.dim() == 1 and len(labels) > 0
+
+# %% ../nbs/14_actions.ipynb #e716f982
+def _check_labels(labels, n_classes=None, n=None, *, name='labels'):
+    "Whole numbers, one for each clip, from 0 to n_classes - 1."
+    if not _are_labels(labels): raise argument_error(name, labels, 'a tensor of whole numbers, (n,)')
+    if n not in (None, len(labels)): raise argument_error(f'len({name})', len(labels), f'{n}, a label for each clip')
+    low, high = (v.item() for v in labels.long().aminmax())
+    top = high if n_classes is None else n_classes - 1
+    if low < 0 or high > top: raise ValueError(f'{name} has values from {low} to {high}; expected 0 to {top}')
+
+# %% ../nbs/14_actions.ipynb #81bcad4c
+def _check_pair(digits):
+    "Pictures with as many labels, or a `ValueError`."
+    whole = len(digits) == 2 and all(isinstance(x, Tensor) for x in digits) and _are_labels(digits[1])
+    if whole and not digits[0].is_nested and digits[1].shape == digits[0].shape[:1]:
+        return _check_labels(digits[1], 10, name='digits[1]')
     raise ValueError(f'digits is ({", ".join(map(describe, digits))}); '
                      'expected a name, or a pair of tensors: pictures (n, h, w) and whole labels (n,)')
+
+# %% ../nbs/14_actions.ipynb #4ea57594
+def _load_pair(digits, split, folder):
+    "Pictures and their labels: by name, or a pair of tensors as it is."
+    if isinstance(digits, str): return load_digits(digits, split, folder=folder)
+    if not isinstance(digits, (tuple, list)): raise argument_error('digits', digits, 'a name, or a pair of tensors')
+    _check_pair(digits)
+    if folder is not None: raise argument_error('folder', folder, 'None, where digits are not a name')
+    return digits
 
 # %% ../nbs/14_actions.ipynb #ac76892f
 class LabelledDigits:
@@ -74,6 +109,12 @@ class LabelledDigits:
         self.labels = {'digit': names[self.which].long(), 'direction': heading(path)}
         self.classes = {'digit': tuple(map(str, range(10))), 'direction': DIRECTIONS}
 
+# %% ../nbs/14_actions.ipynb #16830a66
+@patch
+def __setattr__(self: LabelledDigits, name, value):
+    if name in self.__dict__: raise AttributeError(f'{name} of LabelledDigits is fixed once it is made: make another')
+    object.__setattr__(self, name, value)
+
 # %% ../nbs/14_actions.ipynb #30ffc28d
 @patch
 def __len__(self: LabelledDigits) -> int: return len(self.which)
@@ -82,9 +123,12 @@ def __len__(self: LabelledDigits) -> int: return len(self.which)
 @patch
 def __getitem__(
     self: LabelledDigits,
-    which: Tensor | list | slice, # numbers of clips, (n,)
-) -> Tensor: # (n, T, 1, S, S) float32 in [0, 1]
-    "Paint these clips. `ValueError` for numbers that are not there."
+    which: Tensor | list | slice | int, # numbers of clips, (n,); or one number
+) -> Tensor: # (n, T, 1, S, S) float32 in [0, 1]; for one number (T, 1, S, S)
+    "Paint these clips. `ValueError` for numbers that are not there, `IndexError` for a single one."
+    if isinstance(which, (int, np.integer)) and not isinstance(which, bool):
+        if not -len(self) <= which < len(self): raise IndexError(f'which is {which}, and there are {len(self)} clips')
+        return self[[which % len(self)]][0]
     which = torch.tensor(check_numbers(which, 'which', len(self)))
     x = render(self.source.digits[self.which[which]][:, None], self.corners[which], self.source.image_size)
     return x.float().div_(255) if x.dtype == torch.uint8 else x
@@ -110,8 +154,11 @@ class StepSoftmax(nn.Module):
         super().__init__()
         H, K = check_whole(input_size, 'input_size'), check_whole(n_classes, 'n_classes', 2)
         self.dropout = check_number(dropout, 'dropout', lambda p: 0 <= p < 1, 'a chance in [0, 1)')
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
+        if not isinstance(generator, torch.Generator):
+            raise argument_error('generator', generator, 'a torch.Generator, or None')
         self.linear = nn.utils.skip_init(nn.Linear, H, K) # filled here:
-        nn.init.xavier_uniform_(self.linear.weight, generator=generator or torch.Generator().manual_seed(0))
+        nn.init.xavier_uniform_(self.linear.weight, generator=generator)
         nn.init.zeros_(self.linear.bias)
 
 # %% ../nbs/14_actions.ipynb #1c9ea344
@@ -121,21 +168,16 @@ def forward(
     h: Tensor, # (B, T, H) what an encoder puts out
 ) -> Tensor: # (B, T, K) logits of every step
     "One linear map, the same for all steps. `ValueError` for another shape."
-    check_tensor(h, 'h', ('B', 'T', self.linear.in_features))
+    check_frames(h, 'h', (self.linear.in_features,), like=self.linear.weight, values=False)
     return self.linear(F.dropout(h, self.dropout, self.training))
 
 # %% ../nbs/14_actions.ipynb #82aed41c
-def _check_labels(labels, n_classes=None, n=None):
-    "Whole numbers, one for each clip, from 0 to n_classes - 1."
-    whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
-    if not whole or labels.dtype == torch.bool or labels.dim() != 1 or not len(labels):
-        raise argument_error('labels', labels, 'a tensor of whole numbers, (n,)')
-    if n not in (None, len(labels)): raise argument_error('len(labels)', len(labels), f'{n}, a label for each clip')
-    low, high = labels.min().item(), labels.max().item()
-    top = high if n_classes is None else n_classes - 1
-    if low < 0 or high > top: raise ValueError(f'labels has values from {low} to {high}; expected 0 to {top}')
+def _surprise(softmax, h, labels):
+    logits = softmax(h)
+    _check_labels(labels, softmax.linear.out_features, len(h))
+    return F.cross_entropy(logits.flatten(0, 1), labels.to(h.device, torch.int64).repeat_interleave(h.shape[1]))
 
-# %% ../nbs/14_actions.ipynb #c33c0f9a
+# %% ../nbs/14_actions.ipynb #dbd378dc
 @patch
 def loss(
     self: StepSoftmax,
@@ -143,9 +185,8 @@ def loss(
     labels: Tensor, # (B,) int64, from 0 to K - 1
 ) -> Tensor: # a single number: nats, averaged over steps and clips
     "How surprised all steps are by the clips' labels."
-    logits = self(h)
-    _check_labels(labels, self.linear.out_features, len(h))
-    return F.cross_entropy(logits.flatten(0, 1), labels.to(h.device).repeat_interleave(h.shape[1]))
+    check_frames(h, 'h', (self.linear.in_features,), like=self.linear.weight)
+    return _surprise(self, h, labels)
 
 # %% ../nbs/14_actions.ipynb #942dcf2c
 @patch
@@ -154,8 +195,8 @@ def predict_steps(
     h: Tensor, # (B, T, H)
 ) -> Tensor: # (B, T, K) probabilities
     "The opinion at every step, without dropout."
-    check_tensor(h, 'h', ('B', 'T', self.linear.in_features))
-    with torch.no_grad(): return F.linear(h, self.linear.weight, self.linear.bias).softmax(-1)
+    check_frames(h, 'h', (self.linear.in_features,), like=self.linear.weight)
+    with torch.no_grad(): return self.linear(h).softmax(-1)
 
 # %% ../nbs/14_actions.ipynb #fe507d2b
 @patch
@@ -190,7 +231,8 @@ class LSTMClassifier(nn.Module):
 def _check_size(frames, encoder):
     "Clips (B, T, *frame) of as many values a frame as the encoder reads."
     D = encoder.input_size
-    if isinstance(frames, Tensor) and (frames.dim() < 3 or 0 in frames.shape or math.prod(frames.shape[2:]) != D):
+    odd = not isinstance(frames, Tensor) or frames.is_nested
+    if not odd and (frames.dim() < 3 or 0 in frames.shape or math.prod(frames.shape[2:]) != D):
         raise ValueError(f'frames has shape {tuple(frames.shape)}; expected (B, T, *frame) of {D} values a frame')
     check_frames(frames, 'frames', like=encoder.bias_l0)
 
@@ -221,20 +263,25 @@ def loss(
     labels: Tensor, # (B,) int64, from 0 to K - 1
 ) -> Tensor: # a single number: nats, averaged over steps and clips
     "How surprised all steps are by the clips' labels."
-    return self.softmax.loss(self.features(frames), labels)
+    return _surprise(self.softmax, self.features(frames), labels)
 
 # %% ../nbs/14_actions.ipynb #79681b23
+@contextmanager
+def _keep_modes(model):
+    "Whatever happens in the block: afterwards each part of a model is in the mode it was in."
+    modes = {part: part.training for part in model.modules()}
+    try: yield
+    finally:
+        for part, mode in modes.items(): part.training = mode
+
+# %% ../nbs/14_actions.ipynb #ec7cf5f4
 @patch
 def predict_steps(
     self: LSTMClassifier,
     frames: Tensor, # (B, T, *frame)
 ) -> Tensor: # (B, T, K) probabilities
     "The opinion at every step, without dropout."
-    was = self.training
-    self.eval()
-    try:
-        with torch.no_grad(): return self.softmax.predict_steps(self.features(frames))
-    finally: self.train(was)
+    with _keep_modes(self), torch.no_grad(): return self.eval()(frames).softmax(-1)
 
 # %% ../nbs/14_actions.ipynb #c32b30ae
 @patch
@@ -252,10 +299,37 @@ def accuracy(
 ) -> float: # share of clips, 0 to 1, whose most probable class is the right one
     "How often the first guess is right."
     check_tensor(probabilities, 'probabilities', ('N', 'K'))
+    if not probabilities.is_floating_point(): raise argument_error('probabilities', probabilities, 'floating point')
+    check_range(probabilities, 'probabilities')
     _check_labels(labels, probabilities.shape[1], len(probabilities))
-    return (probabilities.argmax(1) == labels.to(probabilities.device)).double().mean().item()
+    return (probabilities.argmax(1) == labels.long().to(probabilities.device)).double().mean().item()
 
 # %% ../nbs/14_actions.ipynb #cb761339
+def _check_classifier(model):
+    "A module with weights that learns and predicts as these do; or a `ValueError`."
+    can = isinstance(model, nn.Module) and all(hasattr(model, name) for name in ('loss', 'predict_steps'))
+    weights = list(model.parameters()) if can else []
+    if not weights: raise argument_error('model', model, 'an LSTMClassifier, or a StepSoftmax')
+    if any(w.is_meta for w in weights): raise ValueError('model is on device meta; expected one with weights')
+
+# %% ../nbs/14_actions.ipynb #6a7d126d
+def _check_clips(frames):
+    "How many clips there are; a `ValueError` for what cannot be asked for them by number."
+    if isinstance(frames, Tensor): fits = frames.layout == torch.strided and not (frames.is_nested or frames.is_meta)
+    elif isinstance(frames, (str, bytes, list, tuple, range, dict, np.ndarray, type)): fits = False
+    else: fits = hasattr(frames, '__len__') and hasattr(frames, '__getitem__')
+    if not fits or getattr(frames, 'ndim', 3) < 3 or not len(frames):
+        raise argument_error('frames', frames, 'a tensor (N, T, *frame) of at least one clip, or LabelledDigits')
+    return len(frames)
+
+# %% ../nbs/14_actions.ipynb #a2750de3
+def _take(frames, numbers, like):
+    "These clips, where the weights are and in their precision."
+    x = frames[numbers]
+    if not isinstance(x, Tensor): raise argument_error('frames[...]', x, 'a tensor (n, T, *frame)')
+    return x.to(like.device, like.dtype if x.is_floating_point() else None)
+
+# %% ../nbs/14_actions.ipynb #3fab2722
 def predict_clips(
     model: nn.Module, # an `LSTMClassifier`; or a `StepSoftmax` on features
     frames, # (N, T, *frame) tensor or `LabelledDigits`; for a `StepSoftmax`, features (N, T, H)
@@ -264,26 +338,29 @@ def predict_clips(
     batch_size: int = 200, # clips at a time
 ) -> Tensor: # (n, T, K) probabilities of every step, on the CPU; `.mean(1)` is the mean opinion
     "The opinions on many clips, in batches."
-    device, which = next(model.parameters()).device, torch.tensor(check_numbers(which, 'which', len(frames)))
+    _check_classifier(model)
+    which, like = torch.tensor(check_numbers(which, 'which', _check_clips(frames))), next(model.parameters())
     batches = which.split(check_whole(batch_size, 'batch_size'))
-    return torch.cat([model.predict_steps(frames[batch].to(device)).cpu() for batch in batches])
+    return torch.cat([model.predict_steps(_take(frames, batch, like)).cpu() for batch in batches])
 
 # %% ../nbs/14_actions.ipynb #be8fa4d3
 def _draw_batches(n, batch_size, steps, seed):
-    "Numbers from 0 to n - 1, (steps, B): all of them in random order, all again in another, ..., cut into batches."
-    B, g = min(batch_size, n), torch.Generator().manual_seed(seed)
-    order = torch.cat([torch.randperm(n, generator=g) for _ in range(-(-steps * B // n))])
-    return order[:steps * B].view(steps, B)
+    "Numbers from 0 to n - 1, B at a time: all of them in random order, all again in another, ..."
+    B, g, left = min(batch_size, n), torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        if len(left) < B: left = torch.cat([left, torch.randperm(n, generator=g)])
+        yield left[:B]
+        left = left[B:]
 
 # %% ../nbs/14_actions.ipynb #d50e2fb3
-def _take_steps(model, frames, labels, batches, lr):
+def _take_steps(model, frames, labels, batches, *, steps, lr):
     "Learn from one batch after the other; gives the loss of each."
     learners = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(learners, lr, fused=True)
     for step, batch in enumerate(batches):
-        for group in optimizer.param_groups: group['lr'] = lr * (1 + math.cos(math.pi * step / len(batches))) / 2
+        for group in optimizer.param_groups: group['lr'] = lr * (1 + math.cos(math.pi * step / steps)) / 2
         optimizer.zero_grad()
-        loss = model.loss(frames[batch].to(learners[0].device), labels[batch])
+        loss = model.loss(_take(frames, batch, learners[0]), labels[batch])
         loss.backward()
         optimizer.step()
         yield loss.detach()
@@ -296,20 +373,35 @@ class _Exam:
             raise argument_error('validation', validation, 'a pair (frames, labels), or None')
         self.clips, self.patience, self.best, self.weights, self.since = validation, patience, -1., None, 0
 
+# %% ../nbs/14_actions.ipynb #769d859b
+@patch
+def try_out(self: _Exam, model):
+    "Better an error now than after the first steps."
+    if self.clips is None: return
+    frames, labels = self.clips
+    try: _check_labels(labels, predict_clips(model, frames, [0]).shape[-1], _check_clips(frames))
+    except ValueError as e: raise ValueError(f'validation: {e}') from e
+
 # %% ../nbs/14_actions.ipynb #1f1e0158
 @patch
 def look(self: _Exam, model, row):
     "Is it time to stop?"
     if self.clips is None: return False
-    row['accuracy'] = found = accuracy(predict_clips(model, self.clips[0]).mean(1), self.clips[1])
+    opinions = predict_clips(model, self.clips[0]).mean(1)
+    if not opinions.isfinite().all(): raise FloatingPointError(f'no number after step {row["step"]}; try a lower lr')
+    row['accuracy'] = found = accuracy(opinions, self.clips[1])
     if found > self.best: self.best, self.weights, self.since = found, copy.deepcopy(model.state_dict()), 0
     else: self.since += 1
     return self.since >= self.patience
 
 # %% ../nbs/14_actions.ipynb #b45d2c0c
 @patch
-def give_back(self: _Exam, model):
-    if self.weights is not None: model.load_state_dict(self.weights)
+@contextmanager
+def giving_back(self: _Exam, model):
+    "However the block ends, the model has the best weights that were seen."
+    try: yield
+    finally:
+        if self.weights is not None: model.load_state_dict(self.weights)
 
 # %% ../nbs/14_actions.ipynb #8060e3f3
 def _make_rows(losses, every, steps):
@@ -326,23 +418,31 @@ def _make_rows(losses, every, steps):
 # %% ../nbs/14_actions.ipynb #3200984b
 @contextmanager
 def _in_training(model, seed):
-    "Training mode, and dropout of this seed; afterwards the mode and torch's own generator are as they were."
-    was, device = model.training, next(model.parameters()).device
-    try:
-        with torch.random.fork_rng([device] if device.type == 'cuda' else []):
-            torch.manual_seed(seed)
-            yield model.train()
-    finally: model.train(was)
+    "Training mode, gradients, dropout of this seed; afterwards all modes and torch's own generator are as they were."
+    device = next(model.parameters()).device
+    with _keep_modes(model), torch.random.fork_rng([device] if device.type == 'cuda' else []):
+        torch.manual_seed(seed)
+        with torch.inference_mode(False), torch.enable_grad(): yield model.train()
 
 # %% ../nbs/14_actions.ipynb #8d875979
-def _check_lesson(frames, labels, which, lr, **counts):
-    "The numbers of the clips to learn from, if all else fits."
-    for name, n in counts.items(): check_whole(n, name, 0 if name == 'seed' else 1)
-    check_number(lr, 'lr', lambda v: v > 0, 'a number above 0')
-    _check_labels(labels, n=len(frames))
-    return torch.tensor(check_numbers(which, 'which', len(frames)))
+def _check_learner(model):
+    "Something that learns, or a `ValueError`; how many classes it knows, if that can be seen."
+    _check_classifier(model)
+    if not any(p.requires_grad and not p.is_inference() for p in model.parameters()):
+        raise ValueError('model has no weights that learn; expected some with requires_grad, no inference tensors')
+    softmax = model.softmax if isinstance(model, LSTMClassifier) else model
+    return softmax.linear.out_features if isinstance(softmax, StepSoftmax) else None
 
 # %% ../nbs/14_actions.ipynb #433fd070
+def _check_lesson(model, frames, labels, which):
+    "The numbers of the clips to learn from, if all fits."
+    n_classes, n = _check_learner(model), _check_clips(frames)
+    _check_labels(labels, n=n)
+    which = torch.tensor(check_numbers(which, 'which', n))
+    _check_labels(labels[which.to(labels.device)], n_classes)
+    return which
+
+# %% ../nbs/14_actions.ipynb #85f16481
 def train_classifier(
     model: nn.Module, # an `LSTMClassifier`; or a `StepSoftmax` on features
     frames, # (N, T, *frame) tensor or `LabelledDigits`; for a `StepSoftmax`, features (N, T, H)
@@ -358,14 +458,15 @@ def train_classifier(
     patience: int = 3, # looks without improvement, after which to stop
 ) -> list[dict]: # rows: 'step', 'loss' (mean since the last row), and 'accuracy' if there is validation
     "Teach a classifier, in place. `ValueError` for what does not fit, `FloatingPointError` if the loss is not finite."
-    counts = dict(steps=steps, batch_size=batch_size, seed=seed, every=every, patience=patience)
-    which, exam, log = _check_lesson(frames, labels, which, lr, **counts), _Exam(validation, patience), []
-    batches = which[_draw_batches(len(which), batch_size, steps, seed)]
-    with _in_training(model, seed):
-        for row in _make_rows(_take_steps(model, frames, labels, batches, lr), every, steps):
+    B, steps, every = (check_whole(n, k) for n, k in ((batch_size, 'batch_size'), (steps, 'steps'), (every, 'every')))
+    lr, seed = check_number(lr, 'lr', lambda v: v > 0, 'a number above 0'), check_whole(seed, 'seed', 0)
+    which, exam = _check_lesson(model, frames, labels, which), _Exam(validation, check_whole(patience, 'patience'))
+    exam.try_out(model)
+    batches, log = (which[batch] for batch in _draw_batches(len(which), B, steps, seed)), []
+    with _in_training(model, seed), exam.giving_back(model):
+        for row in _make_rows(_take_steps(model, frames, labels, batches, steps=steps, lr=lr), every, steps):
             log.append(row)
             if exam.look(model, row): break
-    exam.give_back(model)
     return log
 
 # %% ../nbs/14_actions.ipynb #ea3f0ccb
@@ -387,8 +488,8 @@ def freeze(
 ) -> LSTMClassifier: # the same classifier
     "Hold the encoder fixed (no dropout inside it either), so that only the softmax learns."
     self.frozen = check_flag(yes, 'yes')
-    self.encoder.requires_grad_(not yes)
-    return self.train(self.training)
+    self.encoder.requires_grad_(not yes).train(self.training and not yes)
+    return self
 
 # %% ../nbs/14_actions.ipynb #6e26ab19
 @patch(cls_method=True)
@@ -403,10 +504,12 @@ def from_encoder(
 ) -> LSTMClassifier: # with a copy of the model's encoder
     "Start where a model without labels ended: its encoder, and a fresh softmax."
     if not isinstance(model, VideoLSTM): raise argument_error('model', model, 'a VideoLSTM')
-    cfg = model.config
+    cfg, freeze = model.config, check_flag(freeze, 'freeze')
     shape = dict(num_layers=cfg.num_layers, dropout=cfg.dropout if dropout is None else dropout, peephole=cfg.peephole)
     new = cls(model.frame_values, cfg.hidden_size, n_classes, **shape, seed=seed)
-    new.to(model.encoder.bias_l0).encoder.load_state_dict(model.encoder.state_dict())
+    try: new.to(model.encoder.bias_l0).encoder.load_state_dict(model.encoder.state_dict())
+    except RuntimeError as e:
+        raise ValueError('model has other weights than its configuration says; expected a plain encoder') from e
     return new.freeze(freeze)
 
 # %% ../nbs/14_actions.ipynb #47f19509
@@ -434,8 +537,9 @@ def few_labels(
     seed: int = 0, # another seed, another choice
 ) -> Tensor: # (K * per_class,) int64: numbers of clips, one of each class, then another of each class, ...
     "A balanced choice; a smaller one of a seed is the beginning of a larger one. `ValueError` if a class has too few."
-    _check_labels(labels)
-    per_class, count = check_whole(per_class, 'per_class'), torch.bincount(labels)
+    _check_labels(labels, len(labels) if _are_labels(labels) else None) # none of each class in fewer clips than that
+    labels, per_class = labels.long(), check_whole(per_class, 'per_class')
+    count = torch.bincount(labels)
     if count.min() < per_class:
         raise argument_error('per_class', per_class, f'at most {count.min()}, the clips of class {count.argmin()}')
     g = torch.Generator().manual_seed(check_whole(seed, 'seed', 0))

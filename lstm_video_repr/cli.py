@@ -14,7 +14,9 @@ import re
 import shlex
 import sys
 import time
+import warnings
 import zlib
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,24 +26,109 @@ from typing import Annotated, Literal, get_args, get_origin
 from . import __version__
 
 # %% ../nbs/15_cli.ipynb #dc991db3
-Folder, File = Annotated[str, 'FOLDER'], Annotated[str, 'FILE'] # text that names one
+Folder, File, Device = (Annotated[str, word] for word in ('FOLDER', 'FILE', 'DEVICE')) # text that names one
 
 # %% ../nbs/15_cli.ipynb #922ddf9d
+_LIMITS = dict( # of whole numbers both may be asked for, of others the upper one
+    steps=(1, 10**9), lr=(0, 1000), batch_size=(1, 10**5), n_clips=(1, 10**7), n_digits=(1, 1000), clip=(0, 10**15),
+    future_frames=(1, 10**4), seed=(0, 10**15), validate_every=(1, 10**9), checkpoint_every=(0, 10_080),
+    seconds=(0, 86_400))
+
+
+
+# %% ../nbs/15_cli.ipynb #0326f250
+def _check_number(value, name):
+    "A number above its lower limit, and at most its upper one."
+    from lstm_video_repr.core.checks import check_number
+    low, high = _LIMITS[name]
+    return check_number(value, name, lambda v: low < v <= high, f'a number above {low} and at most {high}')
+
+# %% ../nbs/15_cli.ipynb #29e6a981
+def _check_text(value, name, kind):
+    "Text that says something, or a path."
+    from lstm_video_repr.core.checks import argument_error
+    if isinstance(value, (str, Path)) and str(value) and '\0' not in str(value): return value
+    names = {File: 'the name of a file', Folder: 'the name of a folder'}
+    raise argument_error(name, value, names.get(kind, 'some text'))
+
+# %% ../nbs/15_cli.ipynb #37b09df1
+def _check_value(value, name, kind):
+    "One argument, by the type that the signature gives it; or a `ValueError`."
+    from lstm_video_repr.core.checks import check_choice, check_flag, check_whole
+    inner = get_args(kind)
+    if type(None) in inner: return None if value is None else _check_value(value, name, inner[0])
+    if get_origin(kind) is Literal: return check_choice(value, name, inner)
+    if kind is int: return check_whole(value, name, *_LIMITS[name])
+    if kind is float: return _check_number(value, name)
+    if kind is bool: return check_flag(value, name)
+    return value if kind is Device else _check_text(value, name, kind) # `_find_device` looks at devices
+
+# %% ../nbs/15_cli.ipynb #5c552509
+def _check(function, values):
+    "All arguments of a function, by their names; or a `ValueError`."
+    kinds = function.__annotations__
+    return SimpleNamespace(**{k: _check_value(v, k, kinds[k]) if k in kinds else v for k, v in values.items()})
+
+# %% ../nbs/15_cli.ipynb #861d594f
 def _find_device(name):
     "The device of that name, 'auto' for the best there is; a `ValueError` if this machine has none such."
     import torch
+    from lstm_video_repr.core.checks import check_device
     if name == 'auto': return 'cuda' if torch.cuda.is_available() else 'cpu'
-    try: torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as e:
-        wanted = f'auto, cpu, or an accelerator of this machine ({str(e).splitlines()[0]})'
-        raise ValueError(f'device is {name!r}; expected {wanted}') from None
-    return name
+    return str(check_device(name))
 
-# %% ../nbs/15_cli.ipynb #0326f250
+# %% ../nbs/15_cli.ipynb #699dad48
 def _load(path, device):
     "The model in a file, or the bundled one, on its device."
+    from lstm_video_repr.core.files import check_source
     from lstm_video_repr.zoo import load_pretrained
-    return load_pretrained(path, device=_find_device(device))
+    if path is not None: check_source(path, 'model', 'a model file')
+    return load_pretrained(path, device=device)
+
+# %% ../nbs/15_cli.ipynb #fa45fffa
+def _check_data(folder, digits):
+    "A folder with the MNIST files has to be needed, if one was named."
+    from lstm_video_repr.core.checks import argument_error
+    if folder is not None and digits == 'embedded':
+        raise argument_error('data', str(folder), "none with digits 'embedded', which need no files")
+
+# %% ../nbs/15_cli.ipynb #0f4ee762
+@contextmanager
+def _folder(path):
+    "A folder to write into. Where the block fails before it has written anything, no new folder stays."
+    from lstm_video_repr.core.files import make_folder
+    new = [p for p in (Path(path), *Path(path).parents) if not p.exists()]
+    try: yield make_folder(path)
+    except BaseException:
+        for p in new:
+            with suppress(OSError): p.rmdir() # only of an empty folder
+        raise
+
+# %% ../nbs/15_cli.ipynb #605d7fc3
+def _plain(text):
+    "Text in which control characters are written out."
+    if all(line.isprintable() for line in text.split('\n')): return text
+    from lstm_video_repr.core.checks import escape_controls
+    return escape_controls(text)
+
+# %% ../nbs/15_cli.ipynb #ed5fb7e7
+def _write(text, stream):
+    "Write whatever the stream can take; what it has no letters for as Python would write it."
+    if stream is None or getattr(stream, 'closed', False): return
+    try: stream.write(text)
+    except UnicodeEncodeError:
+        code = getattr(stream, 'encoding', None) or 'ascii'
+        stream.write(text.encode(code, 'backslashreplace').decode(code))
+
+# %% ../nbs/15_cli.ipynb #99d0b6b7
+def _say(text, to='stdout'):
+    "A line or several, and all of them harmless."
+    _write(_plain(str(text)) + '\n', getattr(sys, to))
+
+# %% ../nbs/15_cli.ipynb #7658d8d7
+def _complain(text):
+    "Tell whoever sits there what went wrong; if nobody does, that is all right, too."
+    with suppress(OSError, ValueError): _say(f'lvr: {text}', 'stderr')
 
 # %% ../nbs/15_cli.ipynb #346e64c0
 def _pace(model, clips, batch_size, seconds):
@@ -66,23 +153,23 @@ def _learn(seed, seconds, device):
     model, recipe = quick.build(seed).to(device), quick.training
     clips = MovingDigits('embedded', seed=seed, device=device)
     steps, expected = _pace(model, clips, recipe.batch_size, seconds)
-    print(f'1. A composite model of {model.config.hidden_size} units learns from scratch: {steps} steps, '
-          f'about {expected:.0f} seconds.\n'
-          f'   It starts out knowing only the mean frame. Watch its surprise, in nats per frame, fall:')
+    _say(f'1. A composite model of {model.config.hidden_size} units learns from scratch: {steps} steps, '
+         f'about {expected:.0f} seconds.\n'
+         f'   It starts out knowing only the mean frame. Watch its surprise, in nats per frame, fall:')
     history = train(model, clips, steps=steps, recipe=recipe, warmup=min(recipe.warmup, steps // 5), progress='bar')
-    print(f'   {history}\n')
+    _say(f'   {history}\n')
     return model, clips, history
 
 # %% ../nbs/15_cli.ipynb #3dada471
 def _rank(best, own, clips, test, n_clips):
     "Second part of the demo: four models side by side on held-out clips."
     from lstm_video_repr.metrics import LastFrame, MeanFrame, compare, evaluate
-    print(f'2. The bundled model, on {n_clips} clips of digits that nobody trained on, '
-          'beside that one and two trivial predictors:')
+    _say(f'2. The bundled model, on {n_clips} clips of digits that nobody trained on, '
+         'beside that one and two trivial predictors:')
     models = {'bundled model': best, 'your model': own, 'repeat the last frame': LastFrame(),
               'mean frame': MeanFrame.from_clips(clips, 500)}
     scores = compare({name: evaluate(model, test, n_clips) for name, model in models.items()})
-    print(scores)
+    _say(scores)
     return scores
 
 # %% ../nbs/15_cli.ipynb #fdadf3f7
@@ -108,35 +195,42 @@ def _draw_demo(out, clips, models, scores, history):
 # %% ../nbs/15_cli.ipynb #567162bb
 def _tell_what_was_written(out, wrote):
     "Last part of the demo: what lies where, and what to do next."
-    print('\n3. Written:')
-    for name, path in wrote.items(): print(f'   {path}  ({name}, {path.stat().st_size / 1024:.0f} KB)')
-    print(f'\nNext: open {out/"index.html"} in a browser, no network needed. Then `make lab` for the tutorials,\n'
-          f'or `lvr predict {wrote["model"]} --out mine.gif`, or `lvr train --preset quick --steps 2000`.')
+    _say('\n3. Written:')
+    for name, path in wrote.items(): _say(f'   {path}  ({name}, {path.stat().st_size / 1024:.0f} KB)')
+    _say(f'\nNext: open {out/"index.html"} in a browser, no network needed. Then `make lab` for the tutorials,\n'
+         f'or `lvr predict {wrote["model"]} --out mine.gif`, or `lvr train --preset quick --steps 2000`.')
 
 # %% ../nbs/15_cli.ipynb #8246a370
+def _show(out, asked, device):
+    "All of the demo, into a folder: name -> path of what was written."
+    from lstm_video_repr.clips import MovingDigits
+    from lstm_video_repr.zoo import load_pretrained, save_model
+    own, clips, history = _learn(asked.seed, asked.seconds, device)
+    card = {'about': 'trained by lvr demo', 'clips seen': history.rows[-1]['clips']}
+    kept = {'model': save_model(own, out/'your-model.safetensors', card=card), 'log': out/'log.jsonl'}
+    history.save(kept['log'])
+    best = load_pretrained(device=device)
+    test = MovingDigits('embedded', split='test', seed=asked.seed + 7, device=device)
+    scores = _rank(best, own, clips, test, asked.n_clips)
+    return _draw_demo(out, test, (best, own), scores, history) | kept
+
+# %% ../nbs/15_cli.ipynb #ff9933a0
 def run_demo(
     *,
     out: Folder = 'demo', # where to write
     seconds: float = 60., # about how long to train
     n_clips: int = 200, # held-out clips to measure on
     seed: int = 0, # of the clips and the first weights
-    device: str = 'auto', # where to compute: auto, cpu, cuda, ...
+    device: Device = 'auto', # where to compute: auto, cpu, cuda, ...
 ) -> dict: # name -> path of what was written
     "Train a small model for a minute, then see what the bundled model can do. Needs no network."
-    from lstm_video_repr.clips import MovingDigits
-    from lstm_video_repr.core.checks import check_number, check_whole
-    from lstm_video_repr.core.files import make_folder
-    from lstm_video_repr.zoo import load_pretrained, save_model
+    asked = _check(run_demo, locals())
+    from lstm_video_repr.core.files import check_target
     import lstm_video_repr.widgets # whatever drawing lacks is said before a minute has passed
-    check_number(seconds, 'seconds', lambda s: s > 0, 'a number above 0'); check_whole(n_clips, 'n_clips')
-    device, out = _find_device(device), make_folder(out)
-    own, clips, history = _learn(seed, seconds, device)
-    best, test = load_pretrained(device=device), MovingDigits('embedded', split='test', seed=seed + 7, device=device)
-    scores = _rank(best, own, clips, test, n_clips)
-    card = {'about': 'trained by lvr demo', 'clips seen': history.rows[-1]['clips']}
-    history.save(out/'log.jsonl')
-    wrote = _draw_demo(out, test, (best, own), scores, history)
-    wrote |= {'model': save_model(own, out/'your-model.safetensors', card=card), 'log': out/'log.jsonl'}
+    device = _find_device(device)
+    with _folder(out) as out:
+        check_target(out/'index.html', 'out')
+        wrote = _show(out, asked, device)
     _tell_what_was_written(out, wrote)
     return wrote
 
@@ -146,23 +240,34 @@ def _find_digits(digits, folder):
     from lstm_video_repr.digits import find_mnist
     if digits != 'auto': return digits
     here = os.environ.get('LVR_DATA')
-    found = folder or here and all(find_mnist(here, split) for split in ('train', 'test'))
-    return 'mnist' if found else 'embedded'
+    if folder is not None or here and here.strip() and all(find_mnist(here, split) for split in ('train', 'test')):
+        return 'mnist'
+    if here is not None: warnings.warn(f'LVR_DATA is {here!r}, without all of MNIST; the digits are the embedded ones')
+    return 'embedded'
 
 # %% ../nbs/15_cli.ipynb #c50493fa
+def _check_plan(plan):
+    "What can be seen to be wrong before anything is done."
+    from lstm_video_repr.core.files import check_source
+    from lstm_video_repr.training import get_recipe
+    if plan.steps is None:
+        raise ValueError(f'steps is None; expected a number, since preset {plan.preset!r} has none of its own')
+    get_recipe(plan.chosen.training, **plan.changes)
+    if plan.start not in (None, 'pretrained'): check_source(plan.start, 'start', 'a model file')
+    _find_device(plan.device)
+    return plan
+
+# %% ../nbs/15_cli.ipynb #c7707a45
 def _plan(asked):
     "What a training needs to know, from what was asked for."
-    from lstm_video_repr.core.checks import check_whole
     from lstm_video_repr.zoo import preset
     chosen = preset(asked.preset)
-    check_whole(asked.n_clips, 'n_clips')
     steps, digits = chosen.steps if asked.steps is None else asked.steps, asked.digits or chosen.digits
-    if steps is None:
-        raise ValueError(f'steps is None, and preset {asked.preset!r} has no number of its own; expected --steps N')
-    digits = _find_digits(digits, asked.data)
+    _check_data(asked.data, digits)
     changes = {k: v for k, v in dict(lr=asked.lr, batch_size=asked.batch_size).items() if v is not None} | asked.changes
-    more = dict(chosen=chosen, steps=steps, digits=digits, changes=changes, command=_command(asked))
-    return SimpleNamespace(**vars(asked) | more)
+    more = dict(chosen=chosen, steps=steps, digits=_find_digits(digits, asked.data), changes=changes,
+                command=_command(asked))
+    return _check_plan(SimpleNamespace(**vars(asked) | more))
 
 # %% ../nbs/15_cli.ipynb #f2ae90ca
 def _command(asked):
@@ -179,6 +284,12 @@ def _weights_checksum(model):
     return f'{zlib.crc32(b"".join(weights)):08x}'
 
 # %% ../nbs/15_cli.ipynb #6ed6eed3
+def _spent(card):
+    "What earlier training has cost, as far as a card says so in numbers that can be."
+    found = {k: card.get(k) for k in ('clips seen', 'steps', 'seconds')}
+    return {k: v for k, v in found.items() if type(v) in (int, float) and 0 <= v < 1e18}
+
+# %% ../nbs/15_cli.ipynb #14ca5227
 def _first_weights(plan):
     "The model to train, what its card knows of earlier training, and a name for just these weights (None: fresh)."
     from lstm_video_repr.zoo import load_pretrained, widen
@@ -188,7 +299,7 @@ def _first_weights(plan):
     if model.config.hidden_size > units or replace(model.config, hidden_size=units) != chosen.config:
         raise ValueError(f'start is {start!r}, a model of another kind ({model.config}); '
                          f'expected one as in the preset, with at most {units} units ({chosen.config})')
-    before = {k: v for k in ('clips seen', 'steps', 'seconds') if isinstance(v := model.card.get(k), (int, float))}
+    before = _spent(model.card)
     origin = f'{before.get("clips seen", 0)} clips, weights {_weights_checksum(model)}'
     return widen(model, units, seed=plan.seed), before, origin
 
@@ -197,22 +308,43 @@ def _announce(plan, model, out, device):
     "Say what is about to be done."
     size = sum(p.numel() for p in model.parameters()) / 1e6
     where = f'{plan.steps} steps on {plan.digits} digits, {device}; writing to {out}'
-    print(f'{plan.preset}: {size:.1f} million weights, {where}')
+    _say(f'{plan.preset}: {size:.1f} million weights, {where}')
 
 # %% ../nbs/15_cli.ipynb #6b28abc6
+def _first_process(): return os.environ.get('RANK', '0') == '0'
+
+# %% ../nbs/15_cli.ipynb #30715dee
+def _stamp(path):
+    "When a file was written, and how large it is; None if there is none."
+    try: return os.stat(path).st_mtime_ns, os.stat(path).st_size
+    except OSError: return None
+
+# %% ../nbs/15_cli.ipynb #096ad4ce
+@contextmanager
+def _tell_what_is_kept(path):
+    "If the block fails, and has saved its state nevertheless: say so."
+    before = _stamp(path)
+    try: yield
+    except BaseException:
+        if _stamp(path) != before and _first_process():
+            _complain(f'saved {path}; the same command again goes on from there')
+        raise
+
+# %% ../nbs/15_cli.ipynb #d6537e3f
 def _train(plan, out, device):
     "Train as planned: the model, its history, and what its card knew before."
     from lstm_video_repr.clips import MovingDigits
     from lstm_video_repr.training import Checkpoint, Validation, train
-    model, before, origin = _first_weights(plan)
     source = dict(device=device, folder=plan.data)
     clips = MovingDigits(plan.digits, seed=plan.seed, **source)
     held_out = MovingDigits(plan.digits, split='test', seed=plan.seed + 1, **source)
-    if os.environ.get('RANK', '0') == '0': _announce(plan, model, out, device)
-    keep = Checkpoint(out/'checkpoint.safetensors', every=plan.checkpoint_every, resume=plan.resume, origin=origin)
-    history = train(model.to(device), clips, steps=plan.steps, recipe=plan.chosen.training,
-                    validate=Validation(held_out, every=plan.validate_every), checkpoint=keep, log=out/'log.jsonl',
-                    progress='bar', precision=plan.precision, seed=plan.seed, **plan.changes)
+    model, before, origin = _first_weights(plan)
+    if _first_process(): _announce(plan, model, out, device)
+    file, kept = out/'checkpoint.safetensors', dict(minutes=plan.checkpoint_every, resume=plan.resume, origin=origin)
+    with _tell_what_is_kept(file):
+        history = train(model.to(device), clips, steps=plan.steps, recipe=plan.chosen.training,
+                        validate=Validation(held_out, every=plan.validate_every), checkpoint=Checkpoint(file, **kept),
+                        log=out/'log.jsonl', progress='bar', precision=plan.precision, seed=plan.seed, **plan.changes)
     return model, history, before
 
 # %% ../nbs/15_cli.ipynb #d538620c
@@ -235,22 +367,21 @@ def _finish(plan, out, model, history, before):
     "Save the model, measure it, and save it again with its card."
     from lstm_video_repr.zoo import Card, measure_card, save_model
     file = save_model(model, out/'model.safetensors') # before measuring, so that nothing is lost if that fails
-    print(f'{history}\nMeasuring on {plan.n_clips} clips of each fixed test set ...')
+    _say(f'{history}\nMeasuring on {plan.n_clips} clips of each fixed test set ...')
     sets = tuple(dict.fromkeys([*plan.digits.split('+'), 'embedded']))
     card = measure_card(model, _describe(plan, history, before), digits=sets, n_clips=plan.n_clips, folder=plan.data)
     save_model(model, file, card=card)
-    print(f"{Card(test=card['test'])}\nWrote {file}")
+    _say(f"{Card(test=card['test'])}\nWrote {file}")
 
 # %% ../nbs/15_cli.ipynb #98163394
-def _run(plan):
+def _run(plan, out):
     "Train in one process or in many, then measure in the first."
-    from lstm_video_repr.core.files import make_folder
+    from lstm_video_repr.core.files import check_target
     from lstm_video_repr.scale import processes
-    out = make_folder(plan.out or f'runs/{plan.preset}')
+    for name in ('checkpoint.safetensors', 'log.jsonl', 'model.safetensors'): check_target(out/name, 'out')
     with processes() as ours: # the device of this process under `torchrun`, else None
         trained = _train(plan, out, _find_device(plan.device) if ours is None else str(ours))
-        first = ours is None or os.environ['RANK'] == '0'
-    if first: _finish(plan, out, *trained)
+    if ours is None or _first_process(): _finish(plan, out, *trained)
     return out/'model.safetensors'
 
 # %% ../nbs/15_cli.ipynb #90f24bfb
@@ -270,25 +401,44 @@ def run_train(
     batch_size: int | None = None, # clips in a step; None: the recipe's
     seed: int = 0, # of the clips and the first weights
     start: File | None = None, # a model to begin with, of as many units or fewer, or 'pretrained'; None: fresh weights
-    device: str = 'auto', # where to compute: auto, cpu, cuda, ...
+    device: Device = 'auto', # where to compute: auto, cpu, cuda, ...
     precision: Literal['auto', 'fp32', 'bf16'] = 'auto', # of matrix products
     validate_every: int = 500, # steps between validations on held-out clips
-    checkpoint_every: int = 500, # steps between checkpoints
+    checkpoint_every: float = 5., # minutes between checkpoints
     n_clips: int = 1000, # clips of each test set in the final measurement
     resume: bool = True, # go on from the checkpoint in the folder; False: start anew although there is a checkpoint
     **changes, # other settings of the recipe; from Python only
 ) -> Path: # the model's file
     "Train a model of the zoo, measure it, write its card; the same command again resumes. Fit for `torchrun`."
-    return _run(_plan(SimpleNamespace(**locals())))
+    plan = _plan(_check(run_train, locals()))
+    with _folder(plan.out or f'runs/{plan.preset}') as out: return _run(plan, out)
 
 # %% ../nbs/15_cli.ipynb #6975ae45
 def _test_clips(network, file, digits, n_clips, **options):
     "The published file, or clips of a fixed test set."
     from lstm_video_repr.clips import MovingMNISTFile, fixed_test_set
     from lstm_video_repr.zoo import frame_side
-    return MovingMNISTFile(file) if file else fixed_test_set(digits, n_clips, image_size=frame_side(network), **options)
+    if file is not None: return MovingMNISTFile(file)
+    return fixed_test_set(digits, n_clips, image_size=frame_side(network), **options)
 
 # %% ../nbs/15_cli.ipynb #6cdbab51
+def _report(model, what, scores, json):
+    "Write the scores as JSON, if that is wanted, and say them."
+    from lstm_video_repr.core.files import write_json
+    if json is not None: write_json(json, scores.to_dict())
+    piped = json is not None and os.path.abspath(json) in ('/dev/stdout', '/dev/fd/1', '/proc/self/fd/1')
+    _say(f'{model} on {scores.n_clips} clips of {what}\n{scores}', 'stderr' if piped else 'stdout')
+
+# %% ../nbs/15_cli.ipynb #4004d601
+def _check_json(path, *sources):
+    "Where JSON is to go: not over one of the files that are read."
+    from lstm_video_repr.core.checks import argument_error
+    from lstm_video_repr.core.files import check_target
+    path = check_target(path, 'json')
+    if any(s is not None and path.exists() and path.samefile(s) for s in sources):
+        raise argument_error('json', str(path), 'another file than those that are read')
+
+# %% ../nbs/15_cli.ipynb #9808475f
 def run_evaluate(
     model: File | None = None, # file of a model; None: the bundled one
     *,
@@ -297,19 +447,20 @@ def run_evaluate(
     file: File | None = None, # the published mnist_test_seq.npy, instead of these digits
     n_clips: int = 1000, # how many
     n_digits: int = 2, # digits in a clip
-    json: File | None = None, # also write the scores there
-    device: str = 'auto', # where to compute: auto, cpu, cuda, ...
+    json: File | None = None, # also write the scores there; with /dev/stdout nothing else is written there
+    device: Device = 'auto', # where to compute: auto, cpu, cuda, ...
 ): # the `Scores`
     "Measure a model on clips of digits it was not trained on."
-    from lstm_video_repr.core.files import check_target, write_json
+    asked = _check(run_evaluate, locals())
+    from lstm_video_repr.core.files import check_source
     from lstm_video_repr.metrics import evaluate
-    if json: check_target(json, 'json')
-    network = _load(model, device)
-    clips = _test_clips(network, file, digits, n_clips, n_digits=n_digits, folder=data)
-    scores = evaluate(network, clips, n_clips)
-    what = file or f'{n_digits} {digits} digits, test split'
-    print(f'{model or "bundled model"} on {n_clips} clips of {what}\n{scores}')
-    if json: write_json(json, scores.to_dict())
+    _check_data(data, digits)
+    network, digits = _load(model, _find_device(device)), _find_digits(digits, data)
+    if file is not None: check_source(file, 'file', 'the published mnist_test_seq.npy')
+    if json is not None: _check_json(json, model, file)
+    clips = _test_clips(network, file, digits, asked.n_clips, n_digits=asked.n_digits, folder=data)
+    scores = evaluate(network, clips, asked.n_clips)
+    _report(model or 'bundled model', file or f'{n_digits} {digits} digits, test split', scores, json)
     return scores
 
 # %% ../nbs/15_cli.ipynb #0833f21c
@@ -332,6 +483,23 @@ def _predict(network, clips, clip):
     return past.cpu(), future.cpu(), output
 
 # %% ../nbs/15_cli.ipynb #47a487f9
+def _check_picture(path):
+    "Where a picture is to go, by a name that says of which kind it is."
+    from lstm_video_repr.core.checks import argument_error
+    known = '.png', '.pdf', '.svg', '.jpg', '.jpeg', '.gif', '.webp', '.html', '.htm'
+    if Path(path).suffix.lower() in known: return Path(path)
+    raise argument_error('out', str(path), f'a name that ends in {", ".join(known)}')
+
+# %% ../nbs/15_cli.ipynb #fb076851
+def _clips_to_predict(network, asked):
+    "Moving digits that fit the model."
+    from lstm_video_repr.clips import MovingDigits
+    from lstm_video_repr.zoo import frame_side
+    kind = dict(n_digits=asked.n_digits, future=asked.future_frames, seed=asked.seed, folder=asked.data)
+    return MovingDigits(asked.digits, **kind, image_size=frame_side(network), split='test',
+                        device=_find_device(asked.device))
+
+# %% ../nbs/15_cli.ipynb #34f64f3f
 def run_predict(
     model: File | None = None, # file of a model; None: the bundled one
     *,
@@ -342,40 +510,41 @@ def run_predict(
     clip: int = 0, # number of the clip
     future_frames: int = 10, # frames to predict
     seed: int = 7, # of the clips
-    device: str = 'auto', # where to compute: auto, cpu, cuda, ...
+    device: Device = 'auto', # where to compute: auto, cpu, cuda, ...
 ) -> Path: # the file
     "Draw what a model remembers and predicts."
-    from lstm_video_repr.clips import MovingDigits
-    from lstm_video_repr.core.checks import check_whole
-    from lstm_video_repr.core.files import make_folder
-    from lstm_video_repr.zoo import frame_side
-    path, network, future = Path(out), _load(model, device), check_whole(future_frames, 'future_frames')
-    clips = MovingDigits(digits, n_digits=n_digits, image_size=frame_side(network), future=future, split='test',
-                         seed=seed, folder=data, device=_find_device(device))
-    seen = _predict(network, clips, check_whole(clip, 'clip', 0, 2**60 - 1))
-    make_folder(path.parent)
-    _draw(path, *seen)
-    print(f'Wrote {path}')
+    asked = _check(run_predict, locals())
+    from lstm_video_repr.core.files import check_target
+    path = _check_picture(out)
+    _check_data(data, digits)
+    network = _load(model, _find_device(device))
+    clips = _clips_to_predict(network, asked)
+    with _folder(path.parent):
+        check_target(path, 'out')
+        _draw(path, *_predict(network, clips, asked.clip))
+    _say(f'Wrote {path}')
     return path
 
 # %% ../nbs/15_cli.ipynb #36ce3a20
-_MOVING_MNIST = 'http://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq.npy'
-_MOVING_MNIST_DIGEST = 'md5:be083ec986bfe91a449d63653c411eb2'
+_MOVING_MNIST = '://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq.npy' # after https, or else http
+_MOVING_MNIST_DIGEST = 'sha256:c2a3e8d3939c001ab77bf543f130157424efa486bb4d0974d2cebb773b13f8b3'
+_MOVING_MNIST_SIZE = 819_200_096
 
 # %% ../nbs/15_cli.ipynb #54f02799
 def run_download(
     what: Literal['mnist', 'moving-mnist'] = 'mnist', # what to fetch
 ) -> Path | None: # where the file lies; None for 'mnist', which is several
     "Fetch MNIST, or the published Moving MNIST test file, checksum and all. What is there already stays."
+    _check(run_download, locals())
     from lstm_video_repr.clips import MovingMNISTFile
-    from lstm_video_repr.core.checks import check_choice
     from lstm_video_repr.core.files import cache_folder, download
     from lstm_video_repr.digits import mnist_digits
-    if check_choice(what, 'what', ['mnist', 'moving-mnist']) == 'mnist':
-        for split in ('train', 'test'): print(f'MNIST, {split}: {len(mnist_digits(split)[0])} digits')
+    if what == 'mnist':
+        for split in ('train', 'test'): _say(f'MNIST, {split}: {len(mnist_digits(split)[0])} digits')
         return None
-    path = download([_MOVING_MNIST], _MOVING_MNIST_DIGEST, cache_folder(), progress=True)
-    print(f'{len(MovingMNISTFile(path))} clips: {path}\nNow: lvr evaluate --file {path} --n-clips 10000')
+    urls = [way + _MOVING_MNIST for way in ('https', 'http')]
+    path = download(urls, _MOVING_MNIST_DIGEST, cache_folder(), size=_MOVING_MNIST_SIZE, progress=True)
+    _say(f'{len(MovingMNISTFile(path))} clips: {path}\nNow: lvr evaluate --file {path} --n-clips 10000')
     return path
 
 # %% ../nbs/15_cli.ipynb #15de999c
@@ -425,7 +594,20 @@ def add_arguments(
             parser.add_argument(f'--no-{word}' if p.default else f'--{word}', dest=p.name, action=action, **options)
         elif p.kind is p.KEYWORD_ONLY:
             parser.add_argument(f'--{word}', *_ALIASES.get(p.name, []), **options, **_read_type(p.annotation))
-        else: parser.add_argument(p.name, nargs='?', **options, **_read_type(p.annotation))
+        else:
+            kind = _read_type(p.annotation)
+            if 'choices' not in kind: kind['metavar'] = p.name.upper()
+            parser.add_argument(p.name, nargs='?', **options, **kind)
+
+# %% ../nbs/15_cli.ipynb #f9e80ec7
+class _Parser(argparse.ArgumentParser):
+    "As the standard library's, for any stream and any words."
+    def _print_message(self, message, file=None):
+        try: _write(message or '', sys.stderr if file is None else file)
+        except OSError:
+            if file is sys.stdout: raise # what was asked for; of a mistake the exit code tells, too
+
+    def error(self, message): super().error(_plain(message))
 
 # %% ../nbs/15_cli.ipynb #cce0beca
 _COMMANDS = dict(demo=run_demo, train=run_train, evaluate=run_evaluate, predict=run_predict, download=run_download)
@@ -433,8 +615,8 @@ _COMMANDS = dict(demo=run_demo, train=run_train, evaluate=run_evaluate, predict=
 # %% ../nbs/15_cli.ipynb #05e884f7
 def _parser():
     "What reads the words after `lvr`."
-    p = argparse.ArgumentParser('lvr', description='LSTMs that learn video: train, measure and look at them.',
-                                epilog='lvr COMMAND --help says more about each.')
+    p = _Parser('lvr', description='LSTMs that learn video: train, measure and look at them.',
+                epilog='lvr COMMAND --help says more about each.')
     p.add_argument('--version', action='version', version=f'lstm-video-repr {__version__}')
     p.add_argument('--debug', action='store_true', help='show a traceback when something fails')
     words = p.add_subparsers(dest='command', required=True, metavar='COMMAND')
@@ -446,23 +628,108 @@ def _parser():
     return p
 
 # %% ../nbs/15_cli.ipynb #ead4308b
-def main(
-    argv: list | None = None, # the words after `lvr`; None: those of this process
-) -> int: # exit code: 0 done, 1 something failed, 2 a mistake in the command, 130 interrupted
-    "The `lvr` command."
-    args = vars(_parser().parse_args(argv))
-    debug, run, _ = (args.pop(name) for name in ('debug', 'run', 'command'))
+def _speak(error, function):
+    "What an error says, with an argument by the name that it has on the command line."
+    kinds = {p.name: p.kind for p in inspect.signature(function).parameters.values()}
+    def option(found):
+        name = {'folder': 'data', 'path': 'out'}.get(found[1], found[1])
+        if name not in kinds: return found[0]
+        return '--' + name.replace('_', '-') if kinds[name] is inspect.Parameter.KEYWORD_ONLY else name.upper()
+    return re.sub(r"^(\w+)(?= is |(?<=folder) ')", option, str(error))
+
+# %% ../nbs/15_cli.ipynb #93d769fd
+@contextmanager
+def _short_warnings():
+    "Warnings in one line, without the code that gives them."
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _complain(f'warning: {message}')
+        yield
+
+# %% ../nbs/15_cli.ipynb #f4c31a5b
+def _do(run, args):
+    "Do what was asked for, and say in a line what went wrong: the exit code."
     try: run(**args)
+    except BrokenPipeError: raise
     except KeyboardInterrupt:
-        print('\nlvr: stopped', file=sys.stderr)
+        _complain('stopped')
         return 130
-    except (ValueError, OSError, ArithmeticError, ImportError, RuntimeError) as e: # RuntimeError: torch, of a device
-        if debug: raise
+    except SystemExit as e: # from a training that the system ended
+        _complain('stopped by the system')
+        return e.code
+    except (ValueError, OSError, ArithmeticError, ImportError, MemoryError, RuntimeError) as e: # Runtime: torch's
+        if isinstance(e.__cause__, BrokenPipeError): raise e.__cause__
         hint = '\nlvr train --no-resume starts anew' if 'is of another run' in str(e) else ''
-        print(f'lvr: {e}{hint}', file=sys.stderr)
+        _complain(f'{_speak(e, run) or type(e).__name__}{hint}')
         return 2 if isinstance(e, ValueError) else 1
     return 0
 
+# %% ../nbs/15_cli.ipynb #535ff3c3
+def _read(argv):
+    "What the words ask for, by name."
+    try: return vars(_parser().parse_args(argv))
+    except BrokenPipeError: raise
+    except OSError as e: # of a stream that takes no help
+        _complain(e)
+        raise SystemExit(1) from None
+
+# %% ../nbs/15_cli.ipynb #0adaf020
+def _obey(argv):
+    "Read the words and do what they say: the exit code."
+    args = _read(argv)
+    debug, run, _ = (args.pop(name) for name in ('debug', 'run', 'command'))
+    if not debug:
+        with _short_warnings(): return _do(run, args)
+    run(**args)
+    return 0
+
+# %% ../nbs/15_cli.ipynb #b6a5f1b7
+def _take_numbers():
+    "No file of ours may get the number of a standard stream."
+    for number in range(3):
+        try: os.fstat(number)
+        except OSError: os.open(os.devnull, os.O_RDONLY if number else os.O_WRONLY)
+
+# %% ../nbs/15_cli.ipynb #24f5d574
+def _flush():
+    "Bring out what was said: None, or the exit code of a failure."
+    stream = sys.stdout
+    try:
+        if stream is not None and not getattr(stream, 'closed', False): getattr(stream, 'flush', lambda: None)()
+    except BrokenPipeError: return 141
+    except OSError as e:
+        _complain(f'cannot write what there is to say: {e}')
+        return 1
+
+# %% ../nbs/15_cli.ipynb #d85e8031
+def _let_go():
+    "Streams that can no longer be written lead to nowhere."
+    for stream in (sys.__stdout__, sys.__stderr__):
+        try: stream.flush()
+        except OSError: os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except (AttributeError, ValueError): pass # there is none, or it is closed
+
+# %% ../nbs/15_cli.ipynb #706d09a4
+def _check_argv(argv):
+    "A list of words; or a `ValueError`."
+    if isinstance(argv, (list, tuple)) and all(isinstance(word, str) for word in argv): return
+    from lstm_video_repr.core.checks import argument_error
+    raise argument_error('argv', argv, 'a list of words, or None')
+
+# %% ../nbs/15_cli.ipynb #63af9e8c
+def main(
+    argv: list | None = None, # the words after `lvr`; None: those of this process
+) -> int: # exit code: 0 done, 1 something failed, 2 a mistake in the command, 130, 141 and 143 as above
+    "The `lvr` command."
+    if argv is None: _take_numbers()
+    else: _check_argv(argv)
+    try: end = _obey(argv)
+    except BrokenPipeError: end = 141
+    except SystemExit as e: end = e # help or a mistake; all is said
+    end = _flush() or end
+    if argv is None: _let_go()
+    if isinstance(end, SystemExit): raise end
+    return end
+
 # %% ../nbs/15_cli.ipynb #942de3a6
 #| eval: false
-if __name__ == '__main__' and 'ipykernel' not in sys.modules: sys.exit(main())
+if __name__ == '__main__' and __spec__: sys.exit(main()) # a notebook has no `__spec__`

@@ -1,8 +1,10 @@
 "The classifier: true labels, a softmax at every step, encoders copied and frozen, fair subsets, repeatable learning."
+import copy
 import math
 
 import pytest
 import torch
+from torch import nn
 
 from lstm_video_repr.actions import (DIRECTIONS, LabelledDigits, LSTMClassifier, StepSoftmax, accuracy, few_labels,
                                      heading, predict_clips, train_classifier)
@@ -53,6 +55,14 @@ def test_headings_are_those_of_the_velocity():
     assert ((plain / (math.pi / 4)).round().long() % 8 != heading(path)).any(), 'walls do shorten some last steps'
 
 
+def test_headings_of_bytes_and_of_nothing():
+    "Whole numbers may become smaller; what is no number has no heading."
+    path = torch.tensor([[90, 9], [60, 6], [30, 3]])
+    assert heading(path.byte()) == heading(path) == heading(path.float()) == DIRECTIONS.index('↑')
+    for odd in (path * math.nan, path / 0, path.bool(), path + 0j, path.to_sparse(), path.to('meta')):
+        with pytest.raises(ValueError, match='^path '): heading(odd)
+
+
 @pytest.mark.parametrize('split', ['train', 'test'])
 def test_labelled_clips_are_moving_digits_with_their_labels(split):
     clips = LabelledDigits('embedded', 80, frames=8, split=split, seed=5)
@@ -90,9 +100,24 @@ def test_speeds():
     (dict(split='dev'), "'dev'"), (dict(speed=0), 'speed is 0'),
     (dict(digits=(torch.rand(2, 9, 9), torch.zeros(2))), 'whole labels'),
     (dict(digits=(torch.rand(2, 9, 9), torch.zeros(3).long())), r'shape \(3,\)\); expected'),
-    (dict(digits=[torch.rand(2, 9, 9)]), 'a pair of tensors')])
+    (dict(digits=[torch.rand(2, 9, 9)]), 'a pair of tensors'),
+    (dict(digits=torch.rand(2, 9, 9).numpy()), 'digits is an array'),
+    (dict(digits=(torch.rand(2, 9, 9), torch.tensor([1, 10]))), 'values from 1 to 10; expected 0 to 9'),
+    (dict(digits=(torch.rand(2, 9, 9), torch.tensor([1, 2])), folder='here'), 'folder is')])
 def test_wrong_clips(options, said):
     with pytest.raises(ValueError, match=said): LabelledDigits(**dict(digits='embedded', n_clips=5) | options)
+
+
+def test_a_set_of_clips_as_python_and_torch_know_sets():
+    "Length, items, iteration and batches of a `DataLoader` agree, and nothing can come between clips and labels."
+    clips = LabelledDigits('embedded', 5)
+    whole = clips[:]
+    assert torch.equal(torch.stack(list(clips)), whole) and clips[-1].equal(whole[4])
+    assert torch.equal(torch.cat(list(torch.utils.data.DataLoader(clips, batch_size=2))), whole)
+    for k in (5, -6):
+        with pytest.raises(IndexError, match=f'which is {k}'): clips[k]
+    for name in ('which', 'corners', 'labels', 'source', 'split'):
+        with pytest.raises(AttributeError, match='make another'): setattr(clips, name, None)
 
 
 @pytest.mark.parametrize('which', [[5], [-1], [], [[0]], [.5], [True], 'all'])
@@ -166,6 +191,23 @@ def test_wrong_labels(labels, said):
     with pytest.raises(ValueError, match=f'labels.*{said}'): LSTMClassifier(16, 6, 3).loss(rand(2, 3, 16), labels)
 
 
+@pytest.mark.parametrize('dtype', [torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16])
+def test_labels_of_any_whole_type(dtype):
+    pupil, x, labels = LSTMClassifier(16, 6, 3), rand(4, 5, 16), torch.tensor([0, 2, 1, 2])
+    assert pupil.loss(x, labels.to(dtype)) == pupil.loss(x, labels)
+    assert accuracy(pupil.predict(x), labels.to(dtype)) == accuracy(pupil.predict(x), labels)
+    assert few_labels(labels.to(dtype), 1).equal(few_labels(labels, 1))
+
+
+def test_features_that_are_no_numbers():
+    "Where nothing but a softmax would see them."
+    softmax, h = StepSoftmax(6, 2), rand(4, 3, 6)
+    h[1, 2, 3] = math.nan
+    for call in (softmax.predict, softmax.predict_steps, lambda h: softmax.loss(h, torch.tensor([0, 1, 0, 1]))):
+        with pytest.raises(ValueError, match='h holds NaN'): call(h)
+    with pytest.raises(ValueError, match='probabilities holds NaN'): accuracy(h[1], torch.tensor([0, 1, 0]))
+
+
 @pytest.mark.parametrize('h', [rand(2, 3, 5), rand(3, 6), rand(2, 0, 6), 'outputs'])
 def test_wrong_features(h):
     softmax = StepSoftmax(6, 3)
@@ -234,6 +276,13 @@ def test_the_first_softmax_does_not_depend_on_the_start():
     assert same(scratch.softmax, tuned.softmax) and not same(scratch.softmax, LSTMClassifier(16, 6, 3, seed=8).softmax)
 
 
+def test_only_an_encoder_as_configured():
+    "With its weights in other places, as after a reparametrisation, it is refused by name."
+    model = VideoLSTM.composite(**TINY)
+    nn.utils.parametrizations.weight_norm(model.encoder, 'weight_ih_l0')
+    with pytest.raises(ValueError, match='model has other weights'): LSTMClassifier.from_encoder(model, 3)
+
+
 def test_only_from_a_model():
     encoder = VideoLSTM.composite(**TINY).encoder
     with pytest.raises(ValueError, match='model is a PeepholeLSTM'): LSTMClassifier.from_encoder(encoder, 3)
@@ -258,6 +307,7 @@ def test_subsets_that_cannot_be():
     with pytest.raises(ValueError, match=said): few_labels(labels, 2)
     with pytest.raises(ValueError, match='per_class is 0'): few_labels(labels, 0)
     with pytest.raises(ValueError, match='labels'): few_labels(labels.float(), 1)
+    with pytest.raises(ValueError, match='expected 0 to 4'): few_labels(labels * 10**12, 1)  # no room for counts
 
 
 # ---- learning
@@ -342,6 +392,107 @@ def test_wrong_lessons(options, said):
     x, labels = separable()
     lesson = dict(frames=x, labels=labels) | options
     with pytest.raises(ValueError, match=said): train_classifier(LSTMClassifier(16, 6, 2), **lesson)
+
+
+def parts(pupil): return [m.training for m in pupil.modules()]
+
+
+def test_nothing_else_is_changed():
+    "Modes of all parts, torch's generator and its modes are as they were, after errors, too."
+    x, labels = separable()
+    pupil = LSTMClassifier(16, 6, 2, num_layers=2, dropout=.5)
+    pupil.encoder.eval()
+    modes, state = parts(pupil), torch.random.get_rng_state()
+    calls = [pupil.predict, lambda x: pupil.predict_video(x, block=2), lambda x: predict_clips(pupil, x),
+             lambda x: train_classifier(pupil, x, labels, steps=2, every=1, validation=(x, labels))]
+    for call in calls:
+        call(x)
+        with pytest.raises(ValueError): call(x * math.nan)
+        assert parts(pupil) == modes and torch.equal(torch.random.get_rng_state(), state)
+    for around in (torch.no_grad, torch.inference_mode):
+        with around(): assert len(train_classifier(pupil, x, labels, steps=2)) == 1
+    assert len(train_classifier(pupil.double(), x, labels, steps=2)) == 1, 'clips come in the precision of the weights'
+
+
+def test_any_default_dtype():
+    "What torch makes of numbers without a type is no concern of the clips."
+    want = LabelledDigits('embedded', 6)
+    torch.set_default_dtype(torch.float64)
+    try:
+        clips = LabelledDigits('embedded', 6)
+        assert torch.equal(clips[:], want[:]) and clips.labels['direction'].equal(want.labels['direction'])
+        log = train_classifier(LSTMClassifier(64 * 64, 4, 8), clips, clips.labels['direction'], steps=2)
+    finally: torch.set_default_dtype(torch.float32)
+    assert log[-1]['loss'] == pytest.approx(math.log(8), abs=.5)
+
+
+CHANGES = [dict(labels=-1), dict(labels=2), dict(frames=math.nan), dict(shape=3), dict(pair=1)]
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_validation_is_looked_at_first(change):
+    "What does not fit is found before a weight has moved."
+    x, labels = separable(10)
+    pupil = LSTMClassifier(16, 6, 2)
+    before = copy.deepcopy(pupil.state_dict())
+    frames = x[:, :, :, :change.get('shape', 4)] * change.get('frames', 1)
+    pair = (labels, frames) if 'pair' in change else (frames, labels.clone().fill_(change.get('labels', 0)))
+    with pytest.raises(ValueError, match='^validation: '):
+        train_classifier(pupil, x, labels, steps=9, every=9, validation=pair)
+    assert all(torch.equal(v, before[k]) for k, v in pupil.state_dict().items())
+
+
+def test_an_interruption_leaves_the_best(monkeypatch):
+    "Ctrl-C in a training with validation: the best weights so far stay."
+    from lstm_video_repr import actions
+    x, labels = separable()
+    pupil, kept = LSTMClassifier(16, 6, 2), []
+    def scored(*_):
+        if len(kept) == 2: raise KeyboardInterrupt
+        kept.append(copy.deepcopy(pupil.state_dict()))
+        return [.7, .5][len(kept) - 1]
+    monkeypatch.setattr(actions, 'accuracy', scored)
+    with pytest.raises(KeyboardInterrupt):
+        train_classifier(pupil, x, labels, steps=9, every=1, patience=5, validation=(x, labels))
+    assert all(torch.equal(v, kept[0][k]) for k, v in pupil.state_dict().items())
+
+
+def test_long_trainings_take_no_memory():
+    "The order of clips is drawn as it is needed: a step number that nobody reaches costs nothing."
+    x, labels = separable()
+    class Enough(Exception): pass
+    class Two:
+        left = 2
+        def __len__(self): return len(x)
+        def __getitem__(self, which):
+            self.left -= 1
+            if self.left < 0: raise Enough
+            return x[which]
+    with pytest.raises(Enough): train_classifier(LSTMClassifier(16, 6, 2), Two(), labels, steps=2**62, every=2**62)
+
+
+ODD = [None, '', 'gpu', b'x', -1, math.nan, 2**70, [], [1, 2], {}, (), object(), nn.Linear, nn.Linear(2, 2), len,
+       torch.device('meta'), rand(6, 4, 16).to_sparse(), torch.empty(6, 4, 16, device='meta'), rand(6, 4, 16) + 0j,
+       rand(6, 4, 16).half(), torch.tensor(1.), torch.empty(0), torch.ones(6).bool(), rand(2, 2).numpy(), range(3)]
+
+
+NAMES = ('model frames labels which steps lr seed validation generator h probabilities path digits per_class dropout '
+         'freeze block').split()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_other_objects_are_refused_by_name(name):
+    "Whatever is put in place of an argument: it fits, or the error says which one it was."
+    x, labels = separable(6)
+    lesson = dict(model=LSTMClassifier(16, 6, 2), frames=x, labels=labels, steps=1)
+    calls = dict(generator=lambda v: StepSoftmax(6, 2, generator=v), h=StepSoftmax(16, 2).predict, path=heading,
+                 probabilities=lambda v: accuracy(v, labels), digits=lambda v: LabelledDigits(v, 2),
+                 per_class=lambda v: few_labels(labels, v), dropout=lambda v: StepSoftmax(6, 2, dropout=v),
+                 freeze=lambda v: LSTMClassifier.from_encoder(VideoLSTM.composite(**TINY), 2, freeze=v),
+                 block=lambda v: lesson['model'].predict_video(x, block=v))
+    for value in ODD:
+        try: calls.get(name, lambda v: train_classifier(**lesson | {name: v}))(value)
+        except ValueError as e: assert name in str(e), (value, str(e))
 
 
 def test_a_loss_that_explodes_is_named():

@@ -1,17 +1,21 @@
 "The whole path, as a stranger walks it: the installed command in an empty folder, and its page in a real browser."
 import argparse
+import contextlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from lstm_video_repr import cli, training
-from lstm_video_repr.cli import add_arguments, main
+from lstm_video_repr.cli import add_arguments, main, run_download, run_evaluate, run_predict, run_train
 from lstm_video_repr.clips import MovingDigits
+from lstm_video_repr.core.files import lock_file
 from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.training import train
 from lstm_video_repr.zoo import load_model, preset, save_model
@@ -111,19 +115,42 @@ def test_train_resumes(here, capsys):
 
 
 @pytest.mark.parametrize('line, want', [
-    ('', dict(validate=500, checkpoint=500, resume=True, steps=300, precision='auto', changes={})),
+    ('', dict(validate=500, checkpoint=5., resume=True, steps=300, precision='auto', changes={})),
     ('--checkpoint-every 7 --validate-every 9 --no-resume --precision fp32 --lr 1e-4 --batch-size 3 --steps 5',
-     dict(validate=9, checkpoint=7, resume=False, steps=5, precision='fp32', changes=dict(lr=1e-4, batch_size=3)))])
+     dict(validate=9, checkpoint=7., resume=False, steps=5, precision='fp32', changes=dict(lr=1e-4, batch_size=3)))])
 def test_what_train_is_told(here, line, want, monkeypatch, capsys):
     "The words of the command come to `train` as they should; Ctrl-C in it is exit code 130."
     def interrupt(model, clips, *, steps, validate, checkpoint, precision, recipe, log, progress, seed, **changes):
-        told.update(validate=validate.every, checkpoint=checkpoint.every, resume=checkpoint.resume, steps=steps,
+        told.update(validate=validate.every, checkpoint=checkpoint.minutes, resume=checkpoint.resume, steps=steps,
                     precision=precision, changes=changes)
         raise KeyboardInterrupt
     told = {}
     monkeypatch.setattr(training, 'train', interrupt)
     assert main(['train', *line.split()]) == 130 and told == want
-    assert 'lvr: stopped' in capsys.readouterr().err and (here/'runs/quick').is_dir()
+    assert 'lvr: stopped' in capsys.readouterr().err and not (here/'runs').exists(), 'no empty folder stays'
+
+
+@pytest.mark.parametrize('error, code, word', [
+    (SystemExit(143), 143, 'stopped by the system'), (KeyboardInterrupt(), 130, 'stopped'),
+    (OSError('full'), 1, 'full'), (BrokenPipeError(), 141, 'goes on from there')])
+def test_what_is_saved_is_said(here, error, code, word, monkeypatch, capsys):
+    "However a training ends: that its state is saved, and the exit code that belongs to the end."
+    def end(*_, **__):
+        (here/'t/checkpoint.safetensors').write_bytes(b'the state')
+        raise error
+    monkeypatch.setattr(training, 'train', end)
+    assert main(['train', '--out', 't']) == code
+    said = capsys.readouterr().err
+    saved = f'saved {Path("t/checkpoint.safetensors")}; the same command again goes on from there'
+    assert saved in said and word in said
+
+
+def test_two_at_once(here, capsys):
+    "The second one says who is at work, and touches nothing."
+    (here/'t').mkdir()
+    with lock_file(here/'t/checkpoint.safetensors'): assert main([*LINE.split(), '--out', 't']) == 1
+    said = capsys.readouterr().err
+    assert f'process {os.getpid()}' in said and 'Traceback' not in said and list((here/'t').iterdir()) == []
 
 
 # ---- the words
@@ -143,7 +170,7 @@ def test_old_words_are_understood(name):
     parser = argparse.ArgumentParser()
     add_arguments(parser, getattr(cli, f'run_{name}'))
     told = vars(parser.parse_args(OLD_WORDS[name].split()))
-    new = {'train': {'checkpoint_every': 500}}.get(name, {})
+    new = {'train': {'checkpoint_every': 5.}}.get(name, {})
     assert told | new == told                                       # what came later has its default
     given = [w for w in OLD_WORDS[name].split() if w[:2] == '--']
     assert len(told) == len(given) + len(new) + (name in ('evaluate', 'predict', 'download'))
@@ -179,17 +206,137 @@ def test_options_are_those_of_the_signature():
         assert words in said
 
 
+# ---- streams
+
+def ascii_stream(): return io.TextIOWrapper(io.BytesIO(), encoding='ascii', write_through=True)
+
+
+def test_any_letters_at_a_plain_terminal(here):
+    "The terminal knows no umlaut: the file is written, under its name, and that is success."
+    out, err = ascii_stream(), ascii_stream()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert main(['predict', '--out', 'größe/bild_ü.png', '--future-frames', '2']) == 0
+        assert main(['evaluate', 'ü\x1b[31m']) == 1
+    assert (here/'größe/bild_ü.png').stat().st_size > 100 and b'bild_\\xfc.png' in out.buffer.getvalue()
+    assert b"\\x1b[31m'; expected" in err.buffer.getvalue() and b'\x1b' not in err.buffer.getvalue()
+
+
+def test_escapes_in_words_are_shown(capsys):
+    "What a shell expands may hold anything; none of it reaches the terminal as it is."
+    for words in (['\x1b[2J'], ['train', '\x1b[2J'], ['predict', '--clip', '\x1b[2J']):
+        with pytest.raises(SystemExit): main(words)
+        said = capsys.readouterr().err
+        assert '\x1b' not in said and r'\x1b[2J' in said
+
+
+class Bare:
+    "The least that can be printed to."
+    def write(self, text): pass
+
+
+@pytest.mark.parametrize('stream', [None, Bare()], ids=['none', 'bare'])
+def test_nobody_to_print_for(here, stream, monkeypatch):
+    file = str(save_model(VideoLSTM.composite(hidden_size=2), here/'m.safetensors'))
+    for name in ('stdout', 'stderr'): monkeypatch.setattr(sys, name, stream)
+    assert main(['evaluate', file, '--n-clips', '1']) == 0 and main(['evaluate', 'nowhere']) == 1
+    if stream is None: assert main([*LINE.split(), '--steps', '1', '--out', 't']) == 0
+    for words, code in ((['--help'], 0), (['fly'], 2)):
+        with pytest.raises(SystemExit) as e: main(words)
+        assert e.value.code == code
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs pipes with names')
+def test_scores_into_pipes(here, capfd):
+    "JSON and nothing else comes to the program behind a pipe; what is for people goes to the other stream."
+    file = str(save_model(VideoLSTM.composite(hidden_size=2), here/'m.safetensors'))
+    assert main(['evaluate', file, '--n-clips', '1', '--json', '/dev/stdout']) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)['n_clips'] == 1 and err.startswith(f'{file} on 1 clips of 2 embedded digits')
+    os.mkfifo('pipe')
+    got = []
+    reader = threading.Thread(target=lambda: got.append(Path('pipe').read_text()))
+    reader.start()
+    assert main(['evaluate', file, '--n-clips', '1', '--json', 'pipe']) == 0
+    reader.join(20)
+    assert json.loads(got[0])['n_clips'] == 1 and Path('pipe').is_fifo()
+    assert capfd.readouterr().out.startswith(file)
+
+
+def command(*words, **streams):
+    "The exit code of `lvr` in a process of its own, and what it said of errors."
+    done = subprocess.run([sys.executable, '-m', 'lstm_video_repr', *words], **{'stderr': subprocess.PIPE} | streams)
+    return done.returncode, done.stderr
+
+
+def test_nobody_reads_on(tmp_path):
+    "Quietly, with the code that a shell gives to what dies of a broken pipe; a mistake keeps its own code."
+    for words, number, code in ((['--help'], 'stdout', 141), (['--version'], 'stdout', 141), (['fly'], 'stderr', 2)):
+        read, write = os.pipe()
+        os.close(read)
+        assert command(*words, cwd=tmp_path, **{number: write}) in ((code, b''), (code, None))
+        os.close(write)
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='needs a shell')
+def test_closed_streams(tmp_path):
+    "A stream that is closed when the command begins is nothing to fail for; its number goes to no file."
+    for closed in ('>&-', '2>&-', '<&-', '<&- >&- 2>&-'):
+        shell = f'"{sys.executable}" -m lstm_video_repr --version {closed}'
+        assert subprocess.run(shell, shell=True, cwd=tmp_path).returncode == 0, closed
+
+
 # ---- mistakes, help, and no time lost
 
 @pytest.mark.parametrize('line, code, word', [
-    ('train --preset nothing --steps 3', 2, 'composite'), ('evaluate nowhere.safetensors', 1, 'nowhere.safetensors'),
-    ('predict --digits letters', 2, 'embedded'), ('demo --seconds -1', 2, 'seconds'), ('train --steps many', 2, 'many'),
-    ('fly', 2, 'demo'), ('gpu-report', 2, 'demo'), ('train --bundle', 2, '--bundle'), ('', 2, 'COMMAND')])
+    ('train --preset nothing --steps 3', 2, 'composite'), ('evaluate nowhere.safetensors', 1, "MODEL is 'nowhere.saf"),
+    ('predict --digits letters', 2, 'embedded'), ('demo --seconds -1', 2, '--seconds'),
+    ('train --steps many', 2, 'many'), ('fly', 2, 'demo'), ('gpu-report', 2, 'demo'),
+    ('train --bundle', 2, '--bundle'), ('', 2, 'COMMAND'),
+    ('train --checkpoint-every 0', 2, '--checkpoint-every is 0.0'), ('train --checkpoint-every nan', 2, 'is nan'),
+    ('train --checkpoint-every 20000', 2, 'at most 10080'), ('train --start .', 1, "--start is '.', a folder"),
+    ('train --lr nan', 2, '--lr is nan'), ('train --lr inf', 2, '--lr is inf'), ('train --lr -1', 2, '--lr is -1.0'),
+    ('train --seed -1', 2, '--seed is -1'), (f'train --seed {2**70}', 2, '--seed'), ('predict --clip -1', 2, '--clip'),
+    ('evaluate --n-digits 1000000000', 2, '--n-digits'), (f'evaluate --n-clips {10**12}', 2, '--n-clips'),
+    (f'train --steps {10**18}', 2, '--steps'), (f'predict --future-frames {10**9}', 2, '--future-frames'),
+    (f'train --batch-size {10**9}', 2, '--batch-size'), ('train --device gpu', 2, "--device is 'gpu'"),
+    ('evaluate --device meta', 2, "--device is 'meta'"), ('predict --device cuda:77', 2, "--device is 'cuda:77'"),
+    ('evaluate --json no/s.json', 1, "--json is 'no/s.json'"), ('predict --out p.doc', 2, "--out is 'p.doc'"),
+    ('evaluate --data .', 2, '--data'), ('train --digits mnist --data .', 1, "--data '.' has no MNIST")])
 def test_mistakes_are_one_line(here, line, code, word, capsys):
+    "Found before anything is done, called by the name of the option; no folder is left."
     try: got = main(line.split())
     except SystemExit as e: got = e.code
     said = capsys.readouterr().err
     assert got == code and word in said.splitlines()[-1] and 'Traceback' not in said
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize('line', [
+    'evaluate', 'evaluate --json', 'evaluate --data', 'evaluate --file', 'evaluate --digits', 'evaluate --device',
+    'train --out', 'train --start', 'train --preset', 'predict', 'predict --out', 'demo --out'])
+def test_nothing_is_not_the_default(here, line, capsys):
+    "An empty word, as a shell makes it of an unset variable, is refused by name."
+    assert main([*line.split(), '']) == 2
+    name = line.split()[-1] if '--' in line else 'MODEL'
+    assert capsys.readouterr().err.startswith(f"lvr: {name} is ''; expected ") and list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize('call, name', [
+    (lambda: run_train(resume='no'), 'resume'), (lambda: run_train(steps=1, momentum='x'), 'momentum'),
+    (lambda: run_train(out=3), 'out'), (lambda: run_evaluate(n_clips='10'), 'n_clips'),
+    (lambda: run_evaluate(''), 'model'), (lambda: run_evaluate(json='a\0b'), 'json'),
+    (lambda: run_predict(out=None), 'out'), (lambda: run_download('x'), 'what'),
+    (lambda: run_predict(clip=True), 'clip'), (lambda: main('train'), 'argv'), (lambda: main([1]), 'argv')])
+def test_arguments_of_another_kind(here, call, name):
+    with pytest.raises(ValueError, match=f'^{name} is .*; expected '): call()
+    assert list(here.iterdir()) == []
+
+
+def test_what_is_read_is_not_written_over(here, capsys):
+    file = save_model(VideoLSTM.composite(hidden_size=2), here/'m.safetensors')
+    before = file.read_bytes()
+    assert main(['evaluate', str(file), '--json', 'm.safetensors']) == 2 and '--json' in capsys.readouterr().err
+    assert file.read_bytes() == before
 
 
 def test_debug_shows_the_traceback(here):
@@ -230,7 +377,17 @@ print('imported:', *sorted({'torch', 'numpy', 'matplotlib', 'safetensors', 'tqdm
 def test_as_a_module(module, tmp_path):
     words = [sys.executable, '-m', module, 'train', '--preset', 'x']
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("lvr: preset is 'x'; expected one of autoencoder")
+    assert done.returncode == 2 and done.stderr.startswith("lvr: --preset is 'x'; expected one of autoencoder")
+
+
+def test_as_a_module_beside_a_kernel(tmp_path):
+    "Whatever else has been imported by then: the words are read."
+    code = '''
+import runpy, sys
+sys.modules['ipykernel'], sys.argv = sys, ['lvr', '--version']
+runpy.run_module('lstm_video_repr.cli', run_name='__main__', alter_sys=True)
+'''
+    assert run_python(code, tmp_path).stdout.startswith('lstm-video-repr ')
 
 
 def test_a_missing_library_is_named(tmp_path):
