@@ -10,7 +10,7 @@ TORCH  := $(shell sed -n 's/^\(torch==[^; ]*\).*/\1/p' constraints.txt)
 PIP    := $(PY) -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench gpu experiments lab export notebooks readme setup setup-dev clean clean-all
+.PHONY: help demo test bench gpu experiments torture lab export notebooks readme setup setup-dev clean clean-all
 
 help:  ## Show this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -23,6 +23,7 @@ help:  ## Show this list
 	@echo '             for make bench: its options, for example ARGS="--groups layer,clips"'
 	@echo '             for make gpu: its options, for example ARGS="--rehearse" (tiny, on any CPU)'
 	@echo '             for make experiments: names and settings, for example ARGS="design --steps 300"'
+	@echo '             for make torture: its options, for example ARGS="--size small --only bytes,kills"'
 	@echo '  LVR_DATA   a folder with mnist/ in it: real MNIST for the tests that want it'
 
 demo: $(VENV)/.runtime  ## Set up, then watch a small model learn and the bundled one predict
@@ -39,6 +40,9 @@ gpu: $(VENV)/.runtime  ## Check and measure everything on a GPU, into benchmarks
 
 experiments: $(VENV)/.dev  ## Run the paper's experiments, into experiments/results (hours on a CPU; goes on where it stopped)
 	@$(PY) experiments/run.py $(ARGS)
+
+torture: $(VENV)/.dev  ## Try to break it: damaged files, killed trainings, hostile input (an hour; goes on where it stopped)
+	@$(PY) tools/torture.py $(ARGS)
 
 lab: $(VENV)/.dev  ## Open the tutorials in JupyterLab
 	@$(PY) -m jupyterlab nbs/tutorials

@@ -386,7 +386,7 @@ def test_a_test_file_for_each_module():
     there = {p.stem.removeprefix('test_') for p in (ROOT/'tests').glob('test_*.py')}
     # of these three the chapters and test_packaging say all
     wanted = {m.split('.')[-1] for m in modules} - {'patch', 'all', '__main__'}
-    others = {'repo', 'packaging', 'notebooks', 'site', 'bench', 'gpu', 'experiments'}
+    others = {'repo', 'packaging', 'notebooks', 'site', 'bench', 'gpu', 'experiments', 'torture'}
     assert wanted - there == set(), 'these modules have no test file of their name'
     assert there - wanted - others == set(), 'these test files are named after no module'
 
