@@ -363,7 +363,7 @@ class Run:
         self.history = History(self.here.rows, 'half squared error per frame' if self.gaussian else 'nats per frame')
         self.first, self.log_every, self.row, self.stop, self.whole = 0, 10, None, False, True
         self.origin, self.saved, self.clock, self.callbacks = None, None, time.monotonic(), []
-        self.locks, self.row_files = contextlib.ExitStack(), {}
+        self.locks, self.row_files, self.described = contextlib.ExitStack(), {}, None
         self.optimizer.register_step_pre_hook(self._enter)
 
     def __repr__(self):
@@ -778,12 +778,13 @@ def _show_progress(progress):
 @patch
 def identity(self: Run) -> dict: # plain values, as JSON gives them back
     "What this run is, beside where it stands; `ValueError` for clips that cannot say what they are."
-    if self.clips.describe() is None:
+    self.described = self.described or self.clips.describe()
+    if self.described is None:
         wanted = "as_clips(..., identity='a name for just these clips'), since nobody else can say what they are"
         raise argument_error('clips', self.clips, wanted)
     weights = str(next(self.model.parameters()).dtype).removeprefix('torch.')
     said = dict(model=asdict(self.model.config), recipe=asdict(self.recipe), steps=self.steps, weights=weights,
-                clips=self.clips.describe(), seed=self.seed, precision='bf16' if self.bf16 else weights)
+                clips=self.described, seed=self.seed, precision='bf16' if self.bf16 else weights)
     return json.loads(dump_json(said | ({'start': self.origin} if self.origin else {})))
 
 # %% ../nbs/06_training.ipynb #f382bc35
@@ -993,7 +994,7 @@ def _unpack(metadata):
     "What a checkpoint says of its run and of its position, and its version."
     version = metadata.get('version', '1')
     if version not in ('1', '2', '3'): raise ValueError(f'version is {version!r}; expected 1, 2 or 3')
-    if version == '3' and 'sha256' not in metadata: raise ValueError('there is no checksum')
+    if version == '3' and 'checksum' not in metadata: raise ValueError('there is no checksum')
     about = json.loads(metadata['checkpoint'])
     here = Position(**about.pop('here'))
     if here.index is None: here.index = here.seen # version 1 did not number the clips of iterables

@@ -387,7 +387,7 @@ def _write_card(card, name='card'):
 def _read_card(metadata, source):
     "The card in a file; where nothing was there to check the file by, it says so."
     card = Card(_note(metadata, 'card', source))
-    if 'sha256' not in metadata: card['integrity'] = _UNCHECKED
+    if 'checksum' not in metadata: card['integrity'] = _UNCHECKED
     return card
 
 # %% ../nbs/08_zoo.ipynb #e7822e1d

@@ -438,7 +438,7 @@ def test_files_are_written_as_before(name, tmp_path):
     old, notes = read_safetensors(ROOT/'tests'/'data'/f'model-version-{name}.safetensors')
     file = save_model(sixteenths(), tmp_path/'m.safetensors', card=json.loads(notes['card']), dtype=dtype)
     new, now = read_safetensors(file)
-    assert len(now.pop('sha256')) == 64 and now == notes and old.keys() == new.keys()
+    assert len(now.pop('checksum')) == 64 and now == notes and old.keys() == new.keys()
     assert all(torch.equal(old[n], new[n]) and old[n].dtype == new[n].dtype for n in old)
 
 
@@ -524,7 +524,7 @@ def test_a_file_without_checksum_says_so_only_once(tmp_path):
     "What was only said of the file is not written into the next."
     path = save_model(tiny(), tmp_path/'m.safetensors', card=dict(mine=1))
     tensors, notes = read_safetensors(path)
-    save_file(tensors, path, {k: v for k, v in notes.items() if k != 'sha256'})
+    save_file(tensors, path, {k: v for k, v in notes.items() if k != 'checksum'})
     back = load_model(path)
     assert back.card == {'mine': 1, 'integrity': 'not checked: the file has no checksum'} and equal(back, tiny())
     again = load_model(save_model(back, path, card=back.card))
@@ -754,7 +754,7 @@ def test_the_bundled_model():
     assert model.config == preset('bundled').config and model.card and not model.training
     past, future = MovingDigits('embedded', split='test', seed=11).batch(24)
     with torch.no_grad(): loss, out = model.loss(past, future), model(past, future_frames=3)
-    assert 'integrity' not in model.card and len(read_safetensors(asset)[1]['sha256']) == 64
+    assert 'integrity' not in model.card and len(read_safetensors(asset)[1]['checksum']) == 64
     assert loss.future < 600 and loss.reconstruction < 500                 # the mean frame alone costs about 700
     assert out.future.shape == (24, 3, 1, 64, 64) and out.future.min() >= 0 and out.future.max() <= 1
 

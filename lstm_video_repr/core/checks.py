@@ -230,6 +230,7 @@ def check_range(
 ) -> None: # a `ValueError` if they do not fit
     "Are all values finite, and in [0, 1] if they are pixels? Waits for a GPU; while a program is traced none is seen."
     if not _can_look(x): return
+    if x.element_size() == 1: x = x.float() # torch does not compare numbers of 8 bits
     low, high = (v.item() for v in x.detach().aminmax())
     if not (low > -math.inf and high < math.inf):
         raise ValueError(f'{name} holds NaN or infinite values; expected finite ones')

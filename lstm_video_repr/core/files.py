@@ -19,7 +19,6 @@ import stat
 import sys
 import tempfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from importlib import import_module
@@ -245,7 +244,8 @@ def append_text(
 # %% ../../nbs/core/02_files.ipynb #8b829996
 def _simplify(value):
     "What JSON has no word for: numbers of other libraries as plain ones, paths as text."
-    if isinstance(value, np.generic) or isinstance(value, Tensor) and value.dim() == 0: return value.item()
+    if isinstance(value, np.generic) or isinstance(value, Tensor) and value.dim() == 0 and not value.is_meta:
+        return value.item()
     if isinstance(value, os.PathLike): return os.fspath(value)
     raise TypeError(f'{describe(value)} is neither text nor a number, a list nor a dictionary')
 
@@ -314,22 +314,24 @@ def lock_file(
         finally: place.unlink(missing_ok=True)
 
 # %% ../../nbs/core/02_files.ipynb #eaa8d6b9
-def _pieces(tensors, size=2**22):
-    "The bytes of all tensors, in order of their names."
-    for name in sorted(tensors):
-        raw = tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy()
-        yield from (raw[i:i + size] for i in range(0, len(raw), size))
+def _sums(x, width=1024):
+    "Row and column sums of the bytes of a tensor, as 64-bit words in blocks of 64 rows; what makes no row, as it is."
+    raw = x.contiguous().reshape(-1).view(torch.uint8).numpy()
+    whole = len(raw) - len(raw) % (8 * width)
+    words = raw[:whole].view(np.uint64).reshape(-1, width)
+    for k in range(0, len(words), 64):
+        yield from (words[k:k + 64].sum(axis, dtype=np.uint64).tobytes() for axis in (0, 1))
+    yield raw[whole:].tobytes()
 
 # %% ../../nbs/core/02_files.ipynb #7828c898
 def _checksum_of(tensors, metadata):
-    "SHA-256 of the text, of names, dtypes and shapes, and of the checksums of all pieces."
-    text = sorted((k, v) for k, v in metadata.items() if k != 'sha256')
+    "SHA-256 of the text, of names, dtypes and shapes, and of the sums of all tensors."
+    text = sorted((k, v) for k, v in metadata.items() if k != 'checksum')
     table = [(name, str(x.dtype), list(x.shape)) for name, x in sorted(tensors.items())]
-    pieces = list(_pieces(tensors))
-    def digest(piece): return hashlib.sha256(piece).digest()
-    with ThreadPoolExecutor(max(1, min(8, len(pieces), os.cpu_count() or 1))) as pool:
-        parts = pool.map(digest, pieces) if len(pieces) > 1 else map(digest, pieces)
-        return hashlib.sha256(json.dumps([text, table]).encode() + b''.join(parts)).hexdigest()
+    done = hashlib.sha256(json.dumps([text, table]).encode())
+    for name in sorted(tensors):
+        for part in _sums(tensors[name]): done.update(part)
+    return done.hexdigest()
 
 # %% ../../nbs/core/02_files.ipynb #e20601a2
 def _check_entries(tensors, metadata):
@@ -360,13 +362,13 @@ def write_safetensors(
     tensors: dict[str, Tensor], # name -> tensor
     metadata: dict[str, str] | None = None, # text kept in the header
 ) -> Path: # the file
-    """Write all or nothing, with a checksum as `sha256` in the header: on any failure an old file stays as it was.
+    """Write all or nothing, with a checksum in the header: on any failure an old file stays as it was.
 
     `ValueError` for what such a file cannot hold, `OSError` that names the path."""
     metadata = {} if metadata is None else metadata
     _check_entries(tensors, metadata)
     tensors, metadata = _gather(tensors), dict(metadata)
-    metadata['sha256'] = _checksum_of(tensors, metadata)
+    metadata['checksum'] = _checksum_of(tensors, metadata)
     with replace_file(path) as temp: temp.write_bytes(save(tensors, metadata))
     return Path(path)
 
@@ -388,7 +390,7 @@ def read_safetensors(
 ) -> tuple[dict[str, Tensor], dict[str, str]]: # tensors by name, and the header's text
     """Read a file that `write_safetensors` wrote: a copy, which does not change with the file.
 
-    A missing, cut, damaged or foreign file gives an `OSError` that names it. Without `sha256` among the text (a file of
+    A missing, cut, damaged or foreign file gives an `OSError` that names it. Without a checksum among the text (a file of
     another program, or of an earlier version) nobody can tell whether numbers have changed."""
     path = check_source(path, wanted='a safetensors file')
     try:
@@ -396,7 +398,7 @@ def read_safetensors(
         tensors, metadata = load(raw), header.get('__metadata__') or {}
     except (SafetensorError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, MemoryError) as e:
         raise OSError(f'{str(path)!r} is no whole safetensors file ({type(e).__name__}: {e})') from e
-    if metadata.get('sha256') in (None, _checksum_of(tensors, metadata)): return tensors, metadata
+    if metadata.get('checksum') in (None, _checksum_of(tensors, metadata)): return tensors, metadata
     raise OSError(f'{str(path)!r} is damaged: its content does not have the checksum that was written with it')
 
 # %% ../../nbs/core/02_files.ipynb #fe0015d0
