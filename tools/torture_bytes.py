@@ -8,8 +8,8 @@ import gzip
 import json
 import random
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from torture_hostile import HOSTILE_FILES, LEFT_ASIDE, write_plain_hdf5
 SLACK = 48 * 2**20 # bytes of memory that reading may take beside twice what a file has
 
 
-class Subject(NamedTuple):
+@dataclass(frozen=True)
+class Subject:
     "A kind of file."
     file: str # its name in the current folder
     write: object # function of the file's name

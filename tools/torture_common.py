@@ -14,6 +14,7 @@ import tempfile
 import threading
 import traceback
 from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
 from typing import NamedTuple
@@ -161,7 +162,8 @@ class Campaign:
         return ', '.join(map(str, case))
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True)
+class Found:
     "What a campaign gives for each case."
     number: int # of the case
     of: int # how many there are
@@ -205,7 +207,7 @@ def run_here(
             found = Found(k, len(cases), campaign.part(case), campaign.say(case))
             yield found
             with silence(): verdict = campaign.judge(case)
-            yield found._replace(verdict=verdict)
+            yield replace(found, verdict=verdict)
             if k % 200 == 199: gc.collect()
 
 
@@ -216,7 +218,7 @@ def serve(
     "What the other process does: what `run_here` gives, in lines of JSON."
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with os.fdopen(os.dup(1), 'w') as out:
-        for found in run_here(campaign, first): print(json.dumps(found), file=out, flush=True)
+        for found in run_here(campaign, first): print(json.dumps(astuple(found)), file=out, flush=True)
         print('null', file=out, flush=True)
 
 
@@ -260,7 +262,7 @@ def run_apart(
             process.kill()
             process.wait()
         if last is None: raise RuntimeError(f'{campaign.name} does not begin: {said}')
-        if not last.verdict: yield last._replace(verdict=Verdict('fault', said))
+        if not last.verdict: yield replace(last, verdict=Verdict('fault', said))
         if first == last.of: return
 
 

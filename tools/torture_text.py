@@ -144,7 +144,7 @@ class Text(Campaign):
     def make_cases(self):
         cases = [(place, text) for place in (*PLACES, 'file') for text in TEXTS]
         if self.size == 'large': return [*cases, ('browser', 'all')]
-        costs = dict(figure=6, html=2) # of which one in so many is tried
+        costs = dict(figure=9, html=3) # of which one in so many is tried
         def cost(place): return costs.get(PLACES.get(place, (None, ''))[1], 1)
         return [(place, text) for k, (place, text) in enumerate(cases) if k % cost(place) == 0]
 
