@@ -16,7 +16,8 @@ from torch import Tensor
 
 # %% ../nbs/01_fast_lstm.ipynb #46c558c6
 from .core.checks import argument_error, check_flag, check_whole
-from .lstm import BACKENDS, CHOOSERS
+from .lstm import BACKENDS, CHOOSERS, check_first, check_float, check_layer
+from .lstm import is_recorded, is_transformed, product_dtype
 
 # %% ../nbs/01_fast_lstm.ipynb #fde5c23f
 def lstm_flops(
@@ -36,6 +37,21 @@ def lstm_flops(
     return 2 * B*T * 4*H * products
 
 # %% ../nbs/01_fast_lstm.ipynb #c1b02704
+def _check_column(c, name):
+    "A state with clips as columns; there may be none."
+    none = isinstance(c, Tensor) and not c.is_nested and c.dim() == 2 and c.shape[1] == 0
+    return check_float(c, name, ('H', 0 if none else 'B')).shape
+
+# %% ../nbs/01_fast_lstm.ipynb #3b7dd4a6
+def _check_forward(z, c, w_peephole=None, *, bias):
+    "Do the arguments of `gates_forward` fit together?"
+    H, B = _check_column(c, 'c')
+    check_float(z, 'z', (4*H, B), near=c)
+    check_float(bias, 'bias', (4*H, 1), near=c)
+    if w_peephole is not None: check_float(w_peephole, 'w_peephole', (3, H, 1), near=c)
+
+# %% ../nbs/01_fast_lstm.ipynb #cef196ab
+@check_first(_check_forward)
 def gates_forward(
     z: Tensor, # (4H, B) input and recurrent products, gates in the order i, f, g, o; clips are columns
     c: Tensor, # (H, B) cell of the step before
@@ -54,6 +70,23 @@ def gates_forward(
     return h.to(z.dtype), c, i.to(z.dtype), f.to(z.dtype), g.to(z.dtype), o.to(z.dtype)
 
 # %% ../nbs/01_fast_lstm.ipynb #345b12b2
+def _check_many(values, name, n):
+    "So many tensors, or a `ValueError`."
+    if isinstance(values, (tuple, list)) and len(values) == n: return values
+    raise argument_error(name, values, f'{n} tensors')
+
+# %% ../nbs/01_fast_lstm.ipynb #60425b01
+def _check_backward(gates, cells, w_peephole=None, *, dh, dc, dout=None):
+    "Do the arguments of `gates_backward` fit together?"
+    before, c = _check_many(cells, 'cells', 2)
+    H, B = _check_column(c, 'cells[1]')
+    found = dict(dh=dh, dc=dc) | {f'gates[{k}]': v for k, v in enumerate(_check_many(gates, 'gates', 4))}
+    if dout is not None: found['dout'] = dout
+    for name, v in {'cells[0]': before, **found}.items(): check_float(v, name, (H, B), near=c)
+    if w_peephole is not None: check_float(w_peephole, 'w_peephole', (3, H, 1), near=c)
+
+# %% ../nbs/01_fast_lstm.ipynb #0d865331
+@check_first(_check_backward)
 def gates_backward(
     gates: tuple[Tensor, ...], # the open i, f, g, o, each (H, B)
     cells: tuple[Tensor, Tensor], # that of the step before, and that of this step, each (H, B)
@@ -86,11 +119,19 @@ def has_unit(
     return getattr(torch.cpu, f'_is_{unit}_supported', lambda: False)()
 
 # %% ../nbs/01_fast_lstm.ipynb #2cdc4d21
+def device_kind(
+    device: torch.device | str, # of this machine or of another: 'cpu', 'cuda:1'
+) -> str: # without its number
+    "What kind of device it is; a `ValueError` if there is no such kind."
+    try: return torch.device(device if isinstance(device, torch.device) else str(device)).type
+    except RuntimeError: raise argument_error('device', device, "a device of torch, such as 'cpu' or 'cuda'") from None
+
+# %% ../nbs/01_fast_lstm.ipynb #908d6765
 def fast_bf16(
     device: torch.device | str, # where the products run
 ) -> bool: # are bf16 matrix products faster than fp32 there?
     "Decided by capability: native bf16 on CUDA, AMX tiles or the AVX-512 instructions for bf16 on a CPU."
-    kind = torch.device(device).type
+    kind = device_kind(device)
     if kind == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return kind == 'cpu' and (has_unit('amx_tile') or has_unit('avx512_bf16'))
 
@@ -115,7 +156,9 @@ class Compiled:
     "A function, compiled at its first call; where that cannot be done, the function itself."
     def __init__(self,
         function, # of tensors; must not change its arguments
-    ): self.function, self.fast, self.problem = function, None, None
+    ):
+        if not callable(function): raise argument_error('function', function, 'a function')
+        self.function, self.fast, self.problem = function, None, None
 
     def __call__(self, *args, **kw):
         if self.problem is None and not torch.compiler.is_compiling():
@@ -128,7 +171,7 @@ class Compiled:
         return self.function(*args, **kw)
 
 # %% ../nbs/01_fast_lstm.ipynb #c5d56891
-compiled_forward, compiled_backward = Compiled(gates_forward), Compiled(gates_backward)
+compiled_forward, compiled_backward = (Compiled(f.__wrapped__) for f in (gates_forward, gates_backward))
 
 def compile_problem() -> str | None: # None: compiling went well, or nobody has asked for it
     "Why compiling failed in this process, if it did."
@@ -156,7 +199,7 @@ def _columns(w_peephole, dtype): return None if w_peephole is None else w_peepho
 # %% ../nbs/01_fast_lstm.ipynb #60eb4024
 def _run(x, h, c, w_ih, w_hh, bias, w_peephole, frames, dtype, gates, keep):
     "All frames: outputs (T+1, H, B), the first state in front, cells, open gates, and the frames that were multiplied."
-    B, cell = len(h), torch.promote_types(c.dtype, torch.float32)
+    B, cell = h.shape[0], torch.promote_types(c.dtype, torch.float32)
     w_hh, bias, w_peephole = w_hh.to(dtype), bias.to(cell)[:, None], _columns(w_peephole, cell)
     h, c = h.t().to(dtype).contiguous(), c.t().to(cell).contiguous()
     hs, cells, opened, read, block = [h], [c], [], None, frames if keep else _BLOCK
@@ -195,6 +238,8 @@ def _rows(v, dtype):
 _TWICE = ("the fused LSTM layer has no second derivative; where one is needed (create_graph=True), "
           "use backend='reference'")
 
+def _bare(gates): return getattr(gates, '__wrapped__', gates) # without a look at its arguments
+
 # %% ../nbs/01_fast_lstm.ipynb #a4011a3f
 def _sum_products(dz, dw, read, hs, needs, dtype, cell):
     "Gradients of all weights, each one product or sum over all frames and clips; None for those that nobody wants."
@@ -219,7 +264,7 @@ def _differentiate(ctx, dout, dh, dc):
     T, B, (x_dtype, h_dtype, c_dtype, w_dtype) = ctx.frames, hs.shape[-1], ctx.like
     cells, opened, dtype, cell = saved[:T + 1], saved[T + 1:], hs.dtype, saved[0].dtype
     dout, dh, dc = _turn(dout, dh, dc, hs, cells[0])
-    gates = compiled_backward if ctx.compiled else gates_backward
+    gates = compiled_backward if ctx.compiled else _bare(gates_backward)
     x_needs, _, _, *needs = ctx.needs_input_grad[:7]
     dz, dh, dc, dw = _walk_back(w_hh, _columns(w_peephole, cell), cells, opened, dout, dh, dc, gates, needs[-1])
     dx = (dz.t() @ w_ih.to(dtype)).view(T, B, -1).transpose(0, 1).to(x_dtype) if x_needs else None
@@ -231,7 +276,7 @@ class _FusedLayer(torch.autograd.Function):
     "A layer over a whole sequence, with its backward pass."
     @staticmethod
     def forward(ctx, x, h, c, w_ih, w_hh, bias, w_peephole, frames, dtype, compiled):
-        gates = compiled_forward if compiled else gates_forward
+        gates = compiled_forward if compiled else _bare(gates_forward)
         hs, cells, opened, read = _run(x, h, c, w_ih, w_hh, bias, w_peephole, frames, dtype, gates, True)
         ctx.save_for_backward(read, w_ih, w_hh, w_peephole, hs, *cells, *opened)
         ctx.set_materialize_grads(False)
@@ -245,12 +290,13 @@ class _FusedLayer(torch.autograd.Function):
         return _differentiate(ctx, dout, dh, dc)
 
 # %% ../nbs/01_fast_lstm.ipynb #87617352
-def _product_dtype(w):
-    "The dtype of the products: that of the weights, or that of autocast."
-    kind = w.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and w.dtype != torch.float64 else w.dtype
+def _check_fused(x, h, c, *, compiled=False, **more):
+    "Do the arguments of `fused_layer` fit together?"
+    check_layer(x, h, c, **more)
+    check_flag(compiled, 'compiled')
 
 # %% ../nbs/01_fast_lstm.ipynb #db97567e
+@check_first(_check_fused)
 def fused_layer(
     x: Tensor | None, # (B, T, D) inputs; None: `frames` steps on the state alone
     h: Tensor, # (B, H) output before the first frame
@@ -265,12 +311,14 @@ def fused_layer(
 ) -> tuple[Tensor, Tensor, Tensor]: # all outputs (B, T, H), then the last h and c, each (B, H)
     """The same as `lstm_layer`, faster. Under `torch.autocast` its products are made in the type of autocast, the cell
     stays in float32. No second derivatives: `RuntimeError`."""
+    if is_transformed(): raise argument_error('backend', 'fused', "'reference' inside torch.func, by set_backend")
     args = x, h, c, None if x is None else w_ih, w_hh, bias, w_peephole
-    kind, dtype = h.device.type, _product_dtype(w_hh)
-    if torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in args):
+    kind, dtype = h.device.type, product_dtype(w_hh)
+    learns = torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in args)
+    if learns and not torch.jit.is_tracing(): # a traced program cannot hold a function of Python
         if compiled and kind == 'cpu' and not torch.compiler.is_compiling(): warn_of_compiling()
         return _FusedLayer.apply(*args, frames, dtype, compiled)
-    gates = compiled_forward if compiled and kind != 'cpu' else gates_forward # without training not worth the wait
+    gates = compiled_forward if compiled and kind != 'cpu' else _bare(gates_forward) # untrained not worth the wait
     hs, cells, *_ = _run(*args, frames, dtype, gates, False)
     return _rows(hs[1:], h.dtype), _rows(hs[-1], h.dtype), _rows(cells[-1], c.dtype)
 
@@ -286,14 +334,16 @@ def choose_backend(
     dtype: torch.dtype = torch.float32, # of the products: that of the weights, or that of autocast
 ) -> tuple[str, str]: # 'reference', 'fused' or 'compiled', and why
     "What `backend='auto'` stands for here. Nothing is ever compiled on a CPU."
+    if is_recorded(): return 'reference', 'the model around it is being exported, traced or transformed by torch.func'
     if torch.compiler.is_compiling(): return 'fused', 'the model around it is being compiled as a whole'
     if not isinstance(dtype, torch.dtype): raise argument_error('dtype', dtype, 'a dtype of torch')
-    kind = torch.device(device).type
+    kind = device_kind(device)
     if kind not in ('cuda', 'cpu'): return 'reference', f'nobody has measured the fused layer on {kind!r}'
     if kind == 'cpu': return _choose_on_cpu(dtype)
     if problem := compile_problem(): return 'fused', f'compiling failed ({problem})'
     return 'compiled', 'on CUDA one kernel for all pointwise work of a step pays most'
 
 # %% ../nbs/01_fast_lstm.ipynb #4a417eff
-BACKENDS.update(fused=fused_layer, compiled=partial(fused_layer, compiled=True))
+_layer = fused_layer.__wrapped__
+BACKENDS.update(fused=_layer, compiled=partial(_layer, compiled=True))
 CHOOSERS.append(choose_backend)

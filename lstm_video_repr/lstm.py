@@ -5,6 +5,9 @@
 # %% auto #0
 __all__ = ['lstm_gates', 'lstm_step', 'lstm_layer', 'backend_names', 'PeepholeLSTM', 'set_backend']
 
+# %% ../nbs/00_lstm.ipynb #63f7c369
+from functools import wraps
+
 # %% ../nbs/00_lstm.ipynb #e376e0fb
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,47 @@ from .core.checks import argument_error, check_choice, check_flag, check_number,
 from .core.patch import patch
 
 # %% ../nbs/00_lstm.ipynb #db813481
+def check_first(
+    check, # takes the same arguments; a `ValueError` if they do not fit
+): # a decorator
+    "A function that looks at its arguments before it begins; as `__wrapped__` it does not."
+    def decorate(function):
+        @wraps(function)
+        def careful(*args, **kw):
+            check(*args, **kw)
+            return function(*args, **kw)
+        return careful
+    return decorate
+
+# %% ../nbs/00_lstm.ipynb #39c492f9
+def _batch(v, dim=0):
+    "How many clips: the letter B, that is at least one, or 0, since a batch may be empty."
+    plain = isinstance(v, Tensor) and not v.is_nested and v.dim() > dim
+    return 0 if plain and v.shape[dim] == 0 else 'B'
+
+# %% ../nbs/00_lstm.ipynb #89134817
+def check_float(
+    x, # what came
+    name: str, # of the argument
+    shape: tuple, # as for `check_tensor`
+    *,
+    near: Tensor | None = None, # on whose device it must be; None: anywhere
+) -> Tensor: # the same tensor
+    "Floating-point numbers of this shape, or a `ValueError`."
+    check_tensor(x, name, shape)
+    if not x.is_floating_point(): raise argument_error(name, x, 'floating point')
+    if near is None or x.device == near.device: return x
+    raise ValueError(f'{name} is on device {x.device}; expected {near.device}, as the rest')
+
+# %% ../nbs/00_lstm.ipynb #17dc778b
+def _check_gates(z, c, w_peephole=None):
+    "Do the arguments of `lstm_gates` fit together?"
+    B, H = check_float(c, 'c', (_batch(c), 'H')).shape
+    check_float(z, 'z', (B, 4*H), near=c)
+    if w_peephole is not None: check_float(w_peephole, 'w_peephole', (3, H), near=c)
+
+# %% ../nbs/00_lstm.ipynb #3aed0067
+@check_first(_check_gates)
 def lstm_gates(
     z: Tensor, # (B, 4H) input and recurrent products plus bias, gates in the order i, f, g, o
     c: Tensor, # (B, H) cell of the step before
@@ -32,6 +76,25 @@ def lstm_gates(
     return o * c.tanh(), c, i, f, g, o
 
 # %% ../nbs/00_lstm.ipynb #b486d576
+def _check_weights(h, w_hh, bias, w_peephole):
+    "Do states (B, H) and weights fit together? If so, B and H."
+    B, H = check_tensor(h, 'h', (_batch(h), 'H')).shape
+    check_float(w_hh, 'w_hh', (4*H, H), near=h)
+    check_tensor(bias, 'bias', (4*H,), like=w_hh)
+    if w_peephole is not None: check_tensor(w_peephole, 'w_peephole', (3, H), like=w_hh)
+    return B, H
+
+# %% ../nbs/00_lstm.ipynb #debfa88d
+def _check_step(x, h, c, *, w_ih, w_hh, bias, w_peephole=None, times=()):
+    "Do the arguments of a step fit together, or those of a layer, which has (T,) `times`?"
+    B, H = _check_weights(h, w_hh, bias, w_peephole)
+    for name, v in dict(h=h, c=c).items(): check_tensor(v, name, (B, H), like=w_hh)
+    if x is None: return
+    check_tensor(x, 'x', (B, *times, 'D'), like=w_hh)
+    check_tensor(w_ih, 'w_ih', (4*H, x.shape[-1]), like=w_hh)
+
+# %% ../nbs/00_lstm.ipynb #d5218355
+@check_first(_check_step)
 def lstm_step(
     x: Tensor | None, # (B, D) input of this step; None: a step without input
     h: Tensor, # (B, H) output of the step before
@@ -48,6 +111,26 @@ def lstm_step(
     return lstm_gates(z, c, w_peephole)[:2]
 
 # %% ../nbs/00_lstm.ipynb #8107ddf5
+def check_size(
+    value, # what came
+    name: str, # of the argument: 'input_size', 'hidden_size', 'num_layers', or some number of frames
+    least: int = 1, # the smallest that fits
+) -> int: # the same as a Python integer
+    "A size, or a `ValueError`: whole, and none that nobody will ever have the memory or the time for."
+    most = dict(input_size=2**31, num_layers=2**10).get(name, 2**20)
+    return check_whole(check_whole(value, name, least), name, least, most)
+
+# %% ../nbs/00_lstm.ipynb #f75d2b78
+def check_layer(x, h, c, *, w_ih, w_hh, bias, w_peephole, frames) -> None:
+    "Do the arguments of a layer fit together? If not, a `ValueError`."
+    frames = check_size(frames, 'frames')
+    _check_step(x, h, c, w_ih=w_ih, w_hh=w_hh, bias=bias, w_peephole=w_peephole, times=(frames,))
+
+# %% ../nbs/00_lstm.ipynb #05e72015
+_gates = lstm_gates.__wrapped__                            # for the loop: shapes do not change on the way
+
+# %% ../nbs/00_lstm.ipynb #b97a9e43
+@check_first(check_layer)
 def lstm_layer(
     x: Tensor | None, # (B, T, D) inputs; None: `frames` steps on the state alone
     h: Tensor, # (B, H) output before the first frame
@@ -64,13 +147,24 @@ def lstm_layer(
     hs = []
     for t in range(frames):
         z = F.linear(h, w_hh, bias) if zx is None else torch.addmm(zx[t], h, w_hh.t())
-        h, c = lstm_gates(z, c, w_peephole)[:2]
+        h, c = _gates(z, c, w_peephole)[:2]
         hs.append(h)
     return torch.stack(hs, 1), h, c
 
 # %% ../nbs/00_lstm.ipynb #131fb151
-BACKENDS = {'reference': lstm_layer} # name -> what computes a layer, with the arguments of `lstm_layer`
+BACKENDS = {'reference': lstm_layer.__wrapped__} # name -> what computes a layer, with the arguments of `lstm_layer`
 CHOOSERS = [] # functions (device, dtype of the products) -> (name, why); the last one decides what 'auto' stands for
+
+# %% ../nbs/00_lstm.ipynb #cc176ae8
+def is_transformed() -> bool: # True inside `torch.func.grad`, `vmap` and their kin
+    "Is what is being computed on its way to become another function?"
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+# %% ../nbs/00_lstm.ipynb #26b1c370
+def is_recorded() -> bool: # True, too, while it is exported or traced
+    "Is it on its way to become another function, or a program that runs elsewhere?"
+    exporting = getattr(torch.compiler, 'is_exporting', lambda: False) # newer than torch 2.5
+    return exporting() or torch.jit.is_tracing() or is_transformed()
 
 # %% ../nbs/00_lstm.ipynb #5e9aa2ba
 def backend_names() -> tuple[str, ...]: # 'auto', then the names in `BACKENDS`
@@ -85,10 +179,12 @@ def draw_weights(
     generator: torch.Generator | None, # where the numbers come from; None: torch's global one
     **kw, # more arguments of `init`
 ) -> None:
-    "Fill `w` by `init`, drawn where the generator is: the same numbers wherever `w` lives."
+    "Fill `w` by `init`, drawn where the generator is, in 32 bits or more: the same numbers wherever `w` lives."
+    if not isinstance(generator, torch.Generator | None):
+        raise argument_error('generator', generator, 'a torch.Generator, or None')
     if w.is_meta: return
-    device = w.device if generator is None else generator.device
-    w.copy_(init(torch.empty(w.shape, dtype=w.dtype, device=device), generator=generator, **kw))
+    device, dtype = w.device if generator is None else generator.device, torch.promote_types(w.dtype, torch.float32)
+    w.copy_(init(torch.empty(w.shape, dtype=dtype, device=device), generator=generator, **kw))
 
 # %% ../nbs/00_lstm.ipynb #97b63445
 @torch.no_grad()
@@ -102,10 +198,11 @@ def _start_layer(w_ih, w_hh, bias, w_peephole, generator):
 # %% ../nbs/00_lstm.ipynb #2e646310
 _NAMES = 'weight_ih', 'weight_hh', 'bias', 'weight_peephole'
 
+def _shapes(D, H, peephole): return [(4*H, D) if D else None, (4*H, H), (4*H,), (3, H) if peephole else None]
+
 def _make_layer(D, H, peephole, generator):
     "New weights of one layer: name -> parameter."
-    shapes = (4*H, D) if D else None, (4*H, H), (4*H,), (3, H) if peephole else None
-    layer = [None if shape is None else nn.Parameter(torch.empty(shape)) for shape in shapes]
+    layer = [None if shape is None else nn.Parameter(torch.empty(shape)) for shape in _shapes(D, H, peephole)]
     _start_layer(*layer, generator)
     return {name: w for name, w in zip(_NAMES, layer) if w is not None}
 
@@ -123,9 +220,9 @@ class PeepholeLSTM(nn.Module):
         generator: torch.Generator | None = None, # of the initial weights; None: torch's global one
     ):
         super().__init__()
-        self.input_size = check_whole(input_size, 'input_size', 0)
-        self.hidden_size = check_whole(hidden_size, 'hidden_size')
-        self.num_layers, self.peephole = check_whole(num_layers, 'num_layers'), check_flag(peephole, 'peephole')
+        self.input_size = check_size(input_size, 'input_size', 0)
+        self.hidden_size = check_size(hidden_size, 'hidden_size')
+        self.num_layers, self.peephole = check_size(num_layers, 'num_layers'), check_flag(peephole, 'peephole')
         self.dropout = check_number(dropout, 'dropout', lambda p: 0 <= p < 1, 'a chance in [0, 1)')
         self.backend = check_choice(backend, 'backend', backend_names())
         for l in range(self.num_layers):
@@ -146,6 +243,7 @@ def weights(self: PeepholeLSTM,
     l: int, # which layer, from 0 on
 ) -> list[Tensor | None]: # w_ih (4H, D), w_hh (4H, H), bias (4H,), w_peephole (3, H); None for those it does not have
     "The parameters of one layer."
+    l = check_whole(l, 'l', 0, self.num_layers - 1)
     return [getattr(self, f'{name}_l{l}', None) for name in _NAMES]
 
 # %% ../nbs/00_lstm.ipynb #76675f49
@@ -156,37 +254,57 @@ def reset_parameters(self: PeepholeLSTM,
     "Start anew: Xavier input weights, orthogonal recurrent gates, forget bias 1; other biases and peepholes 0."
     for l in range(self.num_layers): _start_layer(*self.weights(l), generator)
 
+# %% ../nbs/00_lstm.ipynb #0699be76
+def product_dtype(
+    w: Tensor, # weights
+) -> torch.dtype: # of the products they take part in
+    "Their own, or that of autocast, which leaves double precision alone."
+    kind = w.device.type
+    on = not w.is_meta and w.dtype != torch.float64 and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else w.dtype
+
 # %% ../nbs/00_lstm.ipynb #9dda0d20
 @patch
 def resolve_backend(self: PeepholeLSTM) -> tuple[str, str]: # a name in `BACKENDS`, and why
     "What computes the layers here and now: as asked for, or what 'auto' stands for on this device and in this dtype."
     if self.backend != 'auto': return check_choice(self.backend, 'backend', backend_names()), 'as asked for'
     if not CHOOSERS: return 'reference', 'nothing faster is loaded'
-    w, kind = self.weight_hh_l0, self.weight_hh_l0.device.type
-    return CHOOSERS[-1](kind, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else w.dtype)
+    return CHOOSERS[-1](self.weight_hh_l0.device.type, product_dtype(self.weight_hh_l0))
 
 # %% ../nbs/00_lstm.ipynb #c1eb8af6
-def _batch(v, dim):
-    "How many clips: the letter B, that is at least one, or 0, since a batch may be empty."
-    return 0 if isinstance(v, Tensor) and v.dim() > dim and not v.shape[dim] else 'B'
-
-# %% ../nbs/00_lstm.ipynb #578c73e5
 def _count_frames(lstm, x, frames):
     "How many frames there are to run over; a `ValueError` if `x` or `frames` does not fit."
-    if x is None: return check_whole(frames, 'frames')
+    if x is None: return check_size(frames, 'frames')
     if not lstm.input_size: raise argument_error('x', x, 'None, as this LSTM has input_size=0; give state and frames')
-    check_tensor(x, 'x', (_batch(x, 0), 'T', lstm.input_size), like=lstm.weight_hh_l0)
-    if frames not in (None, x.shape[1]): raise argument_error('frames', frames, f'None or {x.shape[1]}, as in x')
-    return x.shape[1]
+    check_tensor(x, 'x', (_batch(x), 'T', lstm.input_size), like=lstm.weight_hh_l0)
+    if frames is None or check_whole(frames, 'frames') == x.shape[1]: return x.shape[1]
+    raise argument_error('frames', frames, f'None or {x.shape[1]}, as in x')
 
 # %% ../nbs/00_lstm.ipynb #cb02a860
+def _check_state(v, name, shape, like):
+    "As `check_tensor`. The number of clips becomes text only where it is wrong: in an exported model it has none."
+    fits = isinstance(v, Tensor) and not v.is_nested and v.shape == shape
+    return check_tensor(v, name, (shape[0], _batch(v, 1), shape[2]) if fits else shape, like=like)
+
+# %% ../nbs/00_lstm.ipynb #1644c8a3
 def _find_state(lstm, x, state):
     "The state to begin with, zeros if none is given; a `ValueError` if it does not fit."
     w, L, H = lstm.weight_hh_l0, lstm.num_layers, lstm.hidden_size
-    if state is None: return (w.new_zeros(L, len(x), H),)*2
+    if state is None: return (w.new_zeros(L, x.shape[0], H),)*2
     if not isinstance(state, (tuple, list)) or len(state) != 2: raise argument_error('state', state, 'a pair (h, c)')
-    h = check_tensor(state[0], 'state h', (L, _batch(state[0], 1) if x is None else len(x), H), like=w)
-    return h, check_tensor(state[1], 'state c', (L, h.shape[1], H), like=w)
+    h, c = state
+    if x is None: B = check_tensor(h, 'state h', (L, _batch(h, 1), H), like=w).shape[1]
+    else: B = _check_state(h, 'state h', (L, x.shape[0], H), w).shape[1]
+    return h, _check_state(c, 'state c', (L, B, H), w)
+
+# %% ../nbs/00_lstm.ipynb #7b8cb279
+def _fetch_weights(lstm, l):
+    "The weights of a layer; a `ValueError` for those that somebody has put in their place and that do not fit."
+    weights = lstm.weights(l)
+    wanted = _shapes(lstm.hidden_size if l else lstm.input_size, lstm.hidden_size, lstm.peephole)
+    if [w if w is None else w.shape for w in weights] == wanted: return weights
+    found = {f'{name}_l{l}': (w if w is None else tuple(w.shape), s) for name, w, s in zip(_NAMES, weights, wanted)}
+    raise ValueError('; '.join(f'{n} has shape {have}; expected {s}' for n, (have, s) in found.items() if have != s))
 
 # %% ../nbs/00_lstm.ipynb #d925d1a4
 @patch
@@ -201,7 +319,7 @@ def forward(self: PeepholeLSTM,
     frames, (h, c) = _count_frames(self, x, frames), _find_state(self, x, state)
     layer, hs, cs = BACKENDS[self.resolve_backend()[0]], [], []
     for l in range(self.num_layers):
-        w_ih, w_hh, bias, w_peephole = self.weights(l)
+        w_ih, w_hh, bias, w_peephole = _fetch_weights(self, l)
         x, h_l, c_l = layer(x, h[l], c[l], w_ih=w_ih, w_hh=w_hh, bias=bias, w_peephole=w_peephole, frames=frames)
         hs.append(h_l); cs.append(c_l)
         if self.dropout and l+1 < self.num_layers: x = F.dropout(x, self.dropout, self.training)
@@ -214,6 +332,7 @@ def set_backend(
 ) -> nn.Module: # the same model
     "Choose how a model's LSTM layers are computed; `ValueError` for a name that does not exist."
     check_choice(backend, 'backend', backend_names())
+    if not isinstance(model, nn.Module): raise argument_error('model', model, 'a torch.nn.Module, such as a VideoLSTM')
     for m in model.modules():
         if isinstance(m, PeepholeLSTM): m.backend = backend
     return model
@@ -255,7 +374,9 @@ def _check_no_peepholes(lstm):
     "A `ValueError` unless a `torch.nn.LSTM` can stand in for this one."
     if not lstm.input_size: raise argument_error('input_size', 0, 'at least 1 for a torch.nn.LSTM')
     for l in range(lstm.num_layers):
-        if (w := lstm.weights(l)[3]) is None or not w.any(): continue
+        if (w := lstm.weights(l)[3]) is None: continue
+        if w.is_meta: raise argument_error(f'weight_peephole_l{l}', w, 'values, to see that all are zero')
+        if not w.any(): continue
         raise ValueError(f'weight_peephole_l{l} has values up to {w.abs().max():.3g}; '
                          'expected zeros, as torch.nn.LSTM has no peepholes')
 

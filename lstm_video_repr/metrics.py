@@ -11,6 +11,7 @@ import math
 from collections.abc import Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import signature
 
 # %% ../nbs/05_metrics.ipynb #4dda3086
 import numpy as np
@@ -20,12 +21,13 @@ from torch import Tensor, nn
 import torch.nn.functional as F
 
 # %% ../nbs/05_metrics.ipynb #127da242
-from .core.checks import argument_error, check_choice, check_frames, check_number, check_tensor
-from .core.checks import check_whole, describe
+from .core.checks import argument_error, check_choice, check_flag, check_frames, check_number
+from .core.checks import check_tensor, check_whole, describe
 from .core.patch import patch
 from .core.tables import Table, Tabular
 from .clips import Clips, StreamClips, as_clips
-from .models import VideoLSTMConfig, VideoOutput
+from .lstm import check_size
+from .models import VideoLSTMConfig, VideoOutput, check_frame_shape
 
 # %% ../nbs/05_metrics.ipynb #01d53ec7
 def _check_pair(a, target, name, *, unit=False):
@@ -101,7 +103,7 @@ def psnr(
     _check_pair(prediction, target, 'prediction', unit=True)
     cap = check_number(cap, 'cap', lambda v: v > 0, 'a positive number of decibels')
     error = (_wide(prediction) - _wide(target)).square().flatten(2).mean(2).cpu().double()
-    return (-10 * error.clamp(min=10 ** (-cap / 10)).log10()).mean(0)
+    return (-10 * error.log10()).clamp(max=cap).mean(0)
 
 # %% ../nbs/05_metrics.ipynb #fe1529be
 def _band(n, window):
@@ -164,7 +166,7 @@ def _repeat(self: _Predictor, frame, past, *, future_frames, reconstruction_fram
     "One frame for each clip, as often as was asked for, in both directions."
     raw = frame.clamp(self.clamp, 1 - self.clamp).logit() if self.output == 'bernoulli' else frame
     if reconstruction_frames is None: reconstruction_frames = past.shape[1]
-    def times(n, name): return raw[:, None].expand(len(past), check_whole(n, name), *raw.shape[1:])
+    def times(n, name): return raw[:, None].expand(len(past), check_size(n, name), *raw.shape[1:])
     back, ahead = times(reconstruction_frames, 'reconstruction_frames'), times(future_frames, 'future_frames')
     return VideoOutput(back, ahead, self.output)
 
@@ -191,10 +193,10 @@ class MeanFrame(_Predictor):
         **options, # clamp, output, as for `LastFrame`
     ):
         super().__init__(**options)
-        if not isinstance(mean, Tensor) or not mean.is_floating_point():
+        if not isinstance(mean, Tensor) or mean.is_nested or not mean.dim() or not mean.is_floating_point():
             raise argument_error('mean', mean, 'a floating-point tensor of the shape of a frame')
         check_frames(mean[None, None], 'mean', unit=self.output == 'bernoulli')
-        self.mean = mean
+        self.mean = mean.detach().clone()
 
 # %% ../nbs/05_metrics.ipynb #fe814052
 @patch
@@ -207,7 +209,7 @@ def __call__(
 ) -> VideoOutput: # the mean frame, again and again
     "Answers as a `VideoLSTM` would."
     shape = tuple(self.mean.shape)
-    if past.shape[2:] != shape:
+    if check_frames(past, 'past', values=False).shape[2:] != shape:
         raise ValueError(f'past has shape {tuple(past.shape)}; expected frames of shape {shape}, as the mean has')
     frame = self.mean.to(past)[None].expand(len(past), *shape)
     return self._repeat(frame, past, future_frames=future_frames, reconstruction_frames=reconstruction_frames)
@@ -246,7 +248,8 @@ def from_clips(
 ) -> MeanFrame: # ready to be evaluated
     "Learns the mean frame, the only thing it ever learns. Does not move `clips.index`."
     clips, total, count = as_clips(clips, seed=None), 0, 0
-    n = _count(clips, n, 'n') if n or isinstance(clips, StreamClips) else min(_count(clips, None, 'n'), 1000)
+    given, n = n, _count(clips, n, 'n')
+    if given is None and n is not None: n = min(n, 1000)
     for pair in _read(clips, batch_size, n):
         for x in pair: total, count = total + x.sum((0, 1)).cpu().double(), count + x.shape[0] * x.shape[1]
     return cls((total / count).float(), **options)
@@ -260,6 +263,23 @@ def _show(name, value):
     return f'{value:.3f}' if name == 'ssim' else f'{value:.2f}' if name == 'psnr' else f'{value:.1f}'
 
 # %% ../nbs/05_metrics.ipynb #4b2286ed
+def _check_row(values, name):
+    "Numbers in a row as a float64 array of its own; None stays None."
+    if values is None: return None
+    try: row = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError): row = np.zeros(())
+    if row.ndim == 1 and row.size and not np.isnan(row).any(): return row
+    raise argument_error(name, values, 'numbers in a row, one for each frame, or None')
+
+# %% ../nbs/05_metrics.ipynb #d7b75d1e
+def _check_rows(scores):
+    "Rows of numbers in every field, all of one length."
+    rows = {name: _check_row(values, name) for name, values in vars(scores).items()}
+    sizes = {name: len(row) for name, row in rows.items() if row is not None}
+    if len(set(sizes.values())) > 1: raise argument_error('frames', sizes, 'equally many of each')
+    vars(scores).update(rows)
+
+# %% ../nbs/05_metrics.ipynb #98030b80
 @dataclass(eq=False, repr=False)
 class FrameScores(Tabular):
     "Scores of one task, frame by frame: float64 arrays (T,), or None where a number does not apply."
@@ -271,13 +291,15 @@ class FrameScores(Tabular):
     ssim: np.ndarray | None = None # None if it was not asked for, or frames are no images of at least 7 x 7
     psnr: np.ndarray | None = None # decibels; None if pixels are not in [0, 1]
 
+    def __post_init__(self): _check_rows(self)
+
     def __len__(self): return max(0 if v is None else len(v) for v in vars(self).values()) # frames
 
-# %% ../nbs/05_metrics.ipynb #98030b80
+# %% ../nbs/05_metrics.ipynb #a03bbd49
 @patch(as_prop=True)
 def above_floor(self: FrameScores) -> np.ndarray | None: # (T,)
     "Nats above the floor: what a better reconstruction could save, and the most that a better prediction could."
-    return None if self.nats is None else self.nats - self.floor
+    return None if self.nats is None or self.floor is None else self.nats - self.floor
 
 # %% ../nbs/05_metrics.ipynb #61d36452
 @patch(as_prop=True)
@@ -319,6 +341,15 @@ _TASKS = dict(future='Future', reconstruction='Reconstruction')
 _ORDER = dict(future='frame 1 follows the input', reconstruction="in the clip's own order: frame 1 was seen first")
 
 # %% ../nbs/05_metrics.ipynb #151a6642
+def _check_scores(scores):
+    "Check every field; numbers become those of Python, which JSON can hold."
+    for task in _TASKS:
+        if not isinstance(found := getattr(scores, task), FrameScores | None):
+            raise argument_error(task, found, 'FrameScores, or None')
+    scores.n_clips, scores.frame_shape = check_whole(scores.n_clips, 'n_clips'), check_frame_shape(scores.frame_shape)
+    check_choice(scores.output, 'output', ('bernoulli', 'gaussian'))
+
+# %% ../nbs/05_metrics.ipynb #0b686186
 @dataclass(eq=False, repr=False)
 class Scores(Tabular):
     "What `evaluate` returns: scores of both tasks, per frame and overall. Prints as a table."
@@ -327,6 +358,8 @@ class Scores(Tabular):
     n_clips: int # clips measured
     frame_shape: tuple # of one frame
     output: str = 'bernoulli' # 'bernoulli' or 'gaussian'
+
+    def __post_init__(self): _check_scores(self)
 
 # %% ../nbs/05_metrics.ipynb #7b3b691a
 def _found(scores): return {task: s for task in _TASKS if (s := getattr(scores, task)) is not None}
@@ -374,10 +407,23 @@ def _compare_task(scores, task):
     return Table(['model', *(_COLUMNS[k] for k in columns), *counts], rows, title=f'{_TASKS[task]} (mean over frames)')
 
 # %% ../nbs/05_metrics.ipynb #dee70119
+def _check_comparable(scores):
+    "A dictionary of `Scores` that can stand side by side, of its own."
+    wanted = "a dictionary such as {'last frame': evaluate(LastFrame(), clips)}"
+    if not isinstance(scores, dict) or not scores: raise argument_error('scores', scores, wanted)
+    for name, s in scores.items():
+        if not isinstance(s, Scores): raise argument_error(f'scores[{name!r}]', s, 'the Scores that evaluate returns')
+    shapes = sorted({s.frame_shape for s in scores.values()})
+    if len(shapes) == 1: return {str(name): s for name, s in scores.items()}
+    raise ValueError(f'scores have frames of shapes {shapes}; expected one shape: they are sums over a frame')
+
+# %% ../nbs/05_metrics.ipynb #f2dd89e4
 @dataclass(eq=False, repr=False)
 class Comparison(Tabular):
     "Several models side by side. Made by `compare`."
     scores: dict # name of a model -> its `Scores`
+
+    def __post_init__(self): self.scores = _check_comparable(self.scores)
 
 # %% ../nbs/05_metrics.ipynb #8a7c149c
 @patch
@@ -403,14 +449,8 @@ def to_dict(self: Comparison) -> dict: # name -> `Scores.to_dict()`
 def compare(
     scores: dict, # name of a model -> its `Scores`
 ) -> Comparison: # prints as a table
-    "Put several models' scores side by side."
-    wanted = "a dictionary such as {'last frame': evaluate(LastFrame(), clips)}"
-    if not isinstance(scores, dict) or not scores: raise argument_error('scores', scores, wanted)
-    for name, s in scores.items():
-        if not isinstance(s, Scores): raise argument_error(f'scores[{name!r}]', s, 'the Scores that evaluate returns')
-    shapes = sorted({s.frame_shape for s in scores.values()})
-    if len(shapes) == 1: return Comparison(dict(scores))
-    raise ValueError(f'scores have frames of shapes {shapes}; expected one shape: they are sums over a frame')
+    "Put several models' scores side by side. `ValueError` if frames differ in shape: numbers are sums over a frame."
+    return Comparison(scores)
 
 # %% ../nbs/05_metrics.ipynb #18812d9f
 def _measure(raw, frames, target, *, output, with_ssim):
@@ -428,7 +468,6 @@ def _check_task(task, raw, target, output):
     "Can what came out be laid beside the truth?"
     name, have, wanted = f'{task} of the model', tuple(raw.shape), tuple(target.shape)
     if have != wanted: raise ValueError(f'{name} has shape {have}; expected {wanted}, as the clips have')
-    check_frames(raw, name)
     check_frames(target, 'clips', unit=output == 'bernoulli')
 
 # %% ../nbs/05_metrics.ipynb #80e942a5
@@ -440,6 +479,9 @@ def _ask(model, past, future_frames):
     like = _parameter(model)
     out = model(past if like is None else past.to(like.dtype), future_frames=future_frames or 1)
     if not isinstance(out, VideoOutput): raise ValueError(f'model returned {describe(out)}; expected a VideoOutput')
+    check_choice(out.output, 'output of the model', ('bernoulli', 'gaussian'))
+    for task, raw in dict(reconstruction=out.reconstruction_logits, future=out.future_logits).items():
+        if raw is not None: check_frames(raw, f'{task} of the model')
     return out
 
 # %% ../nbs/05_metrics.ipynb #c1545106
@@ -475,13 +517,20 @@ def _gather(totals, output, ranks):
 # %% ../nbs/05_metrics.ipynb #4fcfee9b
 @contextmanager
 def _at_rest(model):
-    "A model without dropout; afterwards each part of it is in its old mode."
+    "A model without dropout; afterwards each part of it is in its old mode, and torch draws on from where it was."
     modes = {m: m.training for m in model.modules()} if isinstance(model, nn.Module) else {}
     try:
         if modes: model.eval()
-        yield
+        with torch.random.fork_rng(devices=()): yield
     finally:
         for m, training in modes.items(): m.training = training
+
+# %% ../nbs/05_metrics.ipynb #d4d522da
+def _processes(shared):
+    "Number of this process, and how many share the work."
+    if not check_flag(shared, 'shared'): return 0, 1
+    if dist.is_available() and dist.is_initialized(): return dist.get_rank(), dist.get_world_size()
+    raise argument_error('shared', shared, 'False: torch.distributed has not been set up')
 
 # %% ../nbs/05_metrics.ipynb #31e38e7d
 def _bar(n, progress):
@@ -504,14 +553,24 @@ def clips_for(
     return as_clips(clips, future=0 if only_past else None, seed=seed)
 
 # %% ../nbs/05_metrics.ipynb #a06a1131
+def _takes_clips(model):
+    "Can it be called as a `VideoLSTM` is? Of some functions nobody knows."
+    try: signature(model.forward if isinstance(model, nn.Module) else model).bind(None, future_frames=1)
+    except TypeError: return False
+    except ValueError: pass
+    return True
+
+# %% ../nbs/05_metrics.ipynb #57772a33
 def _check_model(model):
     if isinstance(model, type): raise argument_error('model', model, f'a model, such as {model.__name__}(...)')
     if not callable(model): raise argument_error('model', model, 'a VideoLSTM, or a callable such as LastFrame()')
+    if not _takes_clips(model): raise argument_error('model', model, 'one to be called as (past, future_frames=10)')
+    like = _parameter(model)
+    if like is not None and like.is_meta: raise argument_error('model', model, 'one with weights, not on meta')
 
-# %% ../nbs/05_metrics.ipynb #57772a33
+# %% ../nbs/05_metrics.ipynb #81b5678b
 def _open(model, clips, n_clips, future_frames):
     "What came as clips, as `Clips`; how many of them; how many frames to predict."
-    _check_model(model)
     clips = clips_for(model, clips)
     if future_frames is not None and check_whole(future_frames, 'future_frames') > clips.future:
         raise ValueError(f'future_frames is {future_frames}; expected at most {clips.future}, as many as clips have')
@@ -525,6 +584,19 @@ def _make_scores(totals, n_clips, frame_shape, output):
     return Scores(parts.get('reconstruction'), parts.get('future'), n_clips, tuple(frame_shape), output)
 
 # %% ../nbs/05_metrics.ipynb #91c27db3
+def _total(model, clips, n_clips, *, batch_size, ahead, ssim, progress, processes):
+    "The sums over all clips of this process, the kind of output, and how many clips all processes had."
+    totals, output, count, (rank, ranks) = {}, None, 0, processes
+    with _bar(n_clips, progress) as bar:
+        for k, (past, future) in enumerate(_read(clips, batch_size, n_clips, ranks)):
+            count += len(past)
+            if k % ranks != rank: continue # another process's
+            output, scores = _score(model, past, future[:, :ahead], ssim)
+            _add(totals, scores, len(past))
+            bar.update(len(past))
+    return totals, output, count
+
+# %% ../nbs/05_metrics.ipynb #59c7dbf7
 @torch.no_grad()
 def evaluate(
     model, # a `VideoLSTM`, `LastFrame()`, `MeanFrame(mean)` or any callable (past, future_frames=...) -> VideoOutput
@@ -538,15 +610,11 @@ def evaluate(
     shared: bool = False, # share the batches out among all processes of `torch.distributed`; each has to call this
 ) -> Scores: # prints as a table
     "Measure a model on clips: free-running (a conditional decoder sees its own output), in constant memory."
-    clips, n_clips, ahead = _open(model, clips, n_clips, future_frames)
-    rank, ranks = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
-    totals, output, count = {}, None, 0
-    with _at_rest(model), _bar(n_clips, progress) as bar:
-        for k, (past, future) in enumerate(_read(clips, batch_size, n_clips, ranks)):
-            count += len(past)
-            if k % ranks != rank: continue # another process's
-            output, scores = _score(model, past, future[:, :ahead], ssim)
-            _add(totals, scores, len(past))
-            bar.update(len(past))
-    if shared: totals, output = _gather(totals, output, ranks)
+    _check_model(model)
+    options = dict(batch_size=batch_size, ssim=check_flag(ssim, 'ssim'), progress=check_flag(progress, 'progress'))
+    processes = _processes(shared)
+    with _at_rest(model):
+        clips, n_clips, ahead = _open(model, clips, n_clips, future_frames)
+        totals, output, count = _total(model, clips, n_clips, ahead=ahead, processes=processes, **options)
+    if shared: totals, output = _gather(totals, output, processes[1])
     return _make_scores(totals, count, clips.frame_shape, output)

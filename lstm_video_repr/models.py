@@ -7,27 +7,32 @@ __all__ = ['VideoLSTMConfig', 'frame_loss', 'Decoder', 'VideoOutput', 'VideoLoss
 
 # %% ../nbs/04_models.ipynb #ec2cd7cf
 import math
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 
 # %% ../nbs/04_models.ipynb #d757e1b3
+import numpy as np
 import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
+from torch.utils._pytree import GetAttrKey, register_pytree_node # torch's errors send authors of classes there
 
 # %% ../nbs/04_models.ipynb #9073fff3
 import lstm_video_repr.fast_lstm # so that every model can be computed by the fused layer
 from .core.checks import argument_error, check_choice, check_flag, check_frames
 from .core.checks import check_number, check_range, check_whole
 from .core.patch import patch
-from .lstm import PeepholeLSTM, draw_weights
+from .lstm import PeepholeLSTM, check_float, check_size, draw_weights, is_recorded
 
 # %% ../nbs/04_models.ipynb #5a41b913
-def _check_shape(shape):
-    "The shape of a frame as a tuple of Python integers."
-    sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
-    try: found = tuple(check_whole(n, 'frame_shape') for n in sizes)
+def check_frame_shape(
+    shape, # what came: whole numbers in a tuple, list or array, or one of them
+) -> tuple[int, ...]: # the same as Python integers
+    "The shape of a frame, or a `ValueError`."
+    row = isinstance(shape, (tuple, list)) or isinstance(shape, (np.ndarray, Tensor)) and shape.ndim == 1
+    try: found = tuple(check_whole(n, 'frame_shape') for n in (shape if row else (shape,)))
     except ValueError: found = ()
     if not found: raise argument_error('frame_shape', shape, 'positive whole numbers such as (1, 64, 64)')
+    if math.prod(found) > 2**31: raise argument_error('frame_shape', shape, 'at most 2**31 values in a frame')
     return found
 
 # %% ../nbs/04_models.ipynb #89aa0209
@@ -41,8 +46,8 @@ def _check_decoders(cfg):
 # %% ../nbs/04_models.ipynb #ddc29e13
 def _check_config(cfg):
     "Check every field; those that may come in another form are put in order."
-    found = dict(frame_shape=_check_shape(cfg.frame_shape))
-    for name in 'hidden_size', 'num_layers': found[name] = check_whole(getattr(cfg, name), name)
+    found = dict(frame_shape=check_frame_shape(cfg.frame_shape))
+    for name in 'hidden_size', 'num_layers': found[name] = check_size(getattr(cfg, name), name)
     found['dropout'] = check_number(cfg.dropout, 'dropout', lambda v: 0 <= v < 1, 'a number in [0, 1)')
     for name, value in found.items(): object.__setattr__(cfg, name, value)
     for name in 'reconstruct', 'predict', 'conditional_reconstruction', 'conditional_future', 'peephole':
@@ -68,13 +73,18 @@ class VideoLSTMConfig:
     def __post_init__(self): _check_config(self)
 
 # %% ../nbs/04_models.ipynb #33a4e12f
+def _cross_entropy(raw, target):
+    "Cross-entropy of logits, summed in 32 bits or more."
+    raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
+    return F.softplus(raw).sum() - (raw * target).sum()
+
+# %% ../nbs/04_models.ipynb #39f51a97
 class _CrossEntropy(torch.autograd.Function):
-    "Cross-entropy of logits, summed."
+    "The same, with its gradient."
     @staticmethod
     def forward(ctx, raw, target):
         ctx.save_for_backward(raw, target)
-        raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
-        return F.softplus(raw).sum() - (raw * target).sum()
+        return _cross_entropy(raw, target)
 
     @staticmethod
     def backward(ctx, grad):
@@ -84,19 +94,41 @@ class _CrossEntropy(torch.autograd.Function):
         else: slope = p.sub_(target).mul_(grad) # in place
         return slope, -raw * grad if ctx.needs_input_grad[1] else None
 
-# %% ../nbs/04_models.ipynb #39f51a97
+# %% ../nbs/04_models.ipynb #b9b8d4a5
+def _half_square(raw, target):
+    "Half the squared error, summed in 32 bits or more."
+    dtype = torch.promote_types(torch.promote_types(raw.dtype, target.dtype), torch.float32)
+    return F.mse_loss(raw.to(dtype), target.to(dtype), reduction='sum') / 2
+
+# %% ../nbs/04_models.ipynb #0d14204f
+def _frame_loss(raw, target, output):
+    "As `frame_loss`, for what has been looked at. `torch.func` and programs to be saved find the gradient themselves."
+    if output == 'gaussian': total = _half_square(raw, target)
+    else: total = (_cross_entropy if is_recorded() else _CrossEntropy.apply)(raw, target)
+    return total / (target.shape[0] * target.shape[1])
+
+# %% ../nbs/04_models.ipynb #90e32f25
+def _leave_inference(x):
+    "What was made in inference mode cannot be learned from; a copy can."
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled(): return x
+    return x.clone() if x.is_inference() else x
+
+# %% ../nbs/04_models.ipynb #0692428f
 def frame_loss(
     raw: Tensor, # (B, T, ...) what the decoder emits: logits if 'bernoulli', values if 'gaussian'
-    target: Tensor, # the true frames, same shape
+    target: Tensor, # the true frames, same shape; in [0, 1] if 'bernoulli'
     output: str = 'bernoulli', # which loss
+    *,
+    check: bool = True, # look for values no frame can have (waits for a GPU to finish)
 ) -> Tensor: # a single number: summed over a frame's values, averaged over frames and clips
     "Cross-entropy in nats per frame, or half the squared error per frame (paper, section 3)."
+    unit = check_choice(output, 'output', ('bernoulli', 'gaussian')) == 'bernoulli'
+    for x, name in (raw, 'raw'), (target, 'target'): check_frames(x, name, values=False)
+    target = _leave_inference(target)
     if raw.shape != target.shape:
         raise ValueError(f'raw has shape {tuple(raw.shape)} and target {tuple(target.shape)}; expected the same')
-    check_choice(output, 'output', ('bernoulli', 'gaussian'))
-    if output == 'bernoulli': total = _CrossEntropy.apply(raw, target)
-    else: total = F.mse_loss(raw, target, reduction='sum') / 2
-    return total / (target.shape[0] * target.shape[1])
+    if check_flag(check, 'check'): check_range(target, 'target', unit)
+    return _frame_loss(raw, target, output)
 
 # %% ../nbs/04_models.ipynb #7f8b6376
 class Decoder(nn.Module):
@@ -113,7 +145,8 @@ class Decoder(nn.Module):
         generator: torch.Generator | None = None, # where the first weights come from
     ):
         super().__init__()
-        self.conditional, D = conditional, frame_values
+        D = check_size(check_whole(frame_values, 'frame_values'), 'input_size')
+        self.conditional = check_flag(conditional, 'conditional')
         self.lstm = PeepholeLSTM(D if conditional else 0, hidden_size, num_layers,
                                  dropout=dropout, peephole=peephole, generator=generator)
         self.readout = nn.Linear(hidden_size, D)
@@ -127,18 +160,20 @@ def _emit(decoder, state, frames, *, activation, block):
     for t in range(0, frames, block):
         h, state = decoder.lstm(seen, state, frames=min(block, frames - t))
         raw = decoder.readout(h)
-        if decoder.conditional: seen = activation(raw)
         yield raw
+        if not decoder.conditional: continue
+        seen = activation(raw)
+        if seen is None: raise argument_error('activation', activation, 'a function that returns frames')
 
 # %% ../nbs/04_models.ipynb #2d200ed1
 def _join(pieces, frames):
     "Pieces of a clip as one tensor. Without gradients each is copied to its place and then forgotten."
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or is_recorded():
         pieces = list(pieces)
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
     whole, t = None, 0
     for piece in pieces:
-        if whole is None: whole = piece.new_empty(len(piece), frames, piece.shape[2])
+        if whole is None: whole = piece.new_empty(piece.shape[0], frames, piece.shape[2])
         whole[:, t:t + piece.shape[1]] = piece
         t += piece.shape[1]
     return whole
@@ -153,8 +188,9 @@ def run_free(
     activation=torch.sigmoid, # makes a frame out of raw outputs
 ) -> Tensor: # (B, frames, D) raw outputs (logits, or values)
     "Test: a conditional decoder sees its own output. Without gradients memory grows with nothing but the frames."
-    frames = check_whole(frames, 'frames')
-    block = 1 if self.conditional else frames if torch.is_grad_enabled() else min(frames, 32)
+    frames = check_size(frames, 'frames')
+    if not callable(activation): raise argument_error('activation', activation, 'a function')
+    block = 1 if self.conditional else frames if torch.is_grad_enabled() or is_recorded() else min(frames, 32)
     return _join(_emit(self, state, frames, activation=activation, block=block), frames)
 
 # %% ../nbs/04_models.ipynb #9035dc53
@@ -165,12 +201,29 @@ def teacher_force(
     target: Tensor, # (B, T, D) the frames to be emitted
 ) -> Tensor: # (B, T, D) raw outputs (logits, or values)
     "Training: a conditional decoder is shown the true frame before."
+    check_float(target, 'target', ('B', 'T', self.readout.out_features))
     if not self.conditional: return self.run_free(state, target.shape[1])
     h, state = self.lstm(state=state, frames=1)
     if target.shape[1] > 1: h = torch.cat([h, self.lstm(target[:, :-1], state)[0]], 1)
     return self.readout(h)
 
 # %% ../nbs/04_models.ipynb #300ca781
+def _register_tree(cls):
+    "Let torch look into a dataclass: fields without a default hold its tensors, if they are not None."
+    every, names = [f.name for f in fields(cls)], [f.name for f in fields(cls) if f.default is MISSING]
+    def flatten(x):
+        found = [name for name in names if getattr(x, name) is not None]
+        return [getattr(x, name) for name in found], [found, {k: getattr(x, k) for k in every if k not in found}]
+    def flatten_with_keys(x):
+        values, context = flatten(x)
+        return [(GetAttrKey(name), v) for name, v in zip(context[0], values)], context
+    def unflatten(values, context): return cls(**dict(zip(context[0], values)), **context[1])
+    register_pytree_node(cls, flatten, unflatten, flatten_with_keys_fn=flatten_with_keys,
+                         serialized_type_name=f'{cls.__module__}.{cls.__qualname__}')
+    return cls
+
+# %% ../nbs/04_models.ipynb #1b733eb1
+@_register_tree
 @dataclass
 class VideoOutput:
     "What a `VideoLSTM` emits: raw outputs, and the frames they stand for (probabilities in [0, 1], or values)."
@@ -210,6 +263,7 @@ def recalled(self: VideoOutput) -> Tensor | None:
     return self._frames(self.recalled_logits)
 
 # %% ../nbs/04_models.ipynb #89d32402
+@_register_tree
 @dataclass
 class VideoLoss:
     "Nats per frame ('bernoulli') or half the squared error per frame ('gaussian') of each decoder."
@@ -234,9 +288,10 @@ class VideoLSTM(nn.Module):
         if not isinstance(config, VideoLSTMConfig | None): raise argument_error('config', config, 'a VideoLSTMConfig')
         self.config = cfg = config or VideoLSTMConfig()
         self.card: dict = {} # what is known of its training; empty for a fresh model
+        if generator is None: generator = torch.Generator().manual_seed(0)
         self.frame_values = math.prod(cfg.frame_shape)
         sizes = self.frame_values, cfg.hidden_size, cfg.num_layers
-        more = dict(dropout=cfg.dropout, peephole=cfg.peephole, generator=generator or torch.Generator().manual_seed(0))
+        more = dict(dropout=cfg.dropout, peephole=cfg.peephole, generator=generator)
         self.encoder = PeepholeLSTM(*sizes, **more)
         def decoder(conditional): return Decoder(*sizes, conditional=conditional, **more)
         self.reconstruction_decoder = decoder(cfg.conditional_reconstruction) if cfg.reconstruct else None
@@ -299,14 +354,21 @@ def check_clip(
     return check_frames(x, name, cfg.frame_shape, unit=cfg.output == 'bernoulli', like=weight, values=values)
 
 # %% ../nbs/04_models.ipynb #4602f3e7
+def _take_clip(model, x, name, *, values=True):
+    "Clips that the model can read, and learn from."
+    weight = model.encoder.bias_l0
+    if weight is not _leave_inference(weight):
+        raise ValueError('model was made in torch.inference_mode; expected one made outside of it, or torch.no_grad()')
+    return _leave_inference(check_clip(model, x, name, values=values))
+
+# %% ../nbs/04_models.ipynb #2b4bf5ac
 @patch
 def encode(
     self: VideoLSTM,
     past: Tensor, # (B, T, *frame)
 ) -> tuple[Tensor, Tensor]: # (h, c), each (L, B, H)
     "Watch a clip; what is left in memory is the representation."
-    check_clip(self, past, 'past')
-    return self.encoder(past.flatten(2))[1]
+    return self.encoder(_take_clip(self, past, 'past').flatten(2))[1]
 
 # %% ../nbs/04_models.ipynb #b3a63256
 @patch
@@ -318,8 +380,8 @@ def decode(
     reconstruction_frames: int = 10, # frames to play backwards; more than were seen goes on into the past
 ) -> VideoOutput: # frames; a conditional decoder sees its own
     "Let the decoders run free from a representation."
-    future_frames = check_whole(future_frames, 'future_frames')
-    reconstruction_frames = check_whole(reconstruction_frames, 'reconstruction_frames')
+    future_frames = check_size(future_frames, 'future_frames')
+    reconstruction_frames = check_size(reconstruction_frames, 'reconstruction_frames')
     activation = torch.sigmoid if self.config.output == 'bernoulli' else nn.Identity()
     def run(decoder, frames):
         if decoder is None: return None
@@ -342,12 +404,13 @@ def forward(
     return self.decode(state, future_frames=future_frames, reconstruction_frames=reconstruction_frames)
 
 # %% ../nbs/04_models.ipynb #c247457e
-def _check_future(model, past, future, check):
-    "A model that predicts needs as many true futures as there are clips."
+def _take_future(model, past, future, check):
+    "The true futures, of which a model that predicts needs as many as there are clips."
     shape = ', '.join(map(str, model.config.frame_shape))
     if future is None: raise argument_error('future', None, f'true frames (B, T, {shape}), since this model predicts')
-    check_clip(model, future, 'future', values=check)
-    if len(future) != len(past): raise ValueError(f'future has {len(future)} clips; expected {len(past)}, as past has')
+    future = _take_clip(model, future, 'future', values=check)
+    if future.shape[0] == past.shape[0]: return future
+    raise ValueError(f'future has {len(future)} clips; expected {len(past)}, as past has')
 
 # %% ../nbs/04_models.ipynb #53e421e2
 @patch
@@ -359,17 +422,26 @@ def loss(
     check: bool = True, # look for values no frame can have (waits for a GPU to finish)
 ) -> VideoLoss: # differentiable; teacher forcing for conditional decoders
     "How surprised each decoder is by the truth. The only place where truth is fed to a decoder."
-    check_clip(self, past, 'past', values=check)
-    if self.config.predict: _check_future(self, past, future, check)
+    past = _take_clip(self, past, 'past', values=check_flag(check, 'check'))
+    if self.config.predict: future = _take_future(self, past, future, check)
     state = self.encoder(past.flatten(2))[1]
-    def of(decoder, target): return frame_loss(decoder.teacher_force(state, target), target, self.config.output)
+    def of(decoder, target): return _frame_loss(decoder.teacher_force(state, target), target, self.config.output)
     return VideoLoss(of(self.reconstruction_decoder, _turn(past.flatten(2))) if self.config.reconstruct else None,
                      of(self.future_decoder, future.flatten(2)) if self.config.predict else None)
 
 # %% ../nbs/04_models.ipynb #0f588751
+def _read_numbers(values):
+    "Numbers of any kind as a float32 tensor; None if they are none."
+    try: found = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError): return None
+    plain = found.layout == torch.strided and not (found.is_meta or found.is_nested or found.is_quantized)
+    return found.float() if plain and found.dtype != torch.bool and not found.is_complex() else None
+
+# %% ../nbs/04_models.ipynb #de7a0064
 def _check_mean(mean, config):
     "The mean frame, flat, as raw outputs should stand for it."
-    mean = torch.as_tensor(mean, dtype=torch.float32)
+    given, mean = mean, _read_numbers(mean)
+    if mean is None: raise argument_error('mean', given, f'numbers {config.frame_shape}, or one')
     if mean.dim() and tuple(mean.shape) != config.frame_shape:
         raise ValueError(f'mean has shape {tuple(mean.shape)}; expected {config.frame_shape}, or one number')
     check_range(mean, 'mean', unit=config.output == 'bernoulli')

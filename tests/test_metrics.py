@@ -487,6 +487,7 @@ def test_a_number_that_some_processes_lack_is_left_out(monkeypatch, mine):
     x = torch.cat([rand(2, 2, 1, 8, 8), 9 * rand(2, 2, 1, 8, 8)])
     sent, clips = {}, Pairs(x, x)
     def run(rank, gather):
+        monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
         monkeypatch.setattr(torch.distributed, 'get_rank', lambda: rank)
         monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 2)
         monkeypatch.setattr(torch.distributed, 'all_gather_object', gather)
