@@ -47,7 +47,7 @@ def _check_number(value, name):
 def _check_text(value, name, kind):
     "Text that says something, or a path."
     from lstm_video_repr.core.checks import argument_error
-    if isinstance(value, (str, Path)) and str(value) and '\0' not in str(value): return value
+    if isinstance(value, (str, Path)) and str(value).strip() and '\0' not in str(value): return value
     names = {File: 'the name of a file', Folder: 'the name of a folder'}
     raise argument_error(name, value, names.get(kind, 'some text'))
 
@@ -425,7 +425,7 @@ def _test_clips(network, file, digits, n_clips, **options):
 def _report(model, what, scores, json):
     "Write the scores as JSON, if that is wanted, and say them."
     from lstm_video_repr.core.files import write_json
-    if json is not None: write_json(json, scores.to_dict())
+    if json is not None: write_json(json, dict(model=str(model), clips=what) | scores.to_dict())
     piped = json is not None and os.path.abspath(json) in ('/dev/stdout', '/dev/fd/1', '/proc/self/fd/1')
     _say(f'{model} on {scores.n_clips} clips of {what}\n{scores}', 'stderr' if piped else 'stdout')
 
@@ -460,7 +460,7 @@ def run_evaluate(
     if json is not None: _check_json(json, model, file)
     clips = _test_clips(network, file, digits, asked.n_clips, n_digits=asked.n_digits, folder=data)
     scores = evaluate(network, clips, asked.n_clips)
-    _report(model or 'bundled model', file or f'{n_digits} {digits} digits, test split', scores, json)
+    _report(model or 'bundled model', str(file or f'{n_digits} {digits} digits, test split'), scores, json)
     return scores
 
 # %% ../nbs/15_cli.ipynb #0833f21c

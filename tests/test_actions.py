@@ -203,8 +203,9 @@ def test_features_that_are_no_numbers():
     "Where nothing but a softmax would see them."
     softmax, h = StepSoftmax(6, 2), rand(4, 3, 6)
     h[1, 2, 3] = math.nan
-    for call in (softmax.predict, softmax.predict_steps, lambda h: softmax.loss(h, torch.tensor([0, 1, 0, 1]))):
+    for call in (softmax.predict, softmax.predict_steps):
         with pytest.raises(ValueError, match='h holds NaN'): call(h)
+    with pytest.raises(ValueError, match='frames holds NaN'): train_classifier(softmax, h, torch.tensor([0, 1, 0, 1]))
     with pytest.raises(ValueError, match='probabilities holds NaN'): accuracy(h[1], torch.tensor([0, 1, 0]))
 
 
