@@ -19,6 +19,7 @@ sys.path[:0] = [p for p in (str(ROOT), str(ROOT/'tools')) if p not in sys.path]
 from tqdm import tqdm
 
 import results
+from lstm_video_repr.core.files import make_folder
 from lstm_video_repr.core.tables import Table
 from torture_arguments import Arguments
 from torture_bytes import Bytes
@@ -29,7 +30,7 @@ from torture_text import Text
 from torture_words import Words
 
 CAMPAIGNS = {c.name: c for c in (Bytes, Kills, Arguments, Words, Text, Peers)}
-RESULTS = ROOT/'benchmarks'/'results'/'torture.json'
+RESULTS = ROOT/'benchmarks'/'results'/'torture'/'torture.json' # in a folder of its own: what lies above is all speed
 MAKER = 'make torture'
 PAUSE = 20 # seconds between two savings of what is known so far
 
@@ -86,6 +87,7 @@ class Session:
         *,
         fresh: bool = False, # do not go on from an earlier session that was interrupted?
     ):
+        make_folder(path.parent)
         self.campaigns, self.path, self.part = campaigns, path, path.with_name(f'.{path.stem}.part')
         about = dict(size=campaigns[0].size, seed=campaigns[0].seed, commit=results.commit())
         self.found = about | dict(seconds=0, campaigns={})

@@ -24,6 +24,7 @@ SECONDS = 20 # a case may take
 MEMORY = 2**30 # bytes of address space that a case may ask for
 REFUSALS = ValueError, OSError, FloatingPointError, ImportError # what this package raises for bad input
 KINDS = 'refused', 'harmless', 'unseen', 'fault'
+MOST = 300 # faults of a campaign that are told one by one
 
 
 class Verdict(NamedTuple):
@@ -282,5 +283,6 @@ def count(
         for counts in (tally, tally['parts'].setdefault(found.part, new_counts())):
             counts['tried'] += 1
             counts[found.verdict.kind] += 1
-        if found.verdict.kind == 'fault': tally['faults'].append(f'{found.said}: {found.verdict.words}')
+        if found.verdict.kind == 'fault' and len(tally['faults']) < MOST:
+            tally['faults'].append(f'{found.said}: {found.verdict.words}')
     return tally
