@@ -12,19 +12,30 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 # %% ../nbs/10_activity.ipynb #87ffb4ab
-from .core.checks import argument_error, check_choice, check_numbers, check_range, check_whole
+from .core.checks import argument_error, check_choice, check_flag, check_number, check_numbers
+from .core.checks import check_range, check_tensor, check_whole
 from .lstm import lstm_gates
-from .models import VideoLSTM, check_clip
-from .pictures import FUTURE_COLOR, INK_COLOR, PAST_COLOR, Film, Row
-from .pictures import blank_figure, place_frame, resolve_rows, to_array
+from .models import VideoLSTM, VideoLSTMConfig, check_clip
+from .pictures import FUTURE_COLOR, INK_COLOR, PAST_COLOR, Film, Picture, Row
+from .pictures import blank_figure, check_size, check_width, place_frame, plain_style
+from .pictures import resolve_rows, to_array, write_line
 
 # %% ../nbs/10_activity.ipynb #089cd918
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import nn
+
+# %% ../nbs/10_activity.ipynb #e6e8e637
+def _check_model(model):
+    "A model of this package that has its weights here, or a `ValueError`."
+    fits = isinstance(model, nn.Module) and isinstance(getattr(model, 'config', None), VideoLSTMConfig)
+    if not fits: raise argument_error('model', model, 'a VideoLSTM')
+    if model.encoder.bias_l0.is_meta: raise ValueError('model is on device meta; expected one with weights')
+    return model
 
 # %% ../nbs/10_activity.ipynb #718ff669
 def _pick_decoder(model, which, name, *others):
@@ -41,12 +52,22 @@ def feature_images(
     which: str = 'input', # 'input': into the encoder's first layer; 'reconstruction', 'future': out of that decoder
 ) -> torch.Tensor: # `(H, 4, *frame)` for 'input', gates in the order i, f, g, o; `(H, *frame)` else; on the CPU
     "A copy of a model's weights in the shape of frames, one for each unit (and gate). Source: paper, section 3.2."
-    H, frame = model.config.hidden_size, model.config.frame_shape
+    H, frame = _check_model(model).config.hidden_size, model.config.frame_shape
     decoder = _pick_decoder(model, which, 'which', 'input')
     if decoder is None: return model.encoder.weight_ih_l0.detach().cpu().reshape(4, H, *frame).transpose(0, 1).clone()
     return decoder.readout.weight.detach().cpu().T.reshape(H, *frame).clone()
 
 # %% ../nbs/10_activity.ipynb #f49dc019
+def _check_weights(weights) -> np.ndarray:
+    "Numbers that can be drawn: real, finite, at least one; or a `ValueError`."
+    x = to_array(weights, 'weights')
+    if x.dtype.kind not in 'fbiu' or x.ndim < 2 or 0 in x.shape:
+        raise argument_error('weights', weights, 'real numbers (H, ...)')
+    x = x.astype(np.float32)
+    check_range(torch.from_numpy(x), 'weights')
+    return x
+
+# %% ../nbs/10_activity.ipynb #ab79b102
 def strongest(
     weights: torch.Tensor, # `(H, ...)`, as `feature_images` gives them, or one gate's `[:, k]`
     n: int = 200, # how many; all if there are fewer
@@ -54,17 +75,17 @@ def strongest(
     "The units whose weights have the largest L2 norm (paper, section 3.2)."
     if not isinstance(weights, torch.Tensor) or weights.dim() < 2:
         raise argument_error('weights', weights, 'a tensor (H, ...)')
-    return weights.flatten(1).norm(dim=1).argsort(descending=True, stable=True)[:check_whole(n, 'n')].tolist()
+    n, _ = check_whole(n, 'n'), _check_weights(weights)
+    wide = weights if weights.dtype in (torch.float32, torch.float64) else weights.float()
+    return wide.detach().flatten(1).norm(dim=1).argsort(descending=True, stable=True)[:n].tolist()
 
 # %% ../nbs/10_activity.ipynb #bf472988
 def _as_pictures(weights) -> np.ndarray:
     "`(N, C, H, W)`, float32 and finite."
-    x = to_array(weights).astype(np.float32)
+    x = _check_weights(weights)
     if x.ndim == 3: x = x[:, None]
-    if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
-        raise argument_error('weights', weights, '(N, C, H, W) with C = 1 or 3, or (N, H, W)')
-    check_range(torch.from_numpy(x), 'weights')
-    return x
+    if x.ndim == 4 and x.shape[1] in (1, 3): return x
+    raise argument_error('weights', weights, '(N, C, H, W) with C = 1 or 3, or (N, H, W)')
 
 # %% ../nbs/10_activity.ipynb #5113efa9
 def weight_tiles(
@@ -90,15 +111,24 @@ def _tint(tile: np.ndarray) -> np.ndarray:
     return (_DIVERGING((tile[..., 0].astype(np.float32) - 1) / 254)[..., :3] * 255).round().astype(np.uint8)
 
 # %% ../nbs/10_activity.ipynb #f2e09cd8
+def _fit_side(columns, width) -> float:
+    "How wide a tile is, with the gap before the next one."
+    side = min(width / columns, 1.3)
+    if width < .05: raise argument_error('width', width, 'at least 0.05 inches')
+    if side < .05: raise argument_error('columns', columns, f'at most {int(width / .05)} in {width:g} inches of width')
+    return side
+
+# %% ../nbs/10_activity.ipynb #a13c6938
 class _Mosaic:
     "A figure of equal tiles, row by row, with room for numbers under them and a title above."
     def __init__(self, shape, n, *, columns, numbers, width, title):
-        self.columns, self.side, self.foot = columns, min(width / columns, 1.3), .11 if numbers else 0
+        self.columns, self.side, self.foot = columns, _fit_side(columns, width), .11 if numbers else 0
         self.gap, self.top = self.side * .06, .34 if title else .04
         self.wide = self.side - self.gap
         self.high = self.wide * shape[0] / shape[1]
         self.smooth = self.side * 130 <= shape[1]
         height = self.top + math.ceil(n / columns) * (self.high + self.gap + self.foot) + .25
+        check_size(columns * self.side, height, f'weights of {n} units in columns ({columns}) make')
         self.fig, self.ax = blank_figure(columns * self.side, height, dpi=130)
         if title: self.ax.text(self.gap/2, .05, title, va='top', size=11, weight='bold', color=INK_COLOR)
 
@@ -125,6 +155,7 @@ def _name_colors(weights, scale) -> str:
     return f'red: positive, white: 0, blue: negative; {text}'
 
 # %% ../nbs/10_activity.ipynb #9f6799bc
+@plain_style()
 def show_features(
     weights: torch.Tensor, # `(H, C, S, S)`, C is 1 or 3: one of the pictures of `feature_images` for each unit
     *,
@@ -135,13 +166,16 @@ def show_features(
     columns: int | None = None, # tiles in a row; None: a row of 20, or fewer if there are few
     width: float = 10., # inches
     title: str = '', # a heading
-) -> Figure: # a closed matplotlib figure
+) -> Figure: # open nowhere in matplotlib; a notebook shows it as the value of a cell
     "A mosaic of weights: zero white, positive red, negative blue; with three channels, colours around grey."
-    units = strongest(weights, n) if units is None else check_numbers(units, 'units', len(weights))
+    look = dict(numbers=check_flag(numbers, 'numbers'), width=check_width(width), title=write_line(title, 'title'))
+    if not isinstance(weights, (torch.Tensor, np.ndarray)): raise argument_error('weights', weights, '(H, C, S, S)')
+    n, H = check_whole(n, 'n'), len(_check_weights(weights))
+    units = strongest(weights, n) if units is None else check_numbers(units, 'units', H)
     shown = weights[units]
     tiles = weight_tiles(shown, scale=scale, shades=25)
     columns = min(len(units), 20) if columns is None else check_whole(columns, 'columns')
-    mosaic = _Mosaic(tiles.shape[1:3], len(units), columns=columns, numbers=numbers, width=width, title=title)
+    mosaic = _Mosaic(tiles.shape[1:3], len(units), columns=columns, **look)
     for k, (unit, tile) in enumerate(zip(units, tiles)): _draw_tile(mosaic, k, tile, str(unit))
     _draw_note(mosaic, _name_colors(shown, scale))
     return mosaic.fig
@@ -220,9 +254,9 @@ def unit_activity(
     layer: int = -1, # which layer, counted as in a list: 0 is the first, -1 the top
 ) -> Activity: # of all units of that layer, on the model's device
     "Run a model frame by frame, without dropout, and keep what happens inside (paper, section 2.1)."
-    T, L = check_clip(model, past, 'past').shape[1], model.config.num_layers
+    T, L = check_clip(_check_model(model), past, 'past').shape[1], model.config.num_layers
     layer = check_whole(layer, 'layer', -L, L - 1) % L
-    frames = T if frames is None else check_whole(frames, 'frames')
+    frames = T if frames is None else check_whole(frames, 'frames', 1, 10**5)
     decoder = _pick_decoder(model, part, 'part', 'encoder')
     if decoder is None: return _gather(_watch_encoder(model, past, layer), past, list(range(1, T + 1)), part)
     with _calm(model): state = list(zip(*model.encode(past)))
@@ -239,14 +273,29 @@ class Track(NamedTuple):
     decoding: list # for each frame, whether a decoder emits it
 
 # %% ../nbs/10_activity.ipynb #454a090e
+def _check_run(run, name):
+    "Are the values of an activity as many as they should be, and finite?"
+    shape = check_tensor(run.h, f'{name}.h', ('B', 'T', 'H')).shape
+    for k in VALUE_NAMES:
+        x = check_tensor(getattr(run, k), f'{name}.{k}', tuple(shape))
+        if x.is_meta or not x.is_floating_point(): raise argument_error(f'{name}.{k}', x, 'floating point values')
+        check_range(x, f'{name}.{k}')
+    if not isinstance(run.numbers, (list, tuple, range)) or len(run.numbers) != shape[1]:
+        raise argument_error(f'{name}.numbers', run.numbers, f'{shape[1]} whole numbers, one for each frame')
+    for n in run.numbers: check_whole(n, f'{name}.numbers', -10**6, 10**6)
+
+# %% ../nbs/10_activity.ipynb #bf3bb8aa
 def join_runs(
     activity, # an `Activity`, or a list of them that follow each other
     i: int = 0, # which clip of the batch
+    *,
+    name: str = 'activity', # how an error message calls it
 ) -> Track: # over all their frames
-    "Runs that follow each other as one. `ValueError` for layers of different sizes, and for a clip that is not there."
+    "Runs that follow each other as one. `ValueError` for layers of different sizes, NaN, a clip that is not there."
     parts = activity if isinstance(activity, (list, tuple)) else [activity]
     if not parts or not all(isinstance(p, Activity) for p in parts):
         raise argument_error('activity', activity, 'an Activity, or a list or dict of them')
+    for part in parts: _check_run(part, name)
     sizes = [p.h.shape[2] for p in parts]
     if len(set(sizes)) > 1: raise ValueError(f'activity has layers of {sizes} units; expected as many units in each')
     i = check_whole(i, 'i', 0, min(len(p.h) for p in parts) - 1)
@@ -284,8 +333,8 @@ def _mark_frames(ax, track, height):
     T = len(track.numbers)
     for start, color, size in _find_parts(track.decoding):
         place = (start / T, -.09 / height), size / T, .06 / height
-        ax.add_patch(plt.Rectangle(*place, color=color, lw=0, transform=ax.transAxes, clip_on=False))
-    every = 5 if T <= 40 else 10
+        ax.add_patch(Rectangle(*place, color=color, lw=0, transform=ax.transAxes, clip_on=False))
+    every = 5 if T <= 40 else 10 * math.ceil(T / 200)
     ticks = [t for t, n in enumerate(track.numbers) if T <= 10 or t == 0 or n % every == 0]
     ax.set_xticks(ticks, [track.numbers[t] for t in ticks], size=8, color=INK_COLOR)
 
@@ -313,19 +362,21 @@ def _choose_units(tracks, units, n, seed) -> tuple:
     if len(sizes) > 1:
         raise ValueError(f'activity has layers of {sorted(sizes)} units; expected as many units in each')
     H = sizes.pop()
+    n, draw = check_whole(n, 'n'), torch.Generator('cpu').manual_seed(check_whole(seed, 'seed', 0))
     if units is not None: return check_numbers(units, 'units', H), H
-    shuffled = torch.randperm(H, generator=torch.Generator().manual_seed(seed))
-    return sorted(shuffled[:check_whole(n, 'n')].tolist()), H
+    return sorted(torch.randperm(H, generator=draw, device='cpu')[:n].tolist()), H
 
 # %% ../nbs/10_activity.ipynb #4bad0e2c
 def _start_panels(panels, columns, *, width, height, title):
-    "A closed figure with axes for so many panels, and those of them that are needed."
+    "A figure with axes for so many panels, and those of them that are needed."
     rows = math.ceil(panels / columns)
-    look = dict(figsize=(width, rows * height + .35 * bool(title)), dpi=110, facecolor='white', layout='constrained')
-    fig, axes = plt.subplots(rows, columns, squeeze=False, **look)
+    size = width, rows * height + .35 * bool(title)
+    check_size(*size, 'activity makes')
+    if width / columns < .75: raise argument_error('width', width, f'at least {.75 * columns:g} inches for all panels')
+    fig = Picture(figsize=size, dpi=110, facecolor='white', layout='constrained')
+    axes = fig.subplots(rows, columns, squeeze=False)
     for ax in axes.flat[panels:]: ax.axis('off')
     if title: fig.suptitle(title, size=11, weight='bold', color=INK_COLOR, x=.01, ha='left')
-    plt.close(fig)
     return fig, axes.flat[:panels]
 
 # %% ../nbs/10_activity.ipynb #48412b11
@@ -345,6 +396,15 @@ def _draw_panels(tracks, what, units, H, *, width, height, title) -> Figure:
     return fig
 
 # %% ../nbs/10_activity.ipynb #2e1592e5
+def _read_runs(activity, i) -> dict:
+    "What stands in the panels, by name."
+    runs = activity if isinstance(activity, dict) and activity else {'': activity}
+    tracks = {write_line(str(name), 'activity'): join_runs(run, i) for name, run in runs.items()}
+    if len(tracks) == len(runs): return tracks
+    raise argument_error('activity', list(runs), 'names that differ where they are shown')
+
+# %% ../nbs/10_activity.ipynb #93219f62
+@plain_style()
 def show_activity(
     activity, # an `Activity`, a list of them that follow each other, or a dict of names and these
     what: str = 'h', # which values, one panel for each letter: any of 'hcifgo'
@@ -356,14 +416,15 @@ def show_activity(
     width: float = 10., # inches
     height: float = 3., # inches of one panel
     title: str = '', # a heading
-) -> Figure: # a closed matplotlib figure
+) -> Figure: # as of `show_features`
     "Units by time: h, c and g from blue (negative) over white to red, gates from white (shut) to black (open)."
-    runs = activity if isinstance(activity, dict) and activity else {'': activity}
-    tracks = {name: join_runs(run, i) for name, run in runs.items()}
-    if not isinstance(what, str) or not what or set(what) - set(VALUE_NAMES):
+    tracks = _read_runs(activity, i)
+    if not isinstance(what, str) or not what or set(what) - set(VALUE_NAMES) or len(set(what)) < len(what):
         raise argument_error('what', what, "letters out of 'hcifgo'")
     units, H = _choose_units(tracks.values(), units, n, seed)
-    return _draw_panels(tracks, what, units, H, width=width, height=height, title=title)
+    check_number(height, 'height', lambda v: .5 <= v <= 100, 'from 0.5 to 100 inches')
+    return _draw_panels(tracks, what, units, H, width=check_width(width), height=height,
+                        title=write_line(title, 'title'))
 
 # %% ../nbs/10_activity.ipynb #1ac87df7
 @dataclass
@@ -394,10 +455,12 @@ def _gather_films(model, seen, future, run) -> dict:
 
 # %% ../nbs/10_activity.ipynb #a3e33ec5
 def _check_pictures(model):
-    "Are the frames of a model pictures?"
-    frame = model.config.frame_shape
-    if len(frame) == 3 and frame[0] in (1, 3): return
-    raise ValueError(f'model has frames of shape {frame}; expected (C, H, W) with C = 1 or 3')
+    "Are the frames of a model pictures that fit onto a page?"
+    frame = _check_model(model).config.frame_shape
+    if len(frame) != 3 or frame[0] not in (1, 3):
+        raise ValueError(f'model has frames of shape {frame}; expected (C, H, W) with C = 1 or 3')
+    if frame[1] > 15 * frame[2]:
+        raise ValueError(f'model has frames of shape {frame}; expected them at most 15 times as high as wide')
 
 # %% ../nbs/10_activity.ipynb #40ecdfd3
 def _check_story(model, past, future, decoder) -> str:
@@ -426,23 +489,32 @@ def unit_story(
     i = check_whole(i, 'i', 0, len(past) - 1)
     seen, future = past[i:i + 1], None if future is None else future[i:i + 1]
     runs = [unit_activity(model, seen, layer=layer), unit_activity(model, seen, decoder, frames=frames, layer=layer)]
+    track = join_runs(runs, name='model')
+    if len(track.numbers) > 10**4: raise argument_error('frames', len(track.numbers), 'at most 10000, past included')
     inputs = feature_images(model) if layer in (0, -L) else None
     outputs = feature_images(model, decoder) if layer in (L - 1, -1) else None
-    films = _gather_films(model, seen, future, runs[1])
-    return UnitStory(inputs, outputs, join_runs(runs), films, past.shape[1], decoder)
+    for weights in (inputs, outputs):
+        if weights is not None: check_range(weights, 'model')
+    return UnitStory(inputs, outputs, track, _gather_films(model, seen, future, runs[1]), past.shape[1], decoder)
 
 # %% ../nbs/10_activity.ipynb #f4acf46c
+def _check_page(width) -> float:
+    "Is a page wide enough for words, features and frames?"
+    return check_number(width, 'width', lambda v: 4 <= v <= 100, 'from 4 to 100 inches')
+
+# %% ../nbs/10_activity.ipynb #44900339
 class _UnitPage:
     "A figure: weights on top, six lines below them, frames at the foot."
     left, line = 1.15, 1.15 # inches before the first frame, and of the plots' height
     def __init__(self, story, unit, width, title):
         self.track, self.unit, self.films, self.past = story.track, unit, story.films, story.past
-        self.tiles, self.width, self.count = story.features(unit), width, len(story.track.numbers)
+        self.tiles, self.width, self.count = story.features(unit), _check_page(width), len(story.track.numbers)
         H, W = next(iter(self.films.values())).frames.shape[1:3]
         self.cell, self.side = (width - self.left - .1) / self.count, min(1.45, (width - self.left) / 5 - .15)
         self.tall, self.high = max(.18, (self.cell - .03) * H / W), self.side * H / W if self.tiles else 0
         self.top = .38 + (.54 + self.high if self.tiles else .2) # of the plots
         self.height = self.top + 2 * (self.line + .32) + 2 * (self.tall + .05) + .1
+        check_size(width, self.height, f'width ({width:g}) makes')
         self.fig, self.ax = blank_figure(width, self.height)
         self.ax.text(.05, .06, title or f'Unit {unit}', va='top', size=11, weight='bold', color=INK_COLOR)
 
@@ -458,7 +530,7 @@ def _draw_weights(page, y):
         x = page.left + k * (page.side + .15)
         page.ax.text(x, y - .12, name, va='center', size=8.5, color=INK_COLOR)
         place_frame(page.ax, _tint(tile), (x, y, x + page.side, y + page.high), smooth=False)
-        page.ax.add_patch(plt.Rectangle((x, y), page.side, page.high, fill=False, ec='#c8ccd2', lw=.6))
+        page.ax.add_patch(Rectangle((x, y), page.side, page.high, fill=False, ec='#c8ccd2', lw=.6))
     if page.tiles: _label(page, y + page.high/2, 'weights')
 
 # %% ../nbs/10_activity.ipynb #9065c87f
@@ -488,31 +560,34 @@ def _draw_lines(page, letters, y, **range_):
 
 # %% ../nbs/10_activity.ipynb #c5ba76f4
 def _draw_film(page, name, film, y):
-    "A row of frames, below their moments in the plots."
+    "A row of frames, below their moments in the plots; where they would be too thin, one for several."
     _label(page, y + page.tall/2, name)
-    for t, frame in enumerate(film.frames, film.first - 1):
+    every = max(1, math.ceil(.06 / page.cell))
+    for t, frame in list(enumerate(film.frames, film.first - 1))[::every]:
         x = page.left + t * page.cell
-        place_frame(page.ax, frame, (x + .015, y, x + page.cell - .015, y + page.tall))
+        place_frame(page.ax, frame, (x + .015, y, x + every * page.cell - .015, y + page.tall))
 
 # %% ../nbs/10_activity.ipynb #5d35f0f3
 def _draw_numbers(page, y):
     "Numbers of frames, as many as there is room for."
+    every = 1 if page.cell > .2 else 10 * math.ceil(.02 / page.cell)
     for t, n in enumerate(page.track.numbers):
-        if page.cell <= .2 and n % 10: continue
+        if n % every: continue
         color = PAST_COLOR if t < page.past else FUTURE_COLOR
         page.ax.text(page.left + (t + .5) * page.cell, y + .02, str(n), ha='center', va='top', size=7.5, color=color)
     _label(page, y + .02, 'frame', va='top', size=7.5, color='#5b626b')
 
 # %% ../nbs/10_activity.ipynb #61120971
+@plain_style()
 def draw_unit(
     story: UnitStory, # of the unit's layer
     unit: int, # which unit
     *,
     width: float = 10., # inches
     title: str = '', # a heading; the unit's number where this is empty
-) -> Figure: # closed
+) -> Picture: # of all there is
     "Features, lines and frames of one unit."
-    page = _UnitPage(story, unit, width, title)
+    page = _UnitPage(story, unit, width, write_line(title, 'title'))
     _draw_weights(page, .58)
     _draw_lines(page, 'hcg', page.top)
     _draw_lines(page, 'ifo', page.top + page.line + .32, ylim=(-.05, 1.05), yticks=[0, .5, 1])
@@ -536,8 +611,9 @@ def show_unit(
     i: int = 0, # which clip of the batch
     width: float = 10., # inches
     title: str = '', # a heading; the unit's number where this is empty
-) -> Figure: # a closed matplotlib figure
+) -> Figure: # as of `show_features`
     "Features of a unit, and its six values while the encoder watches a clip and a decoder goes on."
-    unit = check_whole(unit, 'unit', 0, model.config.hidden_size - 1)
+    unit = check_whole(unit, 'unit', 0, _check_model(model).config.hidden_size - 1)
+    _check_page(width) # before all the work
     story = unit_story(model, past, future, decoder=decoder, frames=frames, layer=layer, i=i)
     return draw_unit(story, unit, width=width, title=title)

@@ -195,8 +195,10 @@ def _as_clip(x, name) -> torch.Tensor:
     "A clip or a batch of clips."
     tensor = isinstance(x, torch.Tensor)
     values = _check_plain(x, name) if tensor else to_array(x, name)
-    if values.ndim not in (4, 5) or not (tensor or values.dtype.kind in 'fbiu'):
-        raise argument_error(name, x, '(T, C, H, W) or (B, T, C, H, W)')
+    if values.ndim not in (4, 5): raise argument_error(name, x, '(T, C, H, W) or (B, T, C, H, W)')
+    fits = values.is_floating_point() if tensor else values.dtype.kind == 'f'
+    if not fits and values.dtype not in (torch.uint8, torch.bool, np.uint8, np.bool_):
+        raise argument_error(name, x, 'uint8 (0 to 255) or floating point (0 to 1)')
     return x if tensor else _to_tensor(values)
 
 # %% ../nbs/09_pictures.ipynb #781bfc9e
@@ -254,6 +256,9 @@ class Picture(Figure):
 
     @plain_style()
     def get_tightbbox(self, *args, **kwargs): return super().get_tightbbox(*args, **kwargs)
+
+    @plain_style()
+    def set_layout_engine(self, *args, **kwargs): super().set_layout_engine(*args, **kwargs)
 
     def savefig(self, fname, **options):
         "As in matplotlib. How many pixels, and cut how, is the caller's choice; paper is white unless told otherwise."
@@ -370,7 +375,8 @@ def _fit_columns(blocks, every, width) -> tuple:
     wide = min(.85, (width - left) / columns - _GAP)
     if wide >= .1: return columns, left, wide, letters
     if width < left + .1 + _GAP: raise argument_error('width', width, f'at least {left + .15:.2f} inches')
-    raise ValueError(f'every is {every}; expected more, as {columns} frames do not fit into {width:g} inches')
+    room = f'a width of {width:g} inches'
+    raise ValueError(f'every is {every}; expected more, as {columns} frames do not fit into {room}')
 
 # %% ../nbs/09_pictures.ipynb #ec56c769
 def fit_rows(
@@ -455,7 +461,7 @@ def show_prediction(
 # %% ../nbs/09_pictures.ipynb #be236922
 def _check_names(names, n) -> list:
     "Names of `n` clips; their numbers if there are none."
-    if not isinstance(names, (list, tuple, range, np.ndarray, type(None))): raise argument_error('names', names, 'a list')
+    if not isinstance(names, (list, tuple, range, type(None))): raise argument_error('names', names, 'a list')
     found = [write_line(str(name), 'names') for name in (range(n) if names is None else names)][:n]
     if len(set(found)) < n: raise argument_error('names', found, f'{n} different ones')
     return found
@@ -476,7 +482,9 @@ def show_grid(
     clips = _as_clip(clips, 'clips')
     if clips.dim() != 5 or not len(clips): raise argument_error('clips', clips, '(B, T, C, H, W)')
     names = _check_names(names, min(check_whole(n, 'n'), len(clips)))
-    return show_strip(dict(zip(names, clips)), past=past, every=every, width=width, title=title, clamp=clamp)
+    frames = [as_frames(clip, name=f'clips[{k}]', clamp=clamp) for k, clip in enumerate(clips[:len(names)])]
+    rows = {name: x.transpose(0, 3, 1, 2) for name, x in zip(names, frames)}
+    return show_strip(rows, past=past, every=every, width=width, title=title)
 
 # %% ../nbs/09_pictures.ipynb #8546e453
 def _join_rows(name, rows, notes) -> Row:
@@ -485,7 +493,9 @@ def _join_rows(name, rows, notes) -> Row:
     shapes = {k: tuple(p.clip.shape) for k, p in parts.items()}
     if len({(s[:-4], s[-3:]) for s in shapes.values()}) > 1:
         raise ValueError(f'{name} has parts of shapes {shapes}; expected as many clips of the same frames')
-    return Row(torch.cat([p.clip.cpu() for p in parts.values()], -4), next(iter(parts.values())).first, notes)
+    clips = [p.clip.detach().cpu() for p in parts.values()]
+    if len({x.dtype for x in clips}) > 1: clips = [x / 255 if x.dtype == torch.uint8 else x for x in clips]
+    return Row(torch.cat(clips, -4), next(iter(parts.values())).first, notes)
 
 # %% ../nbs/09_pictures.ipynb #fe78a6b4
 def timeline_rows(
@@ -553,7 +563,7 @@ def _draw_film(screen, page, film, x, n, name):
 
 # %% ../nbs/09_pictures.ipynb #3639cca2
 def _cut_bar(screen, n, cell) -> list:
-    "The pieces of the time bar, each from one frame up to another: single frames, or colours where frames are too thin."
+    "The pieces of the time bar, each from one frame up to another: frames, or colours where frames are too thin."
     start, end = screen.numbers[0], screen.numbers[-1] + 1
     border = start if screen.past is None else min(max(screen.past + 1, start), end)
     cuts = range(start, end + 1) if cell >= 1 else sorted({start, n + 1, border, end})
@@ -628,6 +638,7 @@ class Animation:
 def _check_screen(screen, scale):
     "Can so many pictures of that size be written?"
     (width, height), n = screen.size, len(screen.numbers)
+    if n > 10**4: raise ValueError(f'rows span {n} frames; expected at most 10000 in an animation')
     if max(width, height) < 2**14 and width * height * n <= 2**30: return
     raise ValueError(f'scale is {scale}, and rows make {n} pictures of {width} x {height} pixels; '
                      f'expected at most {2**14 - 1} each way, {2**30} in all')
@@ -657,7 +668,7 @@ def animate(
 ) -> Animation: # plays in a notebook
     "Rows side by side, playing in an endless loop with a rest at its end. `ValueError` as in `as_frames`."
     check_choice(format, 'format', ('gif', 'webp'))
-    check_number(fps, 'fps', lambda v: 1/60 <= v <= 50, 'more than 0, from 1/60 to 50 frames a second')
+    check_number(fps, 'fps', lambda v: 1/60 <= v <= 50, 'from 1/60 to 50 frames a second')
     scale, title = check_whole(scale, 'scale', 1, 1000), write_line(title, 'title')
     films, past = resolve_timeline(rows, future, out, past=past, i=i, clamp=clamp)
     screen = _Screen(films, past, scale, title)
@@ -694,7 +705,7 @@ def save_strip(
 ) -> Path: # the file that was written
     "Write a strip to a file; with `future` or `out`, a prediction. `ValueError` for the name, `OSError` for the place."
     path = prepare_target(path, ('.png', '.pdf', '.svg', '.jpg', '.jpeg', '.webp'))
-    check_number(dpi, 'dpi', lambda v: 1 <= v <= 2400, 'from 1 to 2400 pixels to the inch')
+    check_number(dpi, 'dpi', lambda v: 10 <= v <= 2400, 'from 10 to 2400 pixels to the inch')
     if future is None and out is None: fig = show_strip(rows, **options)
     else: # `rows` are the past
         fig = show_prediction(rows, future, out, **{k: v for k, v in options.items() if k != 'past'})

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 from html import escape
@@ -19,11 +20,12 @@ from string import Template
 
 # %% ../nbs/11_widgets.ipynb #1dfb61e5
 from .activity import GATES, UnitStory, draw_unit, strongest, unit_story, weight_tiles
-from .core.checks import argument_error, check_number, check_numbers, check_whole
-from .core.files import import_extra, write_text
+from .core.checks import argument_error, check_number, check_numbers, check_whole, escape_controls
+from .core.files import check_source, import_extra, write_text
 from .core.patch import patch
 from .models import VideoLSTM
-from .pictures import draw_rows, prepare_target, resolve_timeline, time_axis, write_url
+from .pictures import draw_rows, fit_rows, prepare_target, resolve_timeline, time_axis
+from .pictures import write_line, write_url
 
 # %% ../nbs/11_widgets.ipynb #4be3046b
 for library in ('ipywidgets', 'anywidget'): import_extra(library, 'notebook', 'widgets')
@@ -38,11 +40,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 # %% ../nbs/11_widgets.ipynb #452c6358
+def _check_pixels(frames):
+    "Frames as `as_frames` makes them, or a `ValueError`."
+    fits = isinstance(frames, np.ndarray) and frames.dtype == np.uint8 and frames.ndim == 4 and 0 not in frames.shape
+    if not fits or frames.shape[3] not in (1, 3): raise argument_error('frames', frames, 'uint8 (T, H, W, C = 1 or 3)')
+
+# %% ../nbs/11_widgets.ipynb #6102849f
 def sprite_sheet(
     frames: np.ndarray, # `(T, H, W, C)`, uint8, C is 1 or 3, as `as_frames` makes them
     columns: int = 10, # frames beside each other
 ) -> Image.Image: # `columns * W` pixels wide; places behind the last frame stay black
     "All frames of a clip in one picture, in reading order. One picture packs better than many."
+    _check_pixels(frames)
     T, H, W, C = frames.shape
     columns = min(check_whole(columns, 'columns'), T)
     frames = np.concatenate([frames, np.zeros((-T % columns, H, W, C), np.uint8)])
@@ -72,52 +81,85 @@ def _make_id(state: dict) -> str:
     return f'{digest}{_TWINS[digest]:08x}'
 
 # %% ../nbs/11_widgets.ipynb #824a4d8c
-def _to_plain(number):
-    "A number as Python has it, where NumPy's or a tensor's came."
-    return number.item() if hasattr(number, 'item') else number
-
-# %% ../nbs/11_widgets.ipynb #cf6e723f
 def _pack_film(name, film) -> dict:
-    "A row as the browser gets it."
+    "A row as the browser gets it; many frames make a square sheet, as browsers bear no picture of any height."
     T, H, W, _ = film.frames.shape
-    columns = min(10, T)
-    return dict(name=name or 'clip', first=_to_plain(film.first), count=T, height=H, width=W, columns=columns,
+    columns = min(T, max(10, math.isqrt(T)))
+    return dict(name=name or 'clip', first=film.first, count=T, height=H, width=W, columns=columns,
                 notes=list(film.notes), sheet=_write_png(sprite_sheet(film.frames, columns)))
 
+# %% ../nbs/11_widgets.ipynb #cf6e723f
+_MOST = 2**26 # pixels of a widget: 16384 frames of 64 x 64
+
+# %% ../nbs/11_widgets.ipynb #4761d114
+def _pack_films(films) -> list:
+    "All rows as the browser gets them; a `ValueError` if they are more than it can hold."
+    pixels = sum(film.frames[..., 0].size for film in films.values())
+    if pixels > _MOST: raise ValueError(f'rows hold {pixels} pixels; expected at most {_MOST}')
+    return [_pack_film(name, film) for name, film in films.items()]
+
 # %% ../nbs/11_widgets.ipynb #0e4ecde8
+class _Refusal(traitlets.TraitError, ValueError):
+    "A value that a widget does not take."
+
+# %% ../nbs/11_widgets.ipynb #fafc76aa
+def _check_trait(check, *args):
+    "What a check says, in the kind of error that makes traitlets put the old value back."
+    try: return check(*args)
+    except ValueError as e: raise _Refusal(str(e)) from e
+
+# %% ../nbs/11_widgets.ipynb #f73e08d7
+def _check_fps(fps) -> float:
+    "Frames a second, as fast as screens are."
+    return check_number(fps, 'fps', lambda v: 1/60 <= v <= 60, 'from 1/60 to 60 frames a second')
+
+# %% ../nbs/11_widgets.ipynb #57fb72eb
 class _Player(anywidget.AnyWidget):
     "A place on a time axis, a speed, a title, and a picture that stands in for the widget where nothing moves."
     _kind = '' # which front-end module brings a saved one to life
     _called = '' # what a page of it is called if nobody says
     _shows = '' # what its picture shows
-    index = traitlets.Int(0).tag(sync=True)
-    fps = traitlets.Float(5.).tag(sync=True)
-    title = traitlets.Unicode().tag(sync=True)
+    _fixed = False # what was packed can be set only once
+    index = traitlets.TraitType(0).tag(sync=True)
+    fps = traitlets.TraitType(5.).tag(sync=True)
+    title = traitlets.TraitType('').tag(sync=True)
     count = traitlets.Int(1).tag(sync=True)
 
     def __init__(self, state: dict):
+        state |= dict(index=check_whole(state['index'], 'index', 0, state['count'] - 1), fps=_check_fps(state['fps']),
+                      title=write_line(state['title'], 'title'))
         ident = _make_id(state)
         super().__init__(**state, model_id=ident, layout=Layout(model_id=ident[::-1]))
+        self._fixed = True
 
     @traitlets.validate('index')
-    def _check_index(self, proposal): return check_whole(proposal['value'], 'index', 0, self.count - 1)
+    def _check_index(self, proposal): return _check_trait(check_whole, proposal['value'], 'index', 0, self.count - 1)
 
     @traitlets.validate('fps')
-    def _check_fps(self, proposal):
-        wanted = 'more than 0 and at most 60 frames a second'
-        return check_number(proposal['value'], 'fps', lambda v: 0 < v <= 60, wanted)
+    def _check_fps(self, proposal): return _check_trait(_check_fps, proposal['value'])
+
+    @traitlets.validate('title')
+    def _check_title(self, proposal): return _check_trait(write_line, proposal['value'], 'title')
+
+    @traitlets.validate(*'count first past rows units features tile activity tops numbers decoder'.split())
+    def _keep(self, proposal):
+        if not self._fixed: return proposal['value']
+        raise _Refusal(f'{proposal["trait"].name} of a widget is fixed; expected that you make another widget')
+
+    def set_state(self, sync_data):
+        "What the browser says. If it cannot be, the browser is told how things are."
+        try: super().set_state(sync_data)
+        except traitlets.TraitError: self.send_state([key for key in sync_data if key in self.keys])
 
     def _repr_mimebundle_(self, **kwargs):
         data, metadata = super()._repr_mimebundle_(**kwargs)
         return data | {'image/png': base64.b64encode(self.still_png()).decode()}, metadata
 
-# %% ../nbs/11_widgets.ipynb #fafc76aa
+# %% ../nbs/11_widgets.ipynb #98a19dc6
 @patch
 def still_png(self: _Player) -> bytes: # a PNG file
     "The picture that stands in for the widget, as it is now."
-    file = io.BytesIO()
-    self.still().savefig(file, format='png', bbox_inches='tight', pad_inches=.08, metadata={'Software': None})
-    return file.getvalue()
+    return self.still().png(pad_inches=.08, metadata={'Software': None})
 
 # %% ../nbs/11_widgets.ipynb #e1698556
 class FrameStepper(_Player):
@@ -130,7 +172,7 @@ class FrameStepper(_Player):
     _esm = _read_asset('common.js') + _read_asset('stepper.js')
     _css = _read_asset('stepper.css')
     first = traitlets.Int(1).tag(sync=True)
-    past = traitlets.Int(None, allow_none=True).tag(sync=True)
+    past = traitlets.TraitType(None).tag(sync=True)
     rows = traitlets.List().tag(sync=True)
 
     def __repr__(self): return f"FrameStepper({', '.join(row['name'] for row in self.rows)}: {self.count} frames)"
@@ -151,20 +193,27 @@ def __init__(
     clamp: bool = False, # cut values outside [0, 1] instead of refusing them
 ):
     self._films, past = resolve_timeline(rows, future, out, past=past, i=i, clamp=clamp)
-    packed, numbers = [_pack_film(name, film) for name, film in self._films.items()], time_axis(self._films)
-    axis = dict(first=_to_plain(numbers[0]), past=_to_plain(past), count=len(numbers))
-    _Player.__init__(self, dict(rows=packed, index=_to_plain(index), fps=_to_plain(fps), title=title, **axis))
+    numbers = time_axis(self._films)
+    fit_rows([self._films], every=_thin(len(numbers))) # so that there will be a picture
+    axis = dict(first=numbers[0], past=past, count=len(numbers))
+    _Player.__init__(self, dict(rows=_pack_films(self._films), index=index, fps=fps, title=title, **axis))
 
 # %% ../nbs/11_widgets.ipynb #3a15f521
+def _thin(count) -> int:
+    "Of how many frames a film strip shows one."
+    return -(-count // 20)
+
+# %% ../nbs/11_widgets.ipynb #d93ad694
 @patch
-def still(self: FrameStepper) -> Figure: # closed
+def still(self: FrameStepper) -> Figure: # open nowhere in matplotlib
     "A film strip of all rows; long clips show one frame in several."
-    return draw_rows([self._films], past=self.past, every=-(-self.count // 20), title=self.title)
+    return draw_rows([self._films], past=self.past, every=_thin(self.count), title=self.title)
 
 # %% ../nbs/11_widgets.ipynb #f41b6ae0
 def _shrink(weights: torch.Tensor, side: int) -> np.ndarray:
     "`(n, C, S, S)` weights as tiles `(n, s, s, C)`, averaged over squares until s fits `side`, in 43 shades."
     k = -(-max(weights.shape[-2:]) // side)
+    if weights.dtype.itemsize < 4: weights = weights.float()
     pooled = torch.nn.functional.avg_pool2d(weights, k, ceil_mode=True, count_include_pad=False)
     return weight_tiles(pooled, shades=21)
 
@@ -182,6 +231,7 @@ def _pack_activity(values, units) -> dict:
 def _choose_units(story, units, n) -> list:
     "Numbers of units, each once."
     weights = story.inputs if story.outputs is None else story.outputs
+    n = check_whole(n, 'n')
     units = strongest(weights, n) if units is None else check_numbers(units, 'units', len(weights))
     if len(set(units)) < len(units): raise argument_error('units', units, 'each unit once')
     return units
@@ -200,6 +250,7 @@ def _pack_weights(weights, units, side) -> dict:
     "The units' weights as sheets of small tiles."
     tiles = {name: _shrink(w[units], check_whole(side, 'side')) for name, w in weights.items()}
     _, height, width, channels = next(iter(tiles.values())).shape
+    if len(tiles) * len(units) * height * width > _MOST: raise argument_error('side', side, 'less for so many units')
     tile = dict(width=width, height=height, channels=channels, columns=min(10, len(units)))
     features = [dict(name=name, sheet=_write_png(sprite_sheet(t))) for name, t in tiles.items()]
     return dict(units=units, features=features, tile=tile)
@@ -207,7 +258,7 @@ def _pack_weights(weights, units, side) -> dict:
 # %% ../nbs/11_widgets.ipynb #0fcd0b49
 def _pack_story(story, units) -> dict:
     "What the units do, and what is seen meanwhile."
-    rows, numbers = [_pack_film(name, film) for name, film in story.films.items()], story.track.numbers
+    rows, numbers = _pack_films(story.films), story.track.numbers
     seen = dict(rows=rows, numbers=numbers, past=story.past, decoder=story.decoder, count=len(numbers))
     return seen | _pack_activity(story.track.values, units)
 
@@ -220,8 +271,10 @@ def _trim(story, units) -> UnitStory:
 # %% ../nbs/11_widgets.ipynb #92aeb0eb
 def _check_shown(unit, units) -> int:
     "A unit that is among those shown."
-    if unit in units: return unit
-    raise argument_error('unit', unit, f'one of the {len(units)} units shown ({", ".join(map(str, units[:5]))}, ...)')
+    try: return units[units.index(check_whole(unit, 'unit', 0))]
+    except ValueError:
+        some = ', '.join(map(str, units[:5]))
+        raise argument_error('unit', unit, f'one of the {len(units)} units shown ({some}, ...)') from None
 
 # %% ../nbs/11_widgets.ipynb #53073bda
 class FeatureBrowser(_Player):
@@ -233,7 +286,7 @@ class FeatureBrowser(_Player):
     _kind, _called, _shows = 'features', 'Feature browser', 'Features and activity of a unit'
     _esm = _read_asset('common.js') + _read_asset('features.js')
     _css = _read_asset('stepper.css') + _read_asset('features.css')
-    unit = traitlets.Int(0).tag(sync=True)
+    unit = traitlets.TraitType(0).tag(sync=True)
     units = traitlets.List().tag(sync=True)
     features = traitlets.List().tag(sync=True)
     tile = traitlets.Dict().tag(sync=True)
@@ -245,7 +298,7 @@ class FeatureBrowser(_Player):
     decoder = traitlets.Unicode().tag(sync=True)
 
     @traitlets.validate('unit')
-    def _check_unit(self, proposal): return _check_shown(proposal['value'], self.units)
+    def _check_unit(self, proposal): return _check_trait(_check_shown, proposal['value'], self.units)
 
 # %% ../nbs/11_widgets.ipynb #8aeb08da
 @patch
@@ -270,8 +323,8 @@ def __init__(
     story = unit_story(model, past, future, decoder=decoder, frames=frames, layer=layer, i=i)
     weights, units = _list_weights(story, layer), _choose_units(story, units, n)
     self._story, state = _trim(story, units), _pack_weights(weights, units, side) | _pack_story(story, units)
-    unit = units[0] if unit is None else _to_plain(unit)
-    _Player.__init__(self, state | dict(unit=unit, index=_to_plain(index), fps=_to_plain(fps), title=title))
+    unit = units[0] if unit is None else _check_shown(unit, units)
+    _Player.__init__(self, state | dict(unit=unit, index=index, fps=fps, title=title))
 
 # %% ../nbs/11_widgets.ipynb #c98ab37e
 @patch
@@ -279,7 +332,7 @@ def __repr__(self: FeatureBrowser): return f'FeatureBrowser({len(self.units)} un
 
 # %% ../nbs/11_widgets.ipynb #419b6b8a
 @patch
-def still(self: FeatureBrowser) -> Figure: # closed
+def still(self: FeatureBrowser) -> Figure: # open nowhere in matplotlib
     "The chosen unit, as `show_unit` draws it."
     return draw_unit(self._story, self.unit, title=f'{self.title}: unit {self.unit}' if self.title else '')
 
@@ -290,37 +343,62 @@ _STATES = { # what a page has to know of each kind
 }
 
 # %% ../nbs/11_widgets.ipynb #5bffe820
-def widget_assets() -> str: # put it at the end of the page's body
-    "HTML that a page with widgets needs once: styles, each kind's module (as text), and the script that hosts them."
-    def module(kind): return f'data-kind="{kind}">\n{_read_asset("common.js")}{_read_asset(f"{kind}.js")}'
-    modules = ''.join(f'<script type="text/plain" class="lvr-module" {module(kind)}</script>\n' for kind in _STATES)
-    styles = _read_asset('stepper.css') + _read_asset('features.css')
-    return f'<style>\n{styles}</style>\n{modules}<script>\n{_read_asset("host.js")}</script>\n'
+def _write_module(kind) -> str:
+    "The front-end module of a kind of widget, as an ordinary script: fewer pages forbid these."
+    code = _read_asset('common.js') + _read_asset(f'{kind}.js').replace('export default', 'return')
+    return f'lvrModules.{kind} = (() => {{\n{code}}})();\n'
 
-# %% ../nbs/11_widgets.ipynb #68a09497
-def _write_host(kind, state, still) -> str:
-    "Where a widget is to stand: its state as text, in which no `<` can end the script, and its picture."
-    text = json.dumps(state).replace('<', '\\u003c')
-    return f'<div class="lvr-host" data-kind="{kind}"><script type="application/json">{text}</script>{still}</div>\n'
+# %% ../nbs/11_widgets.ipynb #4be76630
+def widget_assets() -> str: # put it at the end of the page's body
+    "HTML that a page with widgets needs once: styles, and a script with each kind's module and what hosts them."
+    styles = _read_asset('stepper.css') + _read_asset('features.css')
+    script = 'var lvrModules = {};\n' + ''.join(map(_write_module, _STATES)) + _read_asset('host.js')
+    return f'<style>\n{styles}</style>\n<script>\n{script}</script>\n'
 
 # %% ../nbs/11_widgets.ipynb #54c28886
-def _write_still(widget) -> str:
-    "The picture of a widget, shown by browsers without scripts."
-    alt = escape(f'{widget._shows}: ' + (widget.title or ', '.join(r['name'] for r in widget.rows)))
-    url = write_url(widget.still_png(), 'png')
-    return f'<noscript><img alt="{alt}" src="{url}" style="max-width:100%"></noscript>'
+_SENTENCES = ('A widget to step and play with stands here, where scripts may run.',
+              'This is a picture. Where scripts may run, a widget to step and play with takes its place.')
 
 # %% ../nbs/11_widgets.ipynb #7fbf32b2
+def _write_host(kind, state, picture='') -> str:
+    "Where a widget is to stand: its state as text, in which no `<` can end the script, and what stands there before."
+    text = json.dumps(state, allow_nan=False).replace('<', '\\u003c')
+    still = f'<div class="lvr-still">{picture}<p>{_SENTENCES[bool(picture)]}</p></div>'
+    return f'<div class="lvr-host" data-kind="{kind}"><script type="application/json">{text}</script>{still}</div>\n'
+
+# %% ../nbs/11_widgets.ipynb #3f1f2c0c
+def _write_still(widget) -> str:
+    "The picture of a widget."
+    alt = escape(f'{widget._shows}: ' + (widget.title or ', '.join(r['name'] for r in widget.rows)))
+    return f'<img alt="{alt}" src="{write_url(widget.still_png(), "png")}" style="max-width:100%">'
+
+# %% ../nbs/11_widgets.ipynb #a58e224a
+_KEPT = dict(rows=dict(name=str, first=int, count=int, height=int, width=int, columns=int, notes=list, sheet=str),
+             features=dict(name=str, sheet=str))
+
+# %% ../nbs/11_widgets.ipynb #4651c4c8
+def _is_saved(state) -> bool:
+    "Is it the state of a widget as notebooks save it, with all its pictures inside?"
+    if not isinstance(state, dict) or not state.get('rows'): return False
+    for key in _KEPT.keys() & state.keys():
+        parts = state[key] if isinstance(state[key], list) else [None]
+        if not all(isinstance(p, dict) and all(isinstance(p.get(k), t) for k, t in _KEPT[key].items()) for p in parts):
+            return False
+        if not all(part['sheet'].startswith(write_url(b'', 'png')) for part in parts): return False
+    return True
+
+# %% ../nbs/11_widgets.ipynb #c3f2217e
 def widget_html(
     widget: FrameStepper | FeatureBrowser | dict, # a widget, or the state of one as notebooks save it
 ) -> str: # put it where the widget is to stand
     "HTML of one widget; it comes to life in a page that also has `widget_assets()`. Without scripts it is a picture."
     live = isinstance(widget, _Player)
-    if not live and not (isinstance(widget, dict) and widget.get('rows')):
-        raise argument_error('widget', widget, 'a FrameStepper, a FeatureBrowser or the saved state of one')
+    wanted = 'a FrameStepper, a FeatureBrowser or the saved state of one'
+    if not live and not _is_saved(widget): raise argument_error('widget', widget, wanted)
     kind = widget._kind if live else 'features' if 'units' in widget else 'stepper'
     state = {key: getattr(widget, key) if live else widget.get(key) for key in _STATES[kind]}
-    return _write_host(kind, state, _write_still(widget) if live else '')
+    try: return _write_host(kind, state, _write_still(widget) if live else '')
+    except (TypeError, ValueError, RecursionError) as e: raise argument_error('widget', widget, wanted) from e
 
 # %% ../nbs/11_widgets.ipynb #f11a3c5a
 def _write_figure(figure) -> str:
@@ -333,34 +411,41 @@ _KINDS = {'.png': 'png', '.jpg': 'jpeg', '.jpeg': 'jpeg', '.gif': 'gif', '.webp'
 
 # %% ../nbs/11_widgets.ipynb #8035cb2c
 def _write_picture(path) -> str:
+    check_source(path, 'items', 'a picture')
     kind = _KINDS.get(path.suffix.lower())
     if kind is None: raise ValueError(f'items holds {path.name!r}; expected pictures that end in {" or ".join(_KINDS)}')
     words = escape(path.stem.replace('_', ' '))
     return f'<img alt="{words}" src="{write_url(path.read_bytes(), kind)}">\n'
 
 # %% ../nbs/11_widgets.ipynb #52fac469
+def _write_sentence(text, name) -> str:
+    "Text as a paragraph, nothing in it is HTML."
+    return f'<p>{escape(write_line(text, name, 10**6))}</p>\n'
+
+# %% ../nbs/11_widgets.ipynb #bd7aa1de
 def _write_item(item) -> str:
     "HTML of one thing on a page."
     if isinstance(item, _Player): return widget_html(item)
-    if isinstance(item, str): return (item if item.lstrip().startswith('<') else f'<p>{item}</p>') + '\n'
-    if html := getattr(item, '_repr_html_', str)(): return html + '\n'
+    if isinstance(item, str): return item + '\n' if item.lstrip().startswith('<') else _write_sentence(item, 'items')
     if isinstance(item, Figure): return _write_figure(item)
     if isinstance(item, Path): return _write_picture(item)
+    html = getattr(item, '_repr_html_', None) if not isinstance(item, type) else None
+    if callable(html) and isinstance(text := html(), str): return text + '\n'
     raise argument_error('items', item, 'widgets, text, figures, paths of pictures, or what a notebook shows as HTML')
 
-# %% ../nbs/11_widgets.ipynb #bd7aa1de
+# %% ../nbs/11_widgets.ipynb #3b3050fe
 def save_page(
     path: str | Path, # where to; ends in .html
-    items, # in order: widgets, HTML (or a plain sentence), figures, `Path`s of pictures, what a notebook shows as HTML
+    items, # widgets, HTML (text that begins with `<`), sentences, figures, `Path`s of pictures, what shows as HTML
     title: str = 'Frame stepper', # heading and title of the page
 ) -> Path: # the file that was written
     "Write one HTML file that holds all it shows and works without network or Python. `OSError` for the place."
-    path = prepare_target(path, ('.html', '.htm'))
+    path, title = prepare_target(path, ('.html', '.htm')), write_line(title, 'title')
     items = list(items) if isinstance(items, (list, tuple)) else [items]
     body = ''.join(map(_write_item, items))
     assets = widget_assets() if any(isinstance(item, _Player) for item in items) else ''
-    page = Template(_read_asset('page.html'))
-    return write_text(path, page.substitute(title=escape(title), body=body, assets=assets))
+    page = Template(_read_asset('page.html')).substitute(title=escape(title), body=body, assets=assets)
+    return write_text(path, page.encode('utf8', 'xmlcharrefreplace').decode('utf8'))
 
 # %% ../nbs/11_widgets.ipynb #49e42fdb
 @patch
@@ -368,9 +453,10 @@ def to_html(
     self: _Player,
     path: str | Path, # where to; ends in .html
     title: str = '', # heading of the page; the widget's own title where this is empty
-    note: str = '', # a paragraph above the widget, HTML
+    note: str = '', # a paragraph above the widget
 ) -> Path: # the file that was written
     "Write this widget, as it stands, into one HTML file that works without network or Python."
-    heading = title or self.title or self._called
+    heading = write_line(title, 'title') or self.title or self._called
+    note = write_line(note, 'note', 10**6) and _write_sentence(note, 'note')
     once = '<style>.lvr-title { display: none }</style>' if heading == self.title else '' # the heading says it already
     return save_page(path, [*filter(None, (once, note)), self], heading)

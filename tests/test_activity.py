@@ -1,6 +1,8 @@
 "Inside a model: activity that is the model's own, gates that keep the equations, features that lie where weights act."
+import copy
 import io
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -225,3 +227,153 @@ def test_models_with_one_decoder(kind, decoder, fails):
                            part=lambda: A.unit_activity(model, past, decoder),
                            which=lambda: A.feature_images(model, decoder)).items():
         with pytest.raises(ValueError, match=f'^{name} is .*; expected one of'): call()
+
+
+# Settings, texts, sizes
+
+def draw_all(model, past):
+    runs = A.unit_activity(model, past)
+    weights = A.feature_images(model, 'future')
+    figures = (A.show_features(weights, title='$x_'), A.show_unit(model, past, 2, title='$x_'),
+               A.show_activity({'$x_': runs, 'b': runs}, 'hci', n=4, title='$x_'))
+    return [pixels(fig) for fig in figures]
+
+
+def test_pictures_look_alike_under_all_settings():
+    model, past = awake().float(), clip(2, 5, 1, 7, 9)
+    odd = {'image.origin': 'lower', 'axes.grid': True, 'font.size': 30., 'figure.autolayout': True, 'text.usetex': True,
+           'lines.linewidth': 9., 'axes.titlelocation': 'right', 'savefig.facecolor': 'red', 'figure.dpi': 300.,
+           'axes.unicode_minus': False, 'xtick.labeltop': True, 'legend.loc': 'center', 'image.lut': 4}
+    plain = draw_all(model, past)
+    with plt.style.context(['dark_background', odd]):
+        before = repr(matplotlib.rcParams)
+        for got, wanted in zip(draw_all(model, past), plain, strict=True): np.testing.assert_array_equal(got, wanted)
+        assert repr(matplotlib.rcParams) == before and plt.get_fignums() == []
+
+
+@pytest.mark.parametrize('setting', ['float64', 'meta', 'inference'])
+def test_settings_of_torch_change_nothing(setting):
+    model, past = awake(num_layers=2, dropout=.5).float().train(), clip(1, 3, 1, 7, 9)
+    def draw():
+        run = A.unit_activity(model, past, 'future', frames=2)
+        return pixels(A.show_activity(run, 'hf', n=3)), pixels(A.show_unit(model, past, 0, layer=1))
+    modes, state, plain = [m.training for m in model.modules()], torch.get_rng_state(), draw()
+    torch.set_default_dtype(torch.float64 if setting == 'float64' else torch.float32)
+    try:
+        inside = torch.device('meta' if setting == 'meta' else 'cpu'), torch.inference_mode(setting == 'inference')
+        with inside[0], inside[1]: got = draw()
+    finally: torch.set_default_dtype(torch.float32)
+    assert all((a == b).all() for a, b in zip(got, plain))
+    assert [m.training for m in model.modules()] == modes and torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_models_of_few_bits(dtype):
+    model, past = awake(conditional_future=True).to(dtype), clip(1, 3, 1, 7, 9).to(dtype)
+    A.show_unit(model, past, 1)
+    A.show_activity(A.unit_activity(model, past, 'future'), 'hcifgo')
+    A.show_features(A.feature_images(model, 'future'))
+    assert sorted(A.strongest(A.feature_images(model))) == list(range(6))
+
+
+def test_no_figure_stays_open():
+    model, past = awake().float(), clip(1, 3, 1, 7, 9)
+    seen, weights = A.unit_activity(model, past), A.feature_images(model, 'future')
+    calls = [lambda: A.show_unit(model, past, 0), lambda: A.show_unit(model, past, 0, width=1),
+             lambda: A.show_unit(model, past, 6), lambda: A.show_unit(model, past, 0, frames=-1),
+             lambda: A.show_features(weights, units=[6]), lambda: A.show_features(weights, columns=10**6),
+             lambda: A.show_activity(seen, 'x'), lambda: A.show_activity(seen, width=.1, height=-1)]
+    for k, call in enumerate(calls):
+        if k: pytest.raises(ValueError, call)
+        else: call()
+        assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize('frames', [1, 200, 2000])
+def test_runs_of_any_length_have_a_picture(frames):
+    "Where frames would be too thin, one stands for several; none is mirrored."
+    model, past = awake().float(), clip(1, 3, 1, 7, 9)
+    fig = A.show_unit(model, past, 0, frames=frames)
+    places = [image.get_extent() for image in fig.axes[0].images[5:]]
+    assert all(left < right for left, right, *_ in places) and 4 <= len(places) <= 206 and pixels(fig).min() < 100
+    fig = A.show_activity(A.unit_activity(model, past, 'future', frames=frames))
+    assert len(fig.axes[0].get_xticks()) <= 22
+
+
+@pytest.mark.parametrize('call, message', [
+    (lambda m, x: A.show_unit(m, x, 0, width=1), 'width is 1; expected from 4 to 100 inches'),
+    (lambda m, x: A.show_unit(m, x, 0, frames=10**9), 'frames is 1000000000; expected a whole number from 1 to 100000'),
+    (lambda m, x: A.show_unit(m, x, 0, frames=10**4), 'frames is 10003; expected at most 10000'),
+    (lambda m, x: A.show_features(torch.ones(3000, 1, 9, 9), n=3000, columns=2), 'weights of 3000 units in columns ('),
+    (lambda m, x: A.show_features(torch.ones(9, 1, 9, 9), columns=1000), 'columns is 1000; expected at most 200'),
+    (lambda m, x: A.show_features(torch.ones(9, 1, 9, 9), units=[0], n='x'), "n is 'x'; expected"),
+    (lambda m, x: A.show_activity(dict.fromkeys(range(30), A.unit_activity(m, x))), 'width is 10.0; expected at'),
+    (lambda m, x: A.show_activity(dict.fromkeys((0, '0'), A.unit_activity(m, x))), "activity is [0, '0']; expected"),
+    (lambda m, x: A.show_activity(A.unit_activity(m, x), 'hh'), "what is 'hh'; expected letters"),
+    (lambda m, x: A.show_activity(A.unit_activity(m, x), seed=-1), 'seed is -1; expected'),
+    (lambda m, x: A.show_activity(A.unit_activity(m, x), height=float('nan')), 'height is nan; expected'),
+], ids=range(11))
+def test_sizes_that_cannot_be_drawn_are_named(call, message):
+    with pytest.raises(ValueError) as error: call(awake().float(), clip(1, 3, 1, 7, 9))
+    assert str(error.value).startswith(message)
+
+
+def test_what_is_not_finite_is_named():
+    model, past = awake().float(), clip(1, 3, 1, 7, 9)
+    with torch.no_grad(): model.encoder.weight_hh_l0[0, 0] = float('nan')
+    with pytest.raises(ValueError, match=r'^activity.h holds NaN'): A.show_activity(A.unit_activity(model, past))
+    with pytest.raises(ValueError, match=r'^model.h holds NaN'): A.show_unit(model, past, 0)
+    model = awake().float()
+    with torch.no_grad(): model.future_decoder.readout.weight[0, 0] = float('inf')
+    with pytest.raises(ValueError, match='^model holds NaN or infinite'): A.show_unit(model, past, 0, frames=1)
+    with pytest.raises(ValueError, match='^weights holds NaN'): A.strongest(A.feature_images(model, 'future'))
+
+
+# Other objects
+
+OTHERS = [None, 'x', -1, 10**9, 1.5, float('nan'), True, 1j, b'x', [], {}, {'a': 1}, object, torch.nn.Linear(2, 2),
+          VideoLSTM, range(3), np.array([1, 'a'], object), np.zeros((6, 1, 7, 9), complex),
+          torch.zeros(6, 1, 7, 9).to_sparse(), torch.zeros(6, 1, 7, 9, device='meta'),
+          torch.zeros(6, 1, 7, 9, dtype=torch.complex64), torch.zeros(3, 4),
+          torch.full((6, 1, 7, 9), float('inf')), torch.zeros(0, 1, 7, 9), torch.zeros(6, 3, 2, 7, 9), torch.tensor(1.),
+          torch.nested.nested_tensor([torch.zeros(2, 3)], layout=torch.jagged), A.Activity, iter([1]), '\ud800',
+          A.Activity(None, *[torch.zeros(1, 2, 3)] * 5, frames=None, numbers=None, part=7)]
+
+
+def calls():
+    model, past = awake().float(), clip(1, 3, 1, 7, 9)
+    few = dict(frames=2, layer=0)
+    return dict(
+        feature_images=(A.feature_images, dict(model=model, which='input')),
+        strongest=(A.strongest, dict(weights=torch.ones(6, 1, 7, 9), n=3)),
+        show_features=(A.show_features, dict(weights=torch.ones(6, 1, 7, 9), units=[1], n=3, scale='each',
+                                             numbers=True, columns=2, width=5., title='')),
+        unit_activity=(A.unit_activity, dict(model=model, past=past, part='future') | few),
+        show_activity=(A.show_activity, dict(activity=A.unit_activity(model, past), what='h', units=None, n=3,
+                                             seed=0, i=0, width=5., height=2., title='')),
+        show_unit=(A.show_unit, few | dict(model=model, past=past, unit=1, future=past, decoder='future', i=0,
+                                           width=6.)))
+
+
+@pytest.mark.parametrize('name', calls())
+def test_other_objects_are_refused_by_name(name):
+    f, good = calls()[name]
+    f(**good)
+    for arg in good:
+        for other in OTHERS:
+            try: f(**good | {arg: other})
+            except ValueError as e: assert arg in str(e), f'{name}({arg}={type(other).__name__}): {e}'
+    assert plt.get_fignums() == []
+
+
+def test_a_model_around_a_model_is_one():
+    "torch.compile gives something that has all of the model's parts, but another type."
+    class Around(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.inner = copy.deepcopy(model)
+        def __getattr__(self, key):
+            try: return super().__getattr__(key)
+            except AttributeError: return getattr(super().__getattr__('inner'), key)
+    model, past = awake().float(), clip(1, 3, 1, 7, 9)
+    assert torch.equal(A.unit_activity(Around(model), past).h, A.unit_activity(model, past).h)

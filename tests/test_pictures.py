@@ -3,8 +3,11 @@ import importlib.util
 import io
 import os
 import sys
+import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -147,11 +150,23 @@ def test_animation_needs_no_network_and_has_words(prediction):
     assert 'http' not in html and '<script' not in html and 'prefers-reduced-motion' in html
 
 
-@pytest.mark.parametrize('ending', ['png', 'pdf', 'svg', 'jpg', 'webp'])
+BEGINS = dict(png=b'\x89PNG', pdf=b'%PDF', svg=b'<?xml', jpg=b'\xff\xd8', webp=b'RIFF', PNG=b'\x89PNG')
+
+
+@pytest.mark.parametrize('ending', BEGINS)
 def test_strips_to_files(prediction, tmp_path, ending):
     past, future, out = prediction
-    assert P.save_strip(tmp_path / f'strip.{ending}', past, future, out=out).stat().st_size > 500
-    assert P.save_strip(tmp_path / f'clip.{ending}', past, past=3).stat().st_size > 500
+    for name, more in (('strip', (past, future)), ('clip', (past,))):
+        path = P.save_strip(tmp_path / f'{name}.{ending}', *more, out=out)
+        assert path.stat().st_size > 500 and path.read_bytes().startswith(BEGINS[ending])
+
+
+def test_a_link_is_written_through(prediction, tmp_path):
+    (tmp_path / 'real').mkdir()
+    for save, name in ((P.save_strip, 'a.png'), (P.save_animation, 'a.gif')):
+        (tmp_path / name).symlink_to(tmp_path / 'real' / name)
+        save(tmp_path / name, prediction[0])
+        assert (tmp_path / name).is_symlink() and (tmp_path / 'real' / name).stat().st_size > 500
 
 
 def test_files_that_cannot_be_written(prediction, tmp_path):
@@ -159,6 +174,14 @@ def test_files_that_cannot_be_written(prediction, tmp_path):
     with pytest.raises(OSError): P.save_strip(tmp_path / 'file' / 'strip.png', prediction[0])
     with pytest.raises(OSError): P.save_animation(tmp_path / 'file' / 'movie.gif', prediction[0])
     with pytest.raises(ValueError, match='ends in .gif or .webp'): P.save_animation(tmp_path / 'a.mp4', prediction[0])
+    for bad in ('', None, 3, b'a.png', 'a\0.png', '.png'):
+        with pytest.raises(ValueError, match='^path is '): P.save_strip(bad, prediction[0])
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='needs a folder that nobody can write into')
+def test_a_folder_that_cannot_be_written_is_noticed_before_anything_is_drawn():
+    with pytest.raises(OSError, match="path is '/proc/self/a.png'"): P.save_strip('/proc/self/a.png', 'no clip')
+    with pytest.raises(OSError, match="path is '/proc/self/a.gif'"): P.save_animation('/proc/self/a.gif', 'no clip')
 
 
 @pytest.mark.parametrize('save, name', [
@@ -192,6 +215,205 @@ def test_past_and_future_of_different_batches_are_named(prediction):
         with pytest.raises(ValueError, match='^clip has parts of shapes .*input.*truth.*expected as many clips'):
             P.timeline_rows(a, b)
     with pytest.raises(ValueError, match='^model has parts of shapes'): P.animate(past, None, output(past, future[:1]))
+
+
+# Settings of the user
+
+ODD = {'image.origin': 'lower', 'image.cmap': 'jet', 'image.interpolation': 'bicubic', 'image.resample': False,
+       'axes.grid': True, 'axes.unicode_minus': False, 'axes.prop_cycle': matplotlib.cycler(color='rgb'),
+       'axes.facecolor': 'green', 'axes.titlelocation': 'right', 'axes.formatter.limits': [0, 0], 'font.size': 30.,
+       'font.family': 'monospace', 'text.color': 'red', 'text.antialiased': False, 'figure.autolayout': True,
+       'figure.dpi': 33., 'figure.facecolor': 'black', 'lines.linewidth': 9., 'lines.marker': 'o',
+       'path.sketch': (5, 10, 2), 'savefig.dpi': 20., 'savefig.bbox': 'tight', 'savefig.pad_inches': 2.,
+       'savefig.transparent': True, 'savefig.facecolor': 'red', 'savefig.format': 'pdf', 'legend.frameon': True,
+       'xtick.labeltop': True}
+STYLES = {'odd': lambda: plt.rc_context(ODD), 'latex': lambda: plt.rc_context({'text.usetex': True}), 'xkcd': plt.xkcd,
+          'layout': lambda: plt.rc_context({'figure.constrained_layout.use': True}),
+          'dark': lambda: plt.style.context('dark_background'), 'seaborn': lambda: plt.style.context('seaborn-v0_8')}
+
+
+def decode(data): return np.asarray(Image.open(io.BytesIO(data)).convert('RGBA'))
+
+
+def draw_all(x, folder):
+    "What is drawn, shown in a notebook, saved by us, and saved twice by the caller."
+    fig, file, again = P.show_strip({'a': x, 'b': P.Row(x, 4)}, past=3, title='-1'), io.BytesIO(), io.BytesIO()
+    for target in (file, again): fig.savefig(target, format='png', dpi=90, bbox_inches='tight', pad_inches=.1)
+    saved = P.save_strip(folder / 'a.png', x, x).read_bytes()
+    return [decode(data) for data in (fig._repr_png_(), saved, file.getvalue(), again.getvalue())]
+
+
+@pytest.mark.parametrize('style', STYLES)
+def test_pictures_look_alike_under_all_settings(style, tmp_path):
+    x = clip(5, 1, 8, 8)
+    plain = draw_all(x, tmp_path)
+    with STYLES[style]():
+        before = repr(matplotlib.rcParams)
+        for got, wanted in zip(draw_all(x, tmp_path), plain, strict=True): np.testing.assert_array_equal(got, wanted)
+        assert repr(matplotlib.rcParams) == before
+    assert (plain[0][0, 0] == 255).all()
+
+
+def test_settings_come_back_from_several_threads():
+    "The last one to leave must not put back what the first one has set meanwhile."
+    with plt.rc_context({'font.size': 17.}):
+        threads = [threading.Thread(target=lambda: P.show_strip(clip(3, 1, 4, 4)).png()) for _ in range(4)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+        assert matplotlib.rcParams['font.size'] == 17
+
+
+def test_the_figures_of_others_stay_as_they_are(prediction):
+    past, future, out = prediction
+    one, two = plt.figure(), plt.figure()
+    plt.plot([1, 2])
+    axes = plt.gca()
+    for good in (True, False):
+        more = {} if good else dict(every=-1)
+        with nullcontext() if good else pytest.raises(ValueError): P.show_strip(past, **more)
+        with nullcontext() if good else pytest.raises(ValueError): P.show_prediction(past, future, out, **more)
+        with nullcontext() if good else pytest.raises(ValueError): P.show_strip(past, width=10 if good else 1)
+        assert plt.get_fignums() == [one.number, two.number] and plt.gcf() is two and plt.gca() is axes
+    assert len(two.axes) == len(axes.lines) == 1
+    plt.close('all')
+
+
+# Text is text
+
+TEXTS = {'$a_{b$': '$a_{b$', '$x^2$': '$x^2$', 'a\nb\tc': 'a b c', '\x00\u202e\ud800': r'\x00\u202e\ud800',
+         '': '', ' ': '', 'العربية': 'العربية', '<b>&': '<b>&'}
+
+
+@pytest.mark.filterwarnings('ignore:Glyph')
+@pytest.mark.parametrize('text', TEXTS)
+def test_text_is_text(text):
+    fig = P.show_strip({text: clip(2, 1, 4, 4)}, title=text)
+    found = [t for t in fig.axes[0].texts if t.get_text() == TEXTS[text]]
+    assert len(found) == 1 + bool(TEXTS[text]) and not any(t.get_parse_math() for t in found)
+    assert fig.png() and P.animate({text: clip(2, 1, 4, 4)}, title=text).data
+    row = P.Row(clip(2, 1, 4, 4), notes=(text, text))
+    assert P.animate({'a': row}, past=1).data
+
+
+def test_long_names_leave_room_for_frames():
+    x = clip(20, 1, 8, 8)
+    names = ['a' + 'n' * 88 + 'b', 'c' + 'n' * 500 + 'd', '漢' * 90]
+    fig = P.show_strip(dict.fromkeys(names, x))
+    shown = [t.get_text() for t in fig.axes[0].texts]
+    assert len(fig.axes[0].images) == 60 and all(len(text) <= 59 for text in shown)
+    assert 'a' + 'n' * 28 + '…' + 'n' * 28 + 'b' in shown
+    assert P.animate({name: x[:2] for name in names}, scale=1).size == (72, 72)
+    assert P.animate(x[:2], title='W' * 10**4).size[0] < 4000
+
+
+def test_rows_that_look_alike_are_named():
+    x = clip(2, 1, 4, 4)
+    for names in ((0, '0'), ('a', 'a '), ('', '\n')):
+        with pytest.raises(ValueError, match='^rows is .*names that differ'): P.show_strip(dict.fromkeys(names, x))
+
+
+# Sizes
+
+@pytest.mark.parametrize('past, blue, orange', [(100, 50, 25), (-9, 0, 75), (10**4, 75, 0)])
+def test_a_bar_of_more_frames_than_pixels(past, blue, orange):
+    "Every frame is there, and the bar is as long as the time that has passed, in two colours."
+    movie = Image.open(io.BytesIO(P.animate(clip(200, 1, 2, 100), past=past, scale=1).data))
+    assert movie.n_frames == 200
+    movie.seek(149)
+    r, g, b = np.asarray(movie.convert('RGB')).astype(int)[-28, 12:-12].T
+    found = ((b > r + 50).sum(), (r > b + 50).sum(), (abs(r - b) < 20).sum())
+    np.testing.assert_allclose(found, (blue, orange, 25), atol=2)
+    assert sum(found) == 100
+
+
+@pytest.mark.parametrize('shape', [(1, 1, 1, 1), (3, 1, 1, 900), (2, 3, 5, 9), (3, 1, 150, 3)], ids=str)
+def test_odd_shapes_can_be_drawn(shape):
+    x = clip(*shape)
+    fig = P.show_strip(x)
+    assert len(fig.axes[0].images) == shape[0] and fig.png()
+    assert Image.open(io.BytesIO(P.animate(x, scale=1).data)).n_frames == shape[0]
+
+
+def test_rows_of_different_lengths():
+    rows = {'a': clip(3, 1, 4, 4), 'b': P.Row(clip(9, 1, 4, 4), -4), 'c': P.Row(clip(1, 1, 4, 4), 12)}
+    assert len(P.show_strip(rows).axes[0].images) == 13
+    assert Image.open(io.BytesIO(P.animate(rows, scale=1).data)).n_frames == 17
+
+
+@pytest.mark.parametrize('call, message', [
+    (lambda x: P.show_strip(clip(2, 1, 5000, 1)), 'rows make a picture of 10 x 4250 inches; expected at most 200'),
+    (lambda x: P.show_strip(dict.fromkeys(range(300), x)), 'rows make a picture of 10 x 267 inches'),
+    (lambda x: P.show_strip(x, width=1), 'width is 1.0; expected at least 1.36 inches'),
+    (lambda x: P.show_strip(x, width=10**6), 'width is 1000000; expected more than 0 and at most 100 inches'),
+    (lambda x: P.show_strip({'a': x, 'b': P.Row(x, 10**5)}, every=1000), 'rows span 100001 frames'),
+    (lambda x: P.animate({'a': x, 'b': P.Row(x, 10**4)}), 'rows span 10001 frames; expected at most 10000'),
+    (lambda x: P.animate(clip(2, 1, 17000, 1), scale=1), 'scale is 1, and rows make 2 pictures of 25 x 17064 pixels'),
+    (lambda x: P.strip(x, gap=10**9), 'gap is 1000000000; expected'),
+    (lambda x: P.animate(x, fps=1e-30), 'fps is 1e-30; expected from 1/60'),
+    (lambda x: P.save_strip('a.png', x, dpi=1), 'dpi is 1; expected from 10'),
+    (lambda x: P.save_strip('a.webp', clip(2, 1, 300, 4), dpi=2000), 'dpi is 2000; expected at most'),
+], ids=range(11))
+def test_sizes_that_cannot_be_drawn_are_named(call, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as error: call(clip(2, 1, 4, 4))
+    assert str(error.value).startswith(message) and os.listdir(tmp_path) == []
+
+
+# Other objects
+
+class Unspeakable:
+    def __repr__(self): raise RuntimeError('no words')
+    def __len__(self): raise RuntimeError('no length')
+
+
+OTHERS = [None, 'x', -1, 10**9, 1.5, float('nan'), True, 1j, b'x', [], {}, {'a': 1}, object, torch.nn.Linear(2, 2),
+          [[1], [2, 3]], np.array([1, 'a'], object), np.zeros((2, 3, 1, 4, 4), complex), np.zeros((2, 3, 1, 4, 4), int),
+          np.ma.masked_less(np.ones((2, 3, 1, 4, 4)), 2), torch.zeros(2, 3, 1, 4, 4).to_sparse(),
+          torch.zeros(2, 3, 1, 4, 4, device='meta'), torch.zeros(2, 3, 1, 4, 4, dtype=torch.complex64),
+          torch.full((2, 3, 1, 4, 4), float('inf')), torch.zeros(3, 4), torch.zeros(2, 0, 1, 4, 4),
+          torch.full((2, 3, 1, 4, 4), 255.), torch.nested.nested_tensor([torch.zeros(2, 3)], layout=torch.jagged),
+          SimpleNamespace(recalled=1, future='x'), Unspeakable(), iter([1]), '\ud800']
+CALLS = dict(
+    strip=(P.strip, dict(clip=None, i=0, gap=2, clamp=False)),
+    show_strip=(P.show_strip, dict(rows=None, past=2, i=0, every=1, width=10., title='', clamp=False)),
+    show_prediction=(P.show_prediction, dict(past=None, future=None, out=None, i=0, every=1, width=10., title='')),
+    show_grid=(P.show_grid, dict(clips=None, n=2, names=['a', 'b'], past=2, every=1, width=10., title='', clamp=False)),
+    animate=(P.animate, dict(rows=None, future=None, out=None, past=2, i=0, fps=6., scale=1, format='gif', title='')),
+    rows=(lambda **row: P.animate({'a': P.Row(**row)}, past=2, scale=1), dict(clip=None, first=1, notes=('a', 'b'))))
+
+
+@pytest.mark.parametrize('name', CALLS)
+def test_other_objects_are_refused_by_name(name):
+    f, good = CALLS[name]
+    x = clip(2, 3, 1, 4, 4)
+    good = {k: x if k in ('clip', 'rows', 'past', 'clips') and v is None else v for k, v in good.items()}
+    f(**good)
+    named = {'rows': ('clip', 'a '), 'clip': ('a ',), 'future': ('clip',)}
+    for arg in good:
+        for other in OTHERS:
+            try: f(**good | {arg: other})
+            except ValueError as e:
+                said = str(e)
+                fits = said.startswith((*named.get(arg, ()), 'out', 'input', 'truth', 'i ')) or arg in said
+                assert fits, f'{name}({arg}={type(other).__name__}): {said}'
+    assert plt.get_fignums() == []
+
+
+def test_arrays_in_any_order_of_bytes_and_rows(prediction):
+    past, future, _ = prediction
+    wanted = P.animate(past, future, scale=1).data
+    for change in (lambda x: x.astype('>f4'), lambda x: x.astype(np.float128 if hasattr(np, 'float128') else float),
+                   lambda x: np.asfortranarray(x), lambda x: x[::-1].copy()[::-1], lambda x: x.tolist()):
+        assert P.animate(change(past.numpy()), change(future.numpy()), scale=1).data == wanted
+    both = P.timeline_rows((past * 255).round().byte(), (future * 255).round().byte().float() / 255)['clip'].clip
+    torch.testing.assert_close(both, torch.cat([past, future], 1), rtol=0, atol=.51 / 255)
+
+
+def test_pixels_are_a_copy():
+    own = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    frames = P.as_frames(own)
+    own += 7
+    assert (frames == 0).all()
 
 
 @pytest.mark.parametrize('library', ['matplotlib', 'PIL'])

@@ -8,9 +8,11 @@ import re
 import sys
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+import traitlets
 from PIL import Image
 
 from lstm_video_repr import widgets
@@ -239,15 +241,98 @@ def test_several_steppers_do_not_disturb_each_other(visit, stepper, tmp_path):
     assert page.get_by_role('img', name='late, frame 6').count() == 1
 
 
-@pytest.mark.browser
-def test_without_scripts_there_is_a_film_strip(browser, stepper, tmp_path):
-    path = stepper.to_html(tmp_path / 'a.html')
-    context = browser.new_context(java_script_enabled=False)
+def open_quietly(browser, path, **options):
+    "A page on which something may go wrong, and its context."
+    context = browser.new_context(**options)
     page = context.new_page()
     page.goto(path.resolve().as_uri())
-    image = page.get_by_role('img', name='Film strip: A moving square')
-    assert image.is_visible() and image.bounding_box()['height'] > 40
+    return page, context
+
+
+def forbid(path, rule):
+    "The same page under a content security policy."
+    head = f'<meta http-equiv="Content-Security-Policy" content="{rule}">'
+    path.write_text(path.read_text(encoding='utf8').replace('<head>', f'<head>{head}'), encoding='utf8')
+    return path
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('scripts', ['switched off', 'forbidden'])
+def test_without_scripts_there_is_a_film_strip(browser, stepper, tmp_path, scripts):
+    path = stepper.to_html(tmp_path / 'a.html', note='A note.')
+    if scripts == 'forbidden': forbid(path, "default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    page, context = open_quietly(browser, path, java_script_enabled=scripts == 'forbidden')
+    image, words = page.get_by_role('img', name='Film strip: A moving square'), page.get_by_text('This is a picture.')
+    assert image.is_visible() and image.bounding_box()['height'] > 40 and page.get_by_text('A note.').is_visible()
+    words.wait_for(state='visible')
+    assert words.bounding_box()['y'] > image.bounding_box()['y'] and page.locator('.lvr').count() == 0
     context.close()
+
+
+@pytest.mark.browser
+def test_a_page_that_allows_only_scripts_of_its_own_is_alive(visit, stepper, units, tmp_path):
+    "No eval, no blob, no data, no import: what such a policy forbids is not needed."
+    path = save_page(tmp_path / 'a.html', [stepper, units[0]])
+    page = visit(forbid(path, "script-src 'self' 'unsafe-inline'"))
+    page.locator('.lvr-features').wait_for()
+    assert page.locator('.lvr').count() == 2 and page.locator('.lvr-still').count() == 0
+
+
+@pytest.mark.browser
+def test_a_damaged_widget_does_not_stop_the_next(browser, prediction, tmp_path):
+    path = save_page(tmp_path / 'a.html', [FrameStepper(prediction[0], title=f'Number {k}') for k in range(6)])
+    text = path.read_text(encoding='utf8')
+    hosts = text.split('<div class="lvr-host"')
+    hurt = [hosts[1].replace('"rows": [', '"rows": ('), hosts[2].replace('"rows": [', '"wors": ['),
+            hosts[3].replace('base64,iVBOR', 'base64,iVB0R', 1),
+            hosts[4].replace('data-kind="stepper"', 'data-kind="none"'), re.sub(r'<script.*?</script>', '', hosts[5])]
+    assert all(a != b for a, b in zip(hurt, hosts[1:]))
+    path.write_text('<div class="lvr-host"'.join([hosts[0], *hurt, hosts[6]]), encoding='utf8')
+    page, context = open_quietly(browser, path)
+    page.get_by_role('group', name='Number 5').wait_for()
+    page.wait_for_function('document.querySelectorAll(".lvr-failed").length == 5')
+    for k in range(5): assert page.get_by_role('img', name=f'Film strip: Number {k}').is_visible()
+    assert page.get_by_text('could not be started').count() == 5 and page.locator('.lvr').count() == 1
+    context.close()
+
+
+EVIL = '</script><script>window.ran = 1</script><!-- "\'&amp;\u2028<img src=x onerror="window.ran = 2">'
+
+
+@pytest.mark.browser
+def test_no_text_becomes_html(visit, tmp_path):
+    shown = EVIL.replace('\u2028', ' ')
+    evil = FrameStepper({EVIL: Row(clip(3), 1, (EVIL, EVIL)), 'b': clip(3)}, past=2, title=EVIL)
+    saved = json.loads(json.dumps({k: v for k, v in evil.get_state().items() if k != 'layout'}))
+    path = save_page(tmp_path / 'a.html', [f'a {EVIL}', '<i>HTML</i>', evil], title=EVIL)
+    path.write_text(path.read_text(encoding='utf8').replace('</main>', widget_html(saved) + '</main>'), encoding='utf8')
+    for page in visit(path), visit(evil.to_html(tmp_path / 'b.html', note=EVIL)):
+        page.get_by_role('group', name=shown).first.wait_for()
+        assert page.title() == shown and page.locator('h1').inner_text() == shown
+        assert page.get_by_role('slider').count() == page.locator('.lvr-host').count()
+        assert page.evaluate('window.ran') is None and page.locator('main img').count() == 0
+        assert page.evaluate('document.documentElement.scrollWidth <= window.innerWidth')
+
+
+@pytest.mark.browser
+def test_odd_values_do_not_break_a_page(visit, units, stepper, tmp_path):
+    page = visit(save_page(tmp_path / 'a.html', [stepper, units[0]]))
+    page.locator('.lvr-features').wait_for()
+    for k, last in ((0, 19), (1, 19)):
+        slider = page.get_by_role('slider', name='Frame').nth(k)
+        values = {'NaN': 0, '-5': 0, '1e9': last, '"x"': 0, 'null': 0, '"7"': 7, '{}': 0, '2.4': 2}
+        for value, shown in values.items():
+            page.evaluate(f'document.querySelectorAll(".lvr-host")[{k}].model.set("index", {value})')
+            assert slider.input_value() == str(shown), value
+        slider.focus()
+        page.keyboard.press('ArrowRight')
+        assert index(page, k) == 3
+    page.evaluate('document.querySelectorAll(".lvr-host")[1].model.set("unit", NaN)')
+    assert page.get_by_role('slider', name='Unit').input_value() == '0'
+    page.evaluate('document.querySelector(".lvr-host").model.set("fps", NaN)')
+    page.get_by_role('button', name='Play').first.click()
+    page.wait_for_function('document.querySelector(".lvr-host").model.get("index") > 3')
+    assert page.evaluate('document.querySelector(".lvr-host").model.get("index") < 8')
 
 
 @pytest.mark.browser
@@ -319,6 +404,61 @@ def test_rows_may_begin_before_the_first_frame_and_end_late():
     assert (long.first, long.count, long.past) == (-3, 114, None)
 
 
+@pytest.mark.parametrize('name', ['n' * 90, '$a_{b$', 'a\nb', '\x00\ud800', ''])
+def test_any_name_has_a_picture(name):
+    widget = FrameStepper({name: clip(20, side=8), 'b': clip(20, side=8)}, title=name)
+    assert Image.open(io.BytesIO(widget.still_png())).width > 800
+    assert all(c.isprintable() for c in repr(widget) + widget.title)
+
+
+def test_many_frames_make_a_square_sheet():
+    widget = FrameStepper(torch.zeros(2000, 1, 8, 8))
+    row = widget.rows[0]
+    sheet = Image.open(io.BytesIO(base64.b64decode(row['sheet'].split(',')[1])))
+    assert sheet.size == (row['columns'] * 8, -(-2000 // row['columns']) * 8) and max(sheet.size) < 400
+    assert widget.still_png()
+
+
+# What comes from Python or from the browser
+
+ODD = [float('nan'), -5, 1e9, 2.5, 'x', None, [], {}, True, 10**30]
+
+
+def test_odd_values_leave_everything_as_it_was(units, stepper):
+    browser = FeatureBrowser(*units[1:3])
+    for widget, names in ((stepper, ('index', 'fps')), (browser, ('index', 'fps', 'unit'))):
+        before = json.dumps(widget.get_state(), default=str)
+        for name in names:
+            for odd in (*ODD[:1], *ODD[4:], -5, 1e9, -2.5):
+                with pytest.raises(ValueError, match=f'^{name} is '): setattr(widget, name, odd)
+                with pytest.raises(ValueError, match=f'^{name} is '), widget.hold_trait_notifications():
+                    setattr(widget, name, odd)
+                widget.set_state({name: odd})
+        with pytest.raises(ValueError, match='^title is '): widget.title = 5
+        assert json.dumps(widget.get_state(), default=str) == before
+    stepper.index, stepper.fps = np.int64(7), np.float32(2)
+    assert (stepper.index, type(stepper.index), stepper.fps) == (7, int, 2.) and stepper.still_png()
+
+
+def test_what_was_packed_is_fixed(units, stepper):
+    browser = FeatureBrowser(*units[1:3])
+    parts = {stepper: 'rows count first past', browser: 'rows units features tile tops numbers decoder count'}
+    for widget, names in parts.items():
+        for name in names.split():
+            was = getattr(widget, name)
+            for odd in [odd for odd in ODD if odd is not True] + [[{}], 5]:
+                with pytest.raises(traitlets.TraitError): setattr(widget, name, odd)
+                widget.set_state({name: odd, 'index': 1})
+            assert getattr(widget, name) == was and widget.index != 1
+
+
+def test_a_browser_that_is_wrong_is_told_how_things_are(stepper, monkeypatch):
+    told = []
+    monkeypatch.setattr(stepper, 'send_state', lambda key=None: told.append(key))
+    stepper.set_state({'index': 10**6, 'unknown': 1})
+    assert told == [['index']] and stepper.index == 3
+
+
 def test_a_title_cannot_break_out_of_the_page(stepper):
     stepper.title = '</script><b>'
     assert '</script><b>' not in widget_html(stepper) and '\\u003c/script>\\u003cb>' in widget_html(stepper)
@@ -332,7 +472,7 @@ def test_a_title_cannot_break_out_of_the_page(stepper):
     (dict(rows={'a': torch.zeros(2, 1, 8, 8), 'b': torch.zeros(2, 1, 9, 9)}), 'one size'),
     (dict(rows={'a': torch.zeros(2, 1, 8, 8)}, future=torch.zeros(2, 1, 8, 8)), 'rows is a dict'),
     (dict(rows=torch.zeros(2, 3, 1, 8, 8), i=2), 'i is 2; expected a whole number from 0 to 1'),
-    (dict(rows=torch.zeros(2, 1, 8, 8), fps=-1), 'fps is -1.0; expected more than 0'),
+    (dict(rows=torch.zeros(2, 1, 8, 8), fps=-1), 'fps is -1; expected from'),
     (dict(rows=torch.zeros(2, 1, 8, 8), index=2), 'index is 2; expected a whole number from 0 to 1'),
 ])
 def test_bad_input_is_named(bad, message):
@@ -600,16 +740,62 @@ def test_a_browser_leaves_a_picture_and_an_id(units):
 
 
 @pytest.mark.parametrize('bad, message', [
+    (dict(rows=torch.zeros(70_000, 1, 32, 32, dtype=torch.uint8)), 'rows hold 71680000 pixels; expected at most 6'),
+    (dict(rows=dict.fromkeys(range(300), torch.zeros(1, 1, 8, 8))), 'rows make a picture of'),
+    (dict(rows=torch.zeros(1, 1, 900, 2)), 'rows make a picture of')])
+def test_what_is_too_much_is_named(bad, message):
+    with pytest.raises(ValueError, match=f'^{message}'): FrameStepper(**bad)
+
+
+@pytest.mark.parametrize('bad, message', [
     (dict(units=[12]), 'units is 12; expected a whole number from 0 to 11'), (dict(units=[]), 'units is []; expected'),
     (dict(unit=99), 'unit is 99; expected one of'), (dict(index=20), 'index is 20; expected a whole number from 0 to'),
     (dict(decoder='encoder'), "decoder is 'encoder'; expected one of"), (dict(layer=1), 'layer is 1; expected'),
     (dict(i=2), 'i is 2; expected a whole number from 0 to 1'), (dict(frames=0), 'frames is 0; expected'),
     (dict(past=torch.zeros(1, 2, 1, 8, 8)), 'past has shape'), (dict(n=0), 'n is 0; expected'),
-    (dict(fps=0), 'fps is 0.0; expected'), (dict(future=torch.zeros(1, 2, 1, 24, 24)), 'future has 1 clips; expected'),
+    (dict(fps=0), 'fps is 0; expected'), (dict(future=torch.zeros(1, 2, 1, 24, 24)), 'future has 1 clips; expected'),
 ])
 def test_a_bad_browser_is_named(units, bad, message):
     _, model, past, _ = units
     with pytest.raises(ValueError, match=re.escape(message)): FeatureBrowser(**dict(model=model, past=past) | bad)
+
+
+def test_saved_states_are_looked_at(stepper, units):
+    for widget in stepper, units[0]:
+        good = json.loads(json.dumps({k: v for k, v in widget.get_state().items() if k != 'layout'}))
+        row, key = good['rows'][0], 'units' if 'units' in good else 'count'
+        assert widget_html(good)
+        afar = dict(rows=[row | dict(sheet='https://example.org/a.png')])
+        for bad in (dict(rows=5), dict(rows=[]), dict(rows=['x']), afar, dict(rows=[row | dict(count='5')]),
+                    {key: float('nan')}, {key: {1, 2}}):
+            with pytest.raises(ValueError, match='^widget is .*expected a FrameStepper'): widget_html(good | bad)
+
+
+def test_pages_refuse_by_name(stepper, tmp_path):
+    class Shy:
+        def _repr_html_(self): return None
+    with pytest.raises(ValueError, match='^path is'): save_page('', stepper)
+    with pytest.raises(ValueError, match='^title is 5'): save_page(tmp_path / 'a.html', stepper, title=5)
+    with pytest.raises(ValueError, match='^note is 5'): stepper.to_html(tmp_path / 'a.html', note=5)
+    for item in (None, 5, object, Shy(), Shy, FrameStepper, b'x'):
+        with pytest.raises(ValueError, match='^items is'): save_page(tmp_path / 'a.html', ['a', item])
+    with pytest.raises(OSError, match='^items is.*there is none'): save_page(tmp_path / 'a.html', tmp_path / 'no.png')
+    with pytest.raises(OSError, match='^items is.*a folder'): save_page(tmp_path / 'a.html', tmp_path)
+    assert os.listdir(tmp_path) == []
+    text = save_page(tmp_path / 'a.html', ['1 < 2 & half \ud800', '<p>\ud800</p>']).read_text(encoding='utf8')
+    assert r'<p>1 &lt; 2 &amp; half \ud800</p>' in text and '<p>&#55296;</p>' in text
+
+
+def test_stills_look_alike_under_all_settings(stepper, units):
+    widgets_ = stepper, FeatureBrowser(*units[1:3])
+    plain = [widget.still_png() for widget in widgets_]
+    odd = {'image.origin': 'lower', 'savefig.dpi': 30., 'savefig.transparent': True}
+    with plt.style.context(['dark_background', odd]):
+        assert [widget.still_png() for widget in widgets_] == plain
+        own = plt.figure()
+        save = [widgets_[0].still() for _ in range(2)]
+        assert plt.gcf() is own and save[0].png() == save[1].png()
+    plt.close('all')
 
 
 @pytest.mark.parametrize('library', ['anywidget', 'ipywidgets'])

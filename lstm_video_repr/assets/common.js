@@ -32,9 +32,11 @@ const makePlayer = (model, count, label) => {
   for (const [value, text] of [[.25, '¼×'], [.5, '½×'], [1, '1×'], [2, '2×'], [4, '4×']]) speed.append(make('option', '', { value }, text));
   speed.value = '1';
 
-  const index = () => model.get('index');
+  const within = k => Math.max(0, Math.min(count - 1, Math.round(Number(k)) || 0)); // whatever somebody has set
+  const index = () => within(model.get('index'));
+  const rate = () => { const fps = Number(model.get('fps')); return (fps > 0 && fps <= 60 ? fps : 5) * Number(speed.value); };
   const go = k => {
-    k = Math.max(0, Math.min(count - 1, Math.round(k)));
+    k = within(k);
     if (k === index()) return;
     model.set('index', k);
     model.save_changes();
@@ -49,7 +51,7 @@ const makePlayer = (model, count, label) => {
   const stop = () => { clearInterval(timer); timer = null; drawButton(); };
   const start = () => {
     clearInterval(timer);
-    timer = setInterval(() => go((index() + 1) % count), 1000 / (model.get('fps') * Number(speed.value)));
+    timer = setInterval(() => go((index() + 1) % count), 1000 / rate());
     drawButton();
   };
   const toggle = () => { if (timer === null) start(); else stop(); };

@@ -1,12 +1,7 @@
-// Brings widgets to life in a page without a kernel. The page holds the module of each kind of widget as text (class lvr-module) and, inside
-// each element of class lvr-host, its state as JSON. A model is then no more than that state and a list of who wants to hear of changes.
-(async () => {
-  const modules = {};
-  for (const text of document.querySelectorAll('.lvr-module')) {
-    const url = URL.createObjectURL(new Blob([text.textContent], { type: 'text/javascript' }));
-    modules[text.dataset.kind] = (await import(url)).default;
-  }
-  for (const el of document.querySelectorAll('.lvr-host')) {
+// Brings widgets to life in a page without a kernel. Each element of class lvr-host holds the state of a widget as JSON, and a picture with a sentence (lvr-still), which
+// stay where something goes wrong. A model is then no more than that state and a list of who wants to hear of changes.
+(() => {
+  const bring = async el => {
     const state = JSON.parse(el.querySelector('script').textContent), listeners = {};
     const heard = event => listeners[event] ??= new Set();
     const model = {
@@ -21,6 +16,18 @@
       save_changes() {},
     };
     el.model = model;
-    await modules[el.dataset.kind].render({ model, el });
+    await lvrModules[el.dataset.kind].render({ model, el });
+  };
+
+  const fail = (el, before, error) => {
+    el.replaceChildren(...before);
+    el.classList.add('lvr-failed');
+    const words = el.querySelector('.lvr-still p');
+    if (words) words.textContent = `The widget that belongs here could not be started (${error.message}).`;
+  };
+
+  for (const el of document.querySelectorAll('.lvr-host')) {
+    const before = [...el.childNodes];
+    if (!el.model) bring(el).catch(error => fail(el, before, error));
   }
 })();
