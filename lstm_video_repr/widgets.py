@@ -114,6 +114,12 @@ def _check_fps(fps) -> float:
     return check_number(fps, 'fps', lambda v: 1/60 <= v <= 60, 'from 1/60 to 60 frames a second')
 
 # %% ../nbs/11_widgets.ipynb #57fb72eb
+def _check_player(state) -> dict:
+    "A state with a place in time, a speed and a title that can be."
+    index = check_whole(state['index'], 'index', 0, state['count'] - 1)
+    return state | dict(index=index, fps=_check_fps(state['fps']), title=write_line(state['title'], 'title'))
+
+# %% ../nbs/11_widgets.ipynb #fdc58354
 class _Player(anywidget.AnyWidget):
     "A place on a time axis, a speed, a title, and a picture that stands in for the widget where nothing moves."
     _kind = '' # which front-end module brings a saved one to life
@@ -126,9 +132,7 @@ class _Player(anywidget.AnyWidget):
     count = traitlets.Int(1).tag(sync=True)
 
     def __init__(self, state: dict):
-        state |= dict(index=check_whole(state['index'], 'index', 0, state['count'] - 1), fps=_check_fps(state['fps']),
-                      title=write_line(state['title'], 'title'))
-        ident = _make_id(state)
+        ident = _make_id(state := _check_player(state))
         super().__init__(**state, model_id=ident, layout=Layout(model_id=ident[::-1]))
         self._fixed = True
 
@@ -146,20 +150,18 @@ class _Player(anywidget.AnyWidget):
         if not self._fixed: return proposal['value']
         raise _Refusal(f'{proposal["trait"].name} of a widget is fixed; expected that you make another widget')
 
-    def set_state(self, sync_data):
-        "What the browser says. If it cannot be, the browser is told how things are."
-        try: super().set_state(sync_data)
-        except traitlets.TraitError: self.send_state([key for key in sync_data if key in self.keys])
-
-    def _repr_mimebundle_(self, **kwargs):
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        return data | {'image/png': base64.b64encode(self.still_png()).decode()}, metadata
-
 # %% ../nbs/11_widgets.ipynb #98a19dc6
 @patch
 def still_png(self: _Player) -> bytes: # a PNG file
     "The picture that stands in for the widget, as it is now."
     return self.still().png(pad_inches=.08, metadata={'Software': None})
+
+# %% ../nbs/11_widgets.ipynb #a39c0987
+@patch
+def _repr_mimebundle_(self: _Player, **kwargs):
+    "The live widget, and beside it the picture."
+    data, metadata = anywidget.AnyWidget._repr_mimebundle_(self, **kwargs)
+    return data | {'image/png': base64.b64encode(self.still_png()).decode()}, metadata
 
 # %% ../nbs/11_widgets.ipynb #e1698556
 class FrameStepper(_Player):
@@ -208,6 +210,16 @@ def _thin(count) -> int:
 def still(self: FrameStepper) -> Figure: # open nowhere in matplotlib
     "A film strip of all rows; long clips show one frame in several."
     return draw_rows([self._films], past=self.past, every=_thin(self.count), title=self.title)
+
+# %% ../nbs/11_widgets.ipynb #cb422cb3
+@patch
+def set_state(
+    self: _Player,
+    sync_data: dict, # values by name, from the browser
+):
+    "Take over what the browser says. If it cannot be, send how things are."
+    try: anywidget.AnyWidget.set_state(self, sync_data)
+    except traitlets.TraitError: self.send_state([key for key in sync_data if key in self.keys])
 
 # %% ../nbs/11_widgets.ipynb #f41b6ae0
 def _shrink(weights: torch.Tensor, side: int) -> np.ndarray:
