@@ -261,8 +261,8 @@ class Picture(Figure):
     def set_layout_engine(self, *args, **kwargs): super().set_layout_engine(*args, **kwargs)
 
     def savefig(self, fname, **options):
-        "As in matplotlib. How many pixels, and cut how, is the caller's choice; paper is white unless told otherwise."
-        super().savefig(fname, **dict(facecolor='white', transparent=False) | options)
+        "As in matplotlib. How many pixels, and cut how, is the caller's choice; the paper is that of the figure."
+        super().savefig(fname, **dict(facecolor='auto', edgecolor='auto', transparent=False) | options)
 
     @plain_style()
     def png(self, **options) -> bytes: # a PNG file; options as in `savefig`

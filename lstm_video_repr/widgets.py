@@ -392,8 +392,8 @@ _KEPT = dict(rows=dict(name=str, first=int, count=int, height=int, width=int, co
 def _is_saved(state) -> bool:
     "Is it the state of a widget as notebooks save it, with all its pictures inside?"
     if not isinstance(state, dict) or not state.get('rows'): return False
-    for key in _KEPT.keys() & state.keys():
-        parts = state[key] if isinstance(state[key], list) else [None]
+    for key in ['rows', 'features'][:1 + ('units' in state)]:
+        parts = state[key] if isinstance(state.get(key), list) else [None]
         if not all(isinstance(p, dict) and all(isinstance(p.get(k), t) for k, t in _KEPT[key].items()) for p in parts):
             return False
         if not all(part['sheet'].startswith(write_url(b'', 'png')) for part in parts): return False
