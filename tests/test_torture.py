@@ -66,7 +66,10 @@ def test_kills_in_a_process_of_their_own(tmp_path, capsys):
 
 @pytest.mark.parametrize('module', torture_arguments.MODULES)
 def test_good_calls(module):
-    "Each public callable has a good call in torture_calls.py."
+    "Each public callable has a good call in torture_calls.py, and nothing else stands there."
+    names = [name for name, _ in torture_arguments.find_callables(module)]
+    for table in (torture_arguments.CALLS, torture_arguments.MORE):
+        assert [k for k in table if k.startswith(module + '.') and k[-1] != '*' and k not in names] == []
     with workplace():
         torture_arguments.write_mnist()
         assert torture_arguments.broken_calls(module) == []

@@ -67,10 +67,18 @@ def find_callables(
         found = getattr(home, name)
         if not callable(found) or name in BEHIND_THE_DOOR: continue
         yield f'{module}.{name}', found
-        for key, method in vars(found).items() if inspect.isclass(found) else ():
-            plain = method.__func__ if isinstance(method, (classmethod, staticmethod)) else method
-            if key[0] != '_' and inspect.isfunction(plain) and key not in BEHIND_THE_DOOR:
-                yield f'{module}.{name}.{key}', method
+        for key, method in find_methods(found).items() if inspect.isclass(found) else ():
+            if key[0] != '_' and key not in BEHIND_THE_DOOR: yield f'{module}.{name}.{key}', method
+
+
+def find_methods(
+    owner: type, # a class
+) -> dict: # name -> function or class method
+    "Its own methods, and those of its private bases, which nobody else shows."
+    found = {}
+    for base in reversed([owner, *(b for b in owner.__mro__[1:] if b.__name__[0] == '_')]): found |= vars(base)
+    def plain(m): return m.__func__ if isinstance(m, (classmethod, staticmethod)) else m
+    return {k: m for k, m in found.items() if inspect.isfunction(plain(m))}
 
 
 def split_name(
@@ -107,7 +115,7 @@ def build_call(
         found = getattr(getattr(importlib.import_module(f'lstm_video_repr.{module}'), first), method)
     elif method: found = getattr(SELF[first](), method)
     own = CALLS.get(f'{module}.{first}.*', {}) | CALLS.get(name, {})
-    parameters = find_parameters(name, vars(type(found.__self__)).get(method, found.__func__) if method else found)
+    parameters = find_parameters(name, found.__func__ if method else found)
     wanted = [k for k, p in parameters.items() if p.default is p.empty or k in own]
     return found, {k: (own.get(k) or GOOD[k])() for k in wanted}
 
@@ -162,6 +170,7 @@ def try_argument(
     value, kind = make(), kind_of(parameter)
     names = {parameter.name, *ALIASES.get(parameter.name, ()), *find_parameters(name, found)}
     names |= {str(v) for v in (value, *options.values()) if isinstance(v, (str, Path))} # files, too
+    if isinstance(value, dict): names |= set(map(str, value)) # what the user calls it
     def accept(result):
         if not kind or kind in fits_of(value): return Verdict('harmless')
         return Verdict('fault', f'accepted: {dict(n="a number", f="a flag")[kind]} is wanted')

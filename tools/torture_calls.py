@@ -1,7 +1,6 @@
 """Good calls of all that is public: what an argument is by its name, by the call where the name is not enough, and
 whose method it is. `torture_arguments.py` changes one argument after the other."""
 import importlib
-import inspect
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from lstm_video_repr.core.files import read_safetensors, write_json
 from lstm_video_repr.core.tables import Table, Tabular
 from lstm_video_repr.clips import (ArrayClips, DatasetClips, FixedClips, MovingDigits, MovingMNISTFile, StreamClips,
                                    as_clips)
@@ -30,7 +28,8 @@ SIZES = dict(hidden_size=H, frame_shape=(1, 8, 8))
 BEHIND_THE_DOOR = set('''begin after_loss after_step end fail extra_repr advance tell tell_failure hold work is_ready
     beside record_graph do_together add_up RecordedStep.work plain_step detach_losses check_finite objective choose_step
     prepare going mean_row patch Missing Scores FrameScores
-    Comparison Position RowFile download run_download run_demo run_train import_extra Row'''.split())
+    Comparison Position RowFile download run_download run_demo run_train import_extra Row
+    set_state clear pop popitem setdefault update'''.split())
 
 
 def rand(*shape): return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
@@ -83,29 +82,27 @@ GOOD = dict(
     n=lambda: 2, first=lambda: 0, seed=lambda: 1, frames=lambda: T, steps=lambda: 4, step=lambda: 1, rate=lambda: .1,
     hidden_size=lambda: H, input_size=lambda: D, n_classes=lambda: 3, frame_values=lambda: D, batch_size=lambda: 4,
     n_clips=lambda: 2, most=lambda: 2, per_class=lambda: 1, unit=lambda: 1, lr=lambda: .1, seconds=lambda: 1.,
-    stream=lambda: 0, value=lambda: 1, name=lambda: 'x', wanted=lambda: 'a number', text=lambda: 'some text',
-    split=lambda: 'train', precision=lambda: 'fp32', backend=lambda: 'reference', device=lambda: 'cpu',
-    about=lambda: {}, choices=lambda: (1, 2), values=lambda: [0, 1], recipe=Recipe, shape=lambda: ('B', 'T', 1, 8, 8),
-    path=lambda: 'new.bin', metadata=dict, f=lambda: rand(B, T, H), part=lambda: 'encoder',
+    stream=lambda: 0, precision=lambda: 'fp32', backend=lambda: 'reference', device=lambda: 'cpu',
+    about=dict, recipe=Recipe, path=lambda: 'new.bin', part=lambda: 'encoder',
     # models, clips, what comes of them
-    model=model, clips=clips, run=run, out=out, config=lambda: VideoLSTMConfig(**SIZES), source=clips, error=Exception,
-    optimizer=lambda: make_optimizer(model(), Recipe()), generator=torch.Generator, scores=lambda: {'a': scores()},
+    model=model, clips=clips, run=run, out=out, config=lambda: VideoLSTMConfig(**SIZES), source=clips,
+    optimizer=lambda: make_optimizer(model(), Recipe()), scores=lambda: {'a': scores()},
     lstm=lambda: torch.nn.LSTM(4, 3, batch_first=True), dataset=lambda: list(rand(4, 6, 1, 8, 8)),
     pairs=lambda: [(rand(2, 3, 4), rand(2, 3, 4))], params=lambda: list(model().parameters()),
     watcher=lambda: print, function=lambda: torch.sin, widget=drawn('widgets', 'FrameStepper', rand(4, 1, 8, 8)),
     items=lambda: ['text'], activity=lambda: drawn('activity', 'unit_activity', model(), rand(B, T, 1, 8, 8))(),
     # tensors
-    x=lambda: rand(B, T, 1, 8, 8), past=lambda: rand(B, T, 1, 8, 8), future=lambda: rand(B, T, 1, 8, 8),
+    past=lambda: rand(B, T, 1, 8, 8), future=lambda: rand(B, T, 1, 8, 8),
     clip=lambda: rand(T, 1, 8, 8), rows=lambda: rand(T, 1, 8, 8), h=lambda: rand(B, H), c=lambda: rand(B, H),
     z=lambda: rand(B, 4*H), w_ih=lambda: rand(4*H, D), w_hh=lambda: rand(4*H, H), bias=lambda: rand(4*H),
     w_peephole=lambda: rand(3, H), target=lambda: rand(B, T, 1, 8, 8), logits=lambda: rand(B, T, 1, 8, 8),
     raw=lambda: rand(B, T, 1, 8, 8), prediction=lambda: rand(B, T, 1, 8, 8), mean=lambda: rand(1, 8, 8),
     state=lambda: (rand(1, B, H), rand(1, B, H)), numbers=lambda: torch.tensor([0, 1]), turns=lambda: torch.arange(4),
-    index=lambda: torch.arange(4), start=lambda: rand(2), velocity=lambda: rand(2) / 10, like=lambda: rand(1),
+    index=lambda: torch.arange(4), start=lambda: rand(2), velocity=lambda: rand(2) / 10,
     digits=lambda: rand(4, 1, 8, 8), corners=lambda: torch.zeros(4, 1, T, 2, dtype=torch.long),
     labels=lambda: torch.tensor([0, 1, 2, 0, 1, 2]), probabilities=lambda: rand(6, 3), weights=lambda: rand(4, 1, 8, 8),
     reconstruction_logits=lambda: rand(B, T, 1, 8, 8), future_logits=lambda: rand(B, T, 1, 8, 8),
-    reconstruction=lambda: torch.tensor(1.), tensors=lambda: {'a': rand(3)})
+    reconstruction=lambda: torch.tensor(1.))
 
 
 # ---- what it is in a call, and whose method that is
@@ -113,14 +110,8 @@ GOOD = dict(
 COLUMN = dict(c=lambda: rand(H, B), z=lambda: rand(4*H, B), bias=lambda: rand(4*H, 1))
 STEP = dict(x=lambda: rand(B, D))
 LAYER = dict(x=lambda: rand(B, T, D))
-ANY_NUMBERS = dict(x=lambda: rand(4))
 READ_MODEL, PICTURES = dict(path=lambda: files().model), dict(clips=lambda: rand(B, T, 1, 8, 8))
 CALLS = {
-    'core.checks.check_flag': dict(value=lambda: True),
-    'core.checks.check_like': ANY_NUMBERS, 'core.checks.check_range': ANY_NUMBERS,
-    'core.checks.check_pixels': ANY_NUMBERS,
-    'core.files.check_source': READ_MODEL, 'core.files.read_safetensors': READ_MODEL,
-    'core.files.make_folder': dict(path=lambda: 'folder'),
     'core.tables.Table': dict(head=lambda: ['a', 'b'], rows=lambda: [[1, 2]]),
     'lstm.lstm_step': STEP, 'lstm.lstm_layer': LAYER, 'fast_lstm.fused_layer': LAYER,
     'lstm.PeepholeLSTM.weights': dict(l=lambda: 0), 'lstm.PeepholeLSTM.forward': dict(x=lambda: rand(B, T, D)),
@@ -132,11 +123,10 @@ CALLS = {
     'digits.mnist_digits': dict(split=lambda: 'test'),
     'clips.mix': dict(x=lambda: 5), 'clips.MovingDigits': dict(digits=lambda: 'embedded'),
     'clips.fixed_test_set': dict(digits=lambda: 'embedded'), 'clips.MovingMNISTFile': dict(path=lambda: files().npy),
-    'clips.as_clips': dict(x=lambda: rand(6, 4, 3)), 
+    'clips.as_clips': dict(x=lambda: rand(6, 4, 3)),
     'clips.clips_checksum': PICTURES, 'models.VideoLSTM': dict(config=lambda: VideoLSTMConfig(**SIZES)),
     'models.VideoLSTM.loss': dict(future=GOOD['future']), 'models.VideoLoss': dict(future=lambda: torch.tensor(1.)),
     'models.Decoder.teacher_force': dict(target=lambda: rand(B, T, D)),
-   
     'training.History.column': dict(name=lambda: 'total'),
     'training.Run.load': dict(path=lambda: files().run),
     'training.train': dict(steps=lambda: 2, progress=lambda: None, batch_size=lambda: 2),
@@ -151,7 +141,8 @@ CALLS = {
     'pictures.save_strip': dict(path=lambda: 'new.png'), 'pictures.save_animation': dict(path=lambda: 'new.gif'),
     'activity.Activity': dict(zip('hcifgo', 6*[lambda: rand(B, T, H)]), numbers=lambda: [1, 2, 3]),
     'widgets.sprite_sheet': dict(frames=lambda: np.zeros((T, 8, 8, 3), np.uint8)),
-    'widgets.save_page': dict(path=lambda: 'new.html'), 'widgets.FrameStepper.to_html': dict(path=lambda: 'new.html'),
+    **dict.fromkeys(['widgets.save_page', 'widgets.FrameStepper.to_html', 'widgets.FeatureBrowser.to_html'],
+                    dict(path=lambda: 'new.html')),
     'actions.heading': dict(path=lambda: rand(2, T, 2)), 'actions.LabelledDigits': dict(digits=lambda: 'embedded'),
     'actions.StepSoftmax.*': dict(h=lambda: rand(B, T, H), labels=lambda: torch.tensor([0, 1])),
     'actions.LSTMClassifier.*': dict(frames=lambda: rand(B, T, 1, 8, 8), labels=lambda: torch.tensor([0, 1])),
@@ -177,6 +168,6 @@ MORE = { # of functions with **options: what these may be
     'training.train': [f.name for f in fields(Recipe)], 'training.get_recipe': [f.name for f in fields(Recipe)],
     'metrics.MeanFrame': ['clamp', 'output'], 'pictures.save_strip': ['i', 'every', 'width', 'title', 'clamp'],
     'pictures.save_animation': ['i', 'fps', 'scale', 'title', 'clamp']}
-for _name in ('autoencoder', 'future_predictor', 'composite'):
-    CALLS[f'models.VideoLSTM.{_name}'] = {k: lambda v=v: v for k, v in SIZES.items()}
-    MORE[f'models.VideoLSTM.{_name}'] = [f.name for f in fields(VideoLSTMConfig)]
+MAKERS = ['models.VideoLSTM.autoencoder', 'models.VideoLSTM.future_predictor', 'models.VideoLSTM.composite']
+CALLS |= dict.fromkeys(MAKERS, {k: lambda v=v: v for k, v in SIZES.items()})
+MORE |= dict.fromkeys(MAKERS, [f.name for f in fields(VideoLSTMConfig)])

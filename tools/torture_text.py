@@ -1,7 +1,6 @@
 """Campaign `text`: hostile strings wherever text is shown. Right is that text stays text: what is made of it has the
 same elements, rows and pictures as that of a harmless word, and no terminal obeys it."""
 import io
-import json
 import os
 import re
 import shutil

@@ -4,6 +4,7 @@ Right is a result, or an exit code and a line that says what is wrong."""
 import contextlib
 import inspect
 import io
+import itertools
 import os
 import random
 import signal
@@ -20,8 +21,8 @@ from torture_common import Campaign, Verdict, attempt, write_mnist
 
 MODEL = 'model.safetensors'
 COMMANDS = { # a command's function, and words with which it takes little time
-    'demo': (run_demo, ['--seconds', '.1', '--n-clips', '1', '--out', 'demo']),
-    'train': (run_train, '--steps 1 --batch-size 2 --n-clips 1 --out run --digits embedded'.split()),
+    'demo': (run_demo, ['--seconds', '.1', '--n-clips', '1', '--out', 'NEW']),
+    'train': (run_train, '--steps 1 --batch-size 2 --n-clips 1 --out NEW --digits embedded'.split()),
     'evaluate': (run_evaluate, [MODEL, '--n-clips', '2']),
     'predict': (run_predict, [MODEL, '--out', 'new.png']),
     'download': (run_download, ['nothing']),
@@ -35,7 +36,7 @@ LINES = [[], ['--version'], ['--help'], ['nothing'], [''], ['--debug'], ['train'
          ['evaluate', '--nothing', '1'], ['evaluate', MODEL, MODEL], ['predict', '--n-clips', '1'],
          ['train', '--resume'], ['--', 'train'],
          ['evaluate', '--file', 'a.txt', MODEL], ['evaluate', 'a.txt'], ['evaluate', MODEL, '--json', MODEL],
-         ['predict', MODEL, '--out', MODEL], ['train', '--out', 'run', '--start', MODEL], ['predict', '@a.txt']]
+         ['predict', MODEL, '--out', MODEL], ['train', '--out', 'old', '--start', MODEL], ['predict', '@a.txt']]
 ASIDE = { # commands of their own process: words for the shell, exit codes that are right
     '{python} -m lstm_video_repr --version': (0,), '{python} -m lstm_video_repr.cli --version': (0,),
     '{python} -m lstm_video_repr predict {model} --out ü.png': (0,),
@@ -90,6 +91,7 @@ class Words(Campaign):
         Path('folder').mkdir()
         Path('locked').mkdir(mode=0o500)
         Path('a.txt').write_text('text')
+        self.folders = map('new{}'.format, itertools.count()) # a training goes on with what is there
         self.place()
 
     def place(self): save_model(VideoLSTM.composite(hidden_size=4, frame_shape=(1, 28, 28)), MODEL)
@@ -113,7 +115,7 @@ class Words(Campaign):
         if command == 'aside': return judge_aside(value)
         words = value if command is None else self.line(command, option, value)
         shown = [value[:60], repr(value)[1:-1][:60]]
-        names = [option, *shown, 'argument', 'ambiguous'] if command else [*words, 'usage', 'lvr']
+        names = [option or 'MODEL', *shown, 'argument', 'ambiguous'] if command else [*words, 'usage', 'lvr']
         verdict = attempt(lambda: run_words(words), names, accept=lambda end: judge_end(*end, names))
         if command in ('predict', 'evaluate') or command is None: self.place() # in case it was overwritten
         return verdict
@@ -122,7 +124,7 @@ class Words(Campaign):
         "Words of a command, one of them odd."
         _, words = COMMANDS[command]
         if option == '': return [command, value, *(words[1:] if words[0][0] != '-' else words)]
-        words = list(words)
+        words = [next(self.folders) if word == 'NEW' else word for word in words]
         if option in words: del words[words.index(option):words.index(option) + 2]
         return [command, *words, f'{option}={value}' if value[:1] == '-' else option] + [value] * (value[:1] != '-')
 
