@@ -463,9 +463,11 @@ def _check_pictures(model):
         raise ValueError(f'model has frames of shape {frame}; expected them at most 15 times as high as wide')
 
 # %% ../nbs/10_activity.ipynb #40ecdfd3
-def _check_story(model, past, future, decoder) -> str:
+def _check_story(model, past, future, decoder, frames) -> str:
     "Does all of it fit together? The decoder, chosen if nobody has."
     check_clip(model, past, 'past')
+    count = past.shape[1] + (past.shape[1] if frames is None else check_whole(frames, 'frames'))
+    if count > 10**4: raise ValueError(f'past and frames make {count} frames; expected at most 10000')
     if future is not None and len(check_clip(model, future, 'future')) != len(past):
         raise ValueError(f'future has {len(future)} clips; expected {len(past)}, as many as past')
     if decoder is None: decoder = 'reconstruction' if model.future_decoder is None else 'future'
@@ -485,12 +487,11 @@ def unit_story(
 ) -> UnitStory: # of all units of that layer
     "Watch a clip, go on, and gather all there is to show. `ValueError` for what does not fit the model."
     _check_pictures(model)
-    decoder, L = _check_story(model, past, future, decoder), model.config.num_layers
+    decoder, L = _check_story(model, past, future, decoder, frames), model.config.num_layers
     i = check_whole(i, 'i', 0, len(past) - 1)
     seen, future = past[i:i + 1], None if future is None else future[i:i + 1]
     runs = [unit_activity(model, seen, layer=layer), unit_activity(model, seen, decoder, frames=frames, layer=layer)]
     track = join_runs(runs, name='model')
-    if len(track.numbers) > 10**4: raise argument_error('frames', len(track.numbers), 'at most 10000, past included')
     inputs = feature_images(model) if layer in (0, -L) else None
     outputs = feature_images(model, decoder) if layer in (L - 1, -1) else None
     for weights in (inputs, outputs):
