@@ -123,8 +123,10 @@ def device_kind(
     device: torch.device | str, # of this machine or of another: 'cpu', 'cuda:1'
 ) -> str: # without its number
     "What kind of device it is; a `ValueError` if there is no such kind."
-    try: return torch.device(device if isinstance(device, torch.device) else str(device)).type
-    except RuntimeError: raise argument_error('device', device, "a device of torch, such as 'cpu' or 'cuda'") from None
+    try:
+        if isinstance(device, (str, torch.device)): return torch.device(device).type
+    except RuntimeError: pass
+    raise argument_error('device', device, "a device of torch, such as 'cpu' or 'cuda'")
 
 # %% ../nbs/01_fast_lstm.ipynb #908d6765
 def fast_bf16(

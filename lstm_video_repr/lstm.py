@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn, Tensor
 
 # %% ../nbs/00_lstm.ipynb #49388700
-from .core.checks import argument_error, check_choice, check_flag, check_number, check_tensor, check_whole
+from .core.checks import argument_error, check_choice, check_flag, check_like
+from .core.checks import check_number, check_tensor, check_whole
 from .core.patch import patch
 
 # %% ../nbs/00_lstm.ipynb #db813481
@@ -111,14 +112,17 @@ def lstm_step(
     return lstm_gates(z, c, w_peephole)[:2]
 
 # %% ../nbs/00_lstm.ipynb #8107ddf5
+_MOST = dict(input_size=2**31, num_layers=2**10)
+
+# %% ../nbs/00_lstm.ipynb #c0781f70
 def check_size(
     value, # what came
     name: str, # of the argument: 'input_size', 'hidden_size', 'num_layers', or some number of frames
     least: int = 1, # the smallest that fits
 ) -> int: # the same as a Python integer
     "A size, or a `ValueError`: whole, and none that nobody will ever have the memory or the time for."
-    most = dict(input_size=2**31, num_layers=2**10).get(name, 2**20)
-    return check_whole(check_whole(value, name, least), name, least, most)
+    number, most = check_whole(value, name, least), _MOST.get(name, 2**20)
+    return number if number <= most else check_whole(number, name, least, most)
 
 # %% ../nbs/00_lstm.ipynb #f75d2b78
 def check_layer(x, h, c, *, w_ih, w_hh, bias, w_peephole, frames) -> None:
@@ -161,10 +165,12 @@ def is_transformed() -> bool: # True inside `torch.func.grad`, `vmap` and their 
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 # %% ../nbs/00_lstm.ipynb #26b1c370
+_is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False) # newer than torch 2.5
+
+# %% ../nbs/00_lstm.ipynb #e4df9c1c
 def is_recorded() -> bool: # True, too, while it is exported or traced
     "Is it on its way to become another function, or a program that runs elsewhere?"
-    exporting = getattr(torch.compiler, 'is_exporting', lambda: False) # newer than torch 2.5
-    return exporting() or torch.jit.is_tracing() or is_transformed()
+    return _is_exporting() or torch.jit.is_tracing() or is_transformed()
 
 # %% ../nbs/00_lstm.ipynb #5e9aa2ba
 def backend_names() -> tuple[str, ...]: # 'auto', then the names in `BACKENDS`
@@ -243,8 +249,9 @@ def weights(self: PeepholeLSTM,
     l: int, # which layer, from 0 on
 ) -> list[Tensor | None]: # w_ih (4H, D), w_hh (4H, H), bias (4H,), w_peephole (3, H); None for those it does not have
     "The parameters of one layer."
-    l = check_whole(l, 'l', 0, self.num_layers - 1)
-    return [getattr(self, f'{name}_l{l}', None) for name in _NAMES]
+    l, held = check_whole(l, 'l', 0, self.num_layers - 1), self._parameters # a parametrized weight is held elsewhere
+    names = [f'{name}_l{l}' for name in _NAMES]
+    return [held[n] if n in held else getattr(self, n, None) for n in names]
 
 # %% ../nbs/00_lstm.ipynb #76675f49
 @patch
@@ -269,7 +276,8 @@ def resolve_backend(self: PeepholeLSTM) -> tuple[str, str]: # a name in `BACKEND
     "What computes the layers here and now: as asked for, or what 'auto' stands for on this device and in this dtype."
     if self.backend != 'auto': return check_choice(self.backend, 'backend', backend_names()), 'as asked for'
     if not CHOOSERS: return 'reference', 'nothing faster is loaded'
-    return CHOOSERS[-1](self.weight_hh_l0.device.type, product_dtype(self.weight_hh_l0))
+    w = self.weight_hh_l0
+    return CHOOSERS[-1](w.device.type, product_dtype(w))
 
 # %% ../nbs/00_lstm.ipynb #c1eb8af6
 def _count_frames(lstm, x, frames):
@@ -281,10 +289,13 @@ def _count_frames(lstm, x, frames):
     raise argument_error('frames', frames, f'None or {x.shape[1]}, as in x')
 
 # %% ../nbs/00_lstm.ipynb #cb02a860
+def _is_plain(v): return isinstance(v, Tensor) and not (v.is_nested or v.is_quantized) and v.layout == torch.strided
+
 def _check_state(v, name, shape, like):
-    "As `check_tensor`. The number of clips becomes text only where it is wrong: in an exported model it has none."
-    fits = isinstance(v, Tensor) and not v.is_nested and v.shape == shape
-    return check_tensor(v, name, (shape[0], _batch(v, 1), shape[2]) if fits else shape, like=like)
+    "As `check_tensor`. Sizes become text only where they are wrong: in an exported model they have none."
+    if not _is_plain(v) or v.shape != shape: return check_tensor(v, name, shape, like=like)
+    check_like(v, name, like)
+    return v
 
 # %% ../nbs/00_lstm.ipynb #1644c8a3
 def _find_state(lstm, x, state):
@@ -293,9 +304,8 @@ def _find_state(lstm, x, state):
     if state is None: return (w.new_zeros(L, x.shape[0], H),)*2
     if not isinstance(state, (tuple, list)) or len(state) != 2: raise argument_error('state', state, 'a pair (h, c)')
     h, c = state
-    if x is None: B = check_tensor(h, 'state h', (L, _batch(h, 1), H), like=w).shape[1]
-    else: B = _check_state(h, 'state h', (L, x.shape[0], H), w).shape[1]
-    return h, _check_state(c, 'state c', (L, B, H), w)
+    B = x.shape[0] if x is not None else h.shape[1] if _is_plain(h) and h.dim() == 3 else 'B'
+    return _check_state(h, 'state h', (L, B, H), w), _check_state(c, 'state c', (L, B, H), w)
 
 # %% ../nbs/00_lstm.ipynb #7b8cb279
 def _fetch_weights(lstm, l):

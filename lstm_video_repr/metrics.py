@@ -515,12 +515,18 @@ def _gather(totals, output, ranks):
     return totals, next(o for _, o in found if o)
 
 # %% ../nbs/05_metrics.ipynb #4fcfee9b
+def _rest(model):
+    "Evaluation mode. A program that `torch.export` has made has no other."
+    try: model.eval()
+    except NotImplementedError: pass
+
+# %% ../nbs/05_metrics.ipynb #d5c7d333
 @contextmanager
 def _at_rest(model):
     "A model without dropout; afterwards each part of it is in its old mode, and torch draws on from where it was."
     modes = {m: m.training for m in model.modules()} if isinstance(model, nn.Module) else {}
     try:
-        if modes: model.eval()
+        if modes: _rest(model)
         with torch.random.fork_rng(devices=()): yield
     finally:
         for m, training in modes.items(): m.training = training

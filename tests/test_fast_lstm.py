@@ -438,3 +438,97 @@ def test_checkpointing():
     gen = torch.Generator().manual_seed(9)
     (out * torch.randn(out.shape, generator=gen, dtype=torch.float64)).sum().backward()
     for name, w in lstm.named_parameters(): assert relative(w.grad, plain['d' + name]) < 1e-10, name
+
+
+# ---- arguments that do not fit
+
+def halves():
+    "Arguments of `gates_forward` and of `gates_backward` that fit: 3 units, 2 clips."
+    there = dict(z=torch.zeros(12, 2), c=torch.zeros(3, 2), w_peephole=torch.zeros(3, 3, 1), bias=torch.zeros(12, 1))
+    back = dict(gates=[torch.zeros(3, 2)]*4, cells=(torch.zeros(3, 2),)*2, w_peephole=torch.zeros(3, 3, 1),
+                dh=torch.zeros(3, 2), dc=torch.zeros(3, 2), dout=torch.zeros(3, 2))
+    return there, back
+
+
+def test_batches_of_two_and_three():
+    "They gave numbers, wrong ones."
+    lstm, x, (h, c) = drawn(4, 6, B=2)
+    w = dict(zip(('w_ih', 'w_hh', 'bias', 'w_peephole'), lstm.weights(0)), frames=5)
+    three = torch.zeros(3, 6, dtype=torch.float64)
+    for args, word in (((x, three, three), r'x has shape \(2, 5, 4\); expected \(3, 5, D\)'),
+                       ((x, h[0], three), r'c has shape \(3, 6\); expected \(2, 6\)'),
+                       ((None, h[0], three), r'c has shape \(3, 6\); expected \(2, 6\)')):
+        with pytest.raises(ValueError, match=f'^{word}'): fused_layer(*args, **w)
+
+
+@pytest.mark.parametrize('name, value', [
+    ('z', torch.zeros(12, 1)), ('z', torch.zeros(3, 2)), ('z', None), ('c', torch.zeros(3)), ('c', 'c'),
+    ('c', torch.ones(3, 2, dtype=torch.int64)), ('bias', torch.zeros(12)), ('bias', torch.zeros(1, 1)),
+    ('w_peephole', torch.zeros(3, 3)), ('w_peephole', torch.zeros(3, 1, 1)), ('z', torch.zeros(12, 2).to_sparse())])
+def test_forward_half_refuses(name, value):
+    there, _ = halves()
+    assert gates_forward(**there)[0].shape == (3, 2)
+    with pytest.raises(ValueError, match=r'^(z|c|bias|w_peephole) (is|has) .*; expected '):
+        gates_forward(**there | {name: value})
+
+
+@pytest.mark.parametrize('name, value', [
+    ('gates', torch.zeros(4, 3, 2)), ('gates', [torch.zeros(3, 2)]*3), ('gates', [torch.zeros(3, 1)]*4),
+    ('gates', None),
+    ('cells', torch.zeros(3, 2)), ('cells', (torch.zeros(3, 1), torch.zeros(3, 2))), ('cells', (None, None)),
+    ('dh', torch.zeros(3, 1)), ('dc', torch.zeros(1, 2)), ('dc', None), ('dout', torch.zeros(3)),
+    ('w_peephole', torch.zeros(3, 3)), ('dh', torch.zeros(3, 2, device='meta'))])
+def test_backward_half_refuses(name, value):
+    _, back = halves()
+    assert gates_backward(**back)[0].shape == (12, 2)
+    with pytest.raises(ValueError, match=rf'^{name}\S* (is|has) .*; expected '): gates_backward(**back | {name: value})
+
+
+def test_an_empty_batch_has_no_numbers():
+    there, back = halves()
+    def empty(v): return v[:, :0] if isinstance(v, torch.Tensor) and v.shape[1:] == (2,) else v
+    assert gates_forward(**{k: empty(v) for k, v in there.items()})[0].shape == (3, 0)
+    none = {k: [empty(u) for u in v] if isinstance(v, (list, tuple)) else empty(v) for k, v in back.items()}
+    assert gates_backward(**none)[0].shape == (12, 0)
+
+
+@pytest.mark.parametrize('device', ['gpu', '', None, 3, 'cuda:x', torch.zeros(1)])
+def test_devices_that_nobody_has(device):
+    for ask in (fast_lstm.fast_bf16, choose_backend):
+        with pytest.raises(ValueError, match='^device is .*; expected a device of torch'): ask(device)
+
+
+def test_only_functions_are_compiled():
+    for wrong in (None, 'gates_forward', 3):
+        with pytest.raises(ValueError, match='^function is .*; expected a function'): Compiled(wrong)
+    with pytest.raises(ValueError, match='^compiled is 1; expected True or False'):
+        fused_layer(None, torch.zeros(2, 3), torch.zeros(2, 3), w_ih=None, w_hh=torch.zeros(12, 3),
+                    bias=torch.zeros(12), w_peephole=None, frames=2, compiled=1)
+
+
+# ---- made into something else
+
+def test_under_torch_func():
+    "The layer that 'auto' takes is one that can be transformed; asked for by name, the fused one says which can."
+    lstm, x, _ = drawn(4, 6)
+    def first(x): return lstm(x)[0][:, 0].sum()
+    want = torch.autograd.functional.jacobian(first, x)
+    for change in (torch.func.grad, torch.func.jacrev):
+        torch.testing.assert_close(change(first)(x), want)
+    set_backend(lstm, 'fused')
+    for call in (torch.func.grad(first), torch.func.vmap(lambda v: lstm(v[None])[0])):
+        with pytest.raises(ValueError, match="^backend is 'fused'; expected 'reference' inside torch.func"): call(x)
+    set_backend(lstm, 'auto')
+    names = []
+    def ask(x): names.append(lstm.resolve_backend()[0]); return x
+    torch.func.vmap(ask)(x); torch.jit.trace(ask, x, check_trace=False); ask(x)
+    assert names == ['reference', 'reference', 'fused']
+
+
+@pytest.mark.filterwarnings('ignore')    # shapes and sizes are taken for constants, as they should be
+@pytest.mark.parametrize('backend', ['reference', 'fused', 'auto'])
+def test_a_traced_layer_can_be_saved(backend, tmp_path):
+    lstm, x, _ = drawn(4, 6, 2)
+    torch.jit.save(torch.jit.trace(set_backend(lstm, backend), x), tmp_path/'layer.pt')
+    out, (h, c) = torch.jit.load(tmp_path/'layer.pt')(2*x)
+    torch.testing.assert_close((out, (h, c)), lstm(2*x))

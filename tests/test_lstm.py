@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 import lstm_video_repr.fast_lstm # brings the fast layers, which 'auto' takes
 from lstm_video_repr import lstm as lstm_module
-from lstm_video_repr.lstm import (PeepholeLSTM, backend_names, draw_weights, lstm_gates, lstm_layer, lstm_step,
-                                  set_backend)
+from lstm_video_repr.lstm import (PeepholeLSTM, backend_names, check_size, draw_weights, lstm_gates, lstm_layer,
+                                  lstm_step, product_dtype, set_backend)
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2}
 NAMES = 'w_ih', 'w_hh', 'bias', 'w_peephole'
@@ -442,3 +442,147 @@ def test_bad_calls(name, args):
 def test_no_input_weights_take_no_input():
     for args in ((zeros(2, 5, 0),), (zeros(2, 5, 3), (zeros(1, 2, 4),)*2)):
         with pytest.raises(ValueError, match='^x is .*; expected None, .* input_size=0'): PeepholeLSTM(0, 4)(*args)
+
+
+# --- low-level functions look at their arguments ---
+
+def layer_args(**other):
+    "Arguments of `lstm_layer` that fit, but for those that are given."
+    fit = dict(x=zeros(2, 5, 3), h=zeros(2, 4), c=zeros(2, 4), w_ih=zeros(16, 3), w_hh=zeros(16, 4), bias=zeros(16),
+               w_peephole=zeros(3, 4), frames=5)
+    return fit | other
+
+
+MISFITS = [('h', zeros(2, 1)), ('h', zeros(4)), ('h', None), ('h', [1.]), ('c', zeros(3, 4)), ('c', zeros(1, 4)),
+           ('c', zeros(2, 4).double()), ('c', zeros(2, 4).to_sparse()), ('c', torch.zeros(2, 4, device='meta')),
+           ('w_hh', zeros(16, 5)), ('w_hh', zeros(4, 4)), ('w_hh', torch.ones(16, 4, dtype=torch.int64)),
+           ('bias', zeros(1)), ('bias', zeros(16, 1)), ('bias', zeros(16).half()), ('w_peephole', zeros(3, 1)),
+           ('w_peephole', zeros(1, 4)), ('w_ih', zeros(16, 1)), ('w_ih', None)]
+
+
+@pytest.mark.parametrize('name, value', MISFITS + [
+    ('x', zeros(3, 5, 3)), ('x', zeros(1, 5, 3)), ('x', zeros(2, 5, 1)), ('x', zeros(2, 5)), ('x', np.zeros((2, 5, 3))),
+    ('frames', -1), ('frames', 0), ('frames', True), ('frames', 5.), ('frames', 2.5), ('frames', None),
+    ('frames', 10**12), ('x', zeros(2, 4, 3))])
+@pytest.mark.parametrize('layer', [lstm_layer, lstm_video_repr.fast_lstm.fused_layer])
+def test_layers_refuse_what_does_not_fit(layer, name, value):
+    "Most of it would broadcast into some answer, or begin to compute and fail somewhere."
+    with pytest.raises(ValueError, match=r'^(x|h|c|w_ih|w_hh|bias|w_peephole|frames) (is|has) .*; expected ') as e:
+        layer(**layer_args(**{name: value}))
+    # h and x are what the others are laid beside
+    assert str(e.value).split()[0] == name or name in ('h', 'x') or name == 'frames' and 'x has shape' in str(e.value)
+    assert layer(**layer_args())[0].shape == (2, 5, 4)
+
+
+@pytest.mark.parametrize('name, value', MISFITS + [('x', zeros(3, 3)), ('x', zeros(2, 5, 3)), ('x', zeros(2, 1))])
+def test_steps_refuse_what_does_not_fit(name, value):
+    args = layer_args(x=zeros(2, 3))
+    del args['frames']
+    assert lstm_step(**args)[0].shape == (2, 4)
+    with pytest.raises(ValueError, match=r'^\w+ (is|has) .*; expected '): lstm_step(**args | {name: value})
+
+
+@pytest.mark.parametrize('name, value', [('z', zeros(3, 16)), ('z', zeros(1, 16)), ('z', zeros(2, 4)), ('z', None),
+                                         ('z', torch.ones(2, 16, dtype=torch.int64)), ('c', zeros(1, 4)),
+                                         ('c', zeros(2, 4, dtype=torch.complex64)), ('w_peephole', zeros(3, 1)),
+                                         ('w_peephole', zeros(4, 4)), ('w_peephole', torch.zeros(3, 4, device='meta'))])
+def test_gates_refuse_what_does_not_fit(name, value):
+    fit = dict(z=zeros(2, 16), c=zeros(2, 4), w_peephole=zeros(3, 4))
+    with pytest.raises(ValueError, match=r'^(z|c|w_peephole) (is|has) .*; expected '): lstm_gates(**fit | {name: value})
+
+
+def test_an_empty_batch_is_no_error_lower_down():
+    args = layer_args(x=zeros(0, 5, 3), h=zeros(0, 4), c=zeros(0, 4))
+    assert lstm_layer(**args)[0].shape == (0, 5, 4) and lstm_gates(zeros(0, 16), zeros(0, 4))[0].shape == (0, 4)
+
+
+@pytest.mark.parametrize('name, value', [('bias', zeros(1)), ('weight_peephole', zeros(3, 1)),
+                                         ('weight_hh', zeros(4, 4)), ('weight_ih', zeros(16, 1))])
+def test_a_weight_put_in_place_of_another(name, value):
+    "Too small a one would be spread over the layer without a word."
+    lstm = PeepholeLSTM(3, 4, 2)
+    setattr(lstm, f'{name}_l1', nn.Parameter(value))
+    with pytest.raises(ValueError, match=rf'^{name}_l1 has shape .*; expected \('): lstm(zeros(2, 5, 3))
+
+
+def test_sizes_that_nobody_means():
+    for args in ((10**12, 4), (3, 10**12), (3, 4, 10**9)):
+        with pytest.raises(ValueError, match=r'^(input_size|hidden_size|num_layers) is 10+; expected a whole number f'):
+            PeepholeLSTM(*args)
+    state = (zeros(1, 2, 4),)*2
+    with pytest.raises(ValueError, match='^frames is 10+; expected'): PeepholeLSTM(0, 4)(state=state, frames=10**9)
+    assert check_size(np.int64(5), 'frames') == 5 and type(check_size(np.int64(5), 'frames')) is int
+
+
+@pytest.mark.parametrize('call, name', [
+    (lambda lstm: set_backend(None, 'reference'), 'model'), (lambda lstm: set_backend('lstm', 'auto'), 'model'),
+    (lambda lstm: lstm.weights(2), 'l'), (lambda lstm: lstm.weights(-1), 'l'), (lambda lstm: lstm.weights('0'), 'l'),
+    (lambda lstm: lstm.reset_parameters(0), 'generator'), (lambda lstm: PeepholeLSTM(3, 4, generator=7), 'generator'),
+    (lambda lstm: lstm(zeros(2, 1, 3), frames=True), 'frames'),
+    (lambda lstm: lstm(zeros(2, 2, 3), frames=2.), 'frames'),
+    (lambda lstm: lstm.to('meta').to_torch(), 'weight_peephole_l0'),
+    (lambda lstm: lstm(zeros(2, 5, 3), (torch.zeros(2, 2, 4, device='meta'),)*2), 'state h'),
+    (lambda lstm: lstm(zeros(2, 5, 3), (zeros(2, 2, 4), zeros(2, 2, 4).to_sparse())), 'state c')])
+def test_other_objects(call, name):
+    with pytest.raises(ValueError, match=f'^{name} (is|has) .*; expected '): call(PeepholeLSTM(3, 4, 2))
+
+
+# --- torch's settings, transformations and devices without memory ---
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_default_dtypes(dtype):
+    "An LSTM is born in torch's default dtype; in 16 bits with the numbers of 32, rounded."
+    want = PeepholeLSTM(3, 4, 2, generator=gen())
+    torch.set_default_dtype(dtype)
+    try: lstm = PeepholeLSTM(3, 4, 2, generator=gen())
+    finally: torch.set_default_dtype(torch.float32)
+    assert {w.dtype for w in lstm.parameters()} == {dtype}
+    for a, b in zip(lstm.parameters(), want.parameters()):
+        if dtype.itemsize < 4: assert torch.equal(a, b.to(dtype))
+    assert lstm(randn(2, 5, 3).to(dtype))[0].dtype == dtype
+
+
+def test_the_dtype_of_products():
+    w = zeros(2)
+    assert product_dtype(w) == torch.float32
+    with torch.autocast('cpu', torch.bfloat16):
+        found = [product_dtype(v) for v in (w, w.double(), w.to('meta'))]
+    assert found == [torch.bfloat16, torch.float64, torch.float32]
+
+
+@pytest.mark.parametrize('backend', ['reference', 'auto'])
+def test_through_torch_func(backend):
+    "Outputs mapped over clips and over weights, gradients, and Jacobians, against loops and autograd."
+    lstm, x = make(backend=backend), randn(3, 5, 3)
+    weights = {n: w.detach() for n, w in lstm.named_parameters()}
+    def last(w, x): return torch.func.functional_call(lstm, w, (x,))[0][:, -1].sum()
+    out = torch.func.vmap(lambda v: lstm(v[None])[0][0])(x)
+    assert_close(out, lstm(x)[0])
+    grads = torch.func.grad(last)(weights, x)
+    taped = torch.autograd.grad(lstm(x)[0][:, -1].sum(), list(lstm.parameters()))
+    for n, g in zip(weights, taped): assert_close(grads[n], g)
+    alone = torch.func.vmap(torch.func.grad(last), (None, 0))(weights, x[:, None])
+    for n, g in grads.items(): assert_close(alone[n].sum(0), g)
+    two = {n: torch.stack([w, 2*w]) for n, w in weights.items()}
+    assert_close(torch.func.vmap(last, (0, None))(two, x)[0], last(weights, x))
+    assert_close(torch.func.jacrev(last, 1)(weights, x), torch.func.jacfwd(last, 1)(weights, x))
+
+
+@pytest.mark.parametrize('backend', ['reference', 'auto', 'fused'])
+def test_on_meta_there_are_shapes(backend):
+    lstm = PeepholeLSTM(3, 4, 2, backend=backend).to('meta')
+    out, (h, c) = lstm(torch.zeros(2, 5, 3, device='meta'))
+    assert out.is_meta and out.shape == (2, 5, 4) and h.shape == c.shape == (2, 2, 4)
+    out.sum().backward()
+    assert lstm.weight_hh_l0.grad.is_meta
+
+
+@pytest.mark.parametrize('backend', ['reference', 'auto', 'fused'])
+def test_weights_made_of_others(backend):
+    "`weight_norm` and its kin: a weight that is computed anew at each use, gradients reach what it is made of."
+    lstm, x = make(L=2, backend=backend), randn(2, 5, 3)
+    want = lstm(x)[0]
+    torch.nn.utils.parametrizations.weight_norm(lstm, 'weight_hh_l1')
+    assert_close(lstm(x)[0], want)
+    lstm(x)[0].sum().backward()
+    assert lstm.parametrizations.weight_hh_l1.original0.grad.abs().sum() > 0

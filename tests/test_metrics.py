@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from lstm_video_repr.clips import Clips, FixedClips, MovingDigits, MovingMNISTFile, as_clips
-from lstm_video_repr.metrics import LastFrame, MeanFrame, compare, evaluate
+from lstm_video_repr.metrics import Comparison, FrameScores, LastFrame, MeanFrame, Scores, compare, evaluate
 from lstm_video_repr.metrics import mae, mse, nats_floor, nats_per_frame, psnr, squared_error, ssim
 from lstm_video_repr.models import VideoLSTM, VideoOutput, frame_loss
 
@@ -527,3 +527,138 @@ def test_clips_that_give_fewer_than_they_were_asked_for():
         frame_shape, past, future = (3,), 2, 2
         def read(self, first, n): return torch.zeros(2, 2, 3), torch.zeros(2, 2, 3)
     with pytest.raises(ValueError, match='clips gives 2 clips where 30 were asked for'): evaluate(LastFrame(output='gaussian'), Two(), 30)
+
+
+# ---- nothing of others is changed
+
+def test_a_measurement_leaves_no_trace(pairs):
+    "Modes, gradients, random numbers and the place in the clips, whether it ends well or not."
+    from torch.utils.data import DataLoader, TensorDataset
+    clips, model = MovingDigits('embedded', seed=3, image_size=32), VideoLSTM.composite(**SMALL).train()
+    clips.index = 17
+    shuffled = DataLoader(TensorDataset(pairs.past, pairs.future), batch_size=4, shuffle=True)
+    def draws(past, future_frames): torch.rand(3); return LastFrame()(past, future_frames=future_frames)
+    def breaks(past, future_frames): torch.rand(3); raise ZeroDivisionError
+    def state(): return torch.get_rng_state().tolist(), torch.is_grad_enabled(), clips.index, model.training
+    before = state()
+    wrong = Pairs(pairs.past * torch.nan, pairs.future)
+    for args in ((model, shuffled), (draws, pairs), (draws, clips, 3), (breaks, pairs), (breaks, clips, 3),
+                 (model, clips, 3), (model, pairs, 0), (model, 'clips'), (model, [1]), (model, wrong)):
+        try: evaluate(*args)
+        except (ValueError, ZeroDivisionError): pass
+        assert state() == before
+
+
+def test_a_mean_is_kept_as_it_was():
+    mean = torch.full((1, 8, 8), .25, requires_grad=True)
+    predictor = MeanFrame(mean)
+    with torch.no_grad(): mean.fill_(.75)
+    assert predictor.mean.unique().tolist() == [.25] and not predictor.mean.requires_grad
+
+
+def test_scores_are_kept_as_they_were():
+    row = np.array([1., 2.])
+    scores = FrameScores(mse=row)
+    table = {'a': Scores(None, scores, 3, (1, 8, 8))}
+    comparison = compare(table)
+    row[:] = 9
+    table['b'] = None
+    assert scores.overall == dict(mse=1.5) and list(comparison.scores) == ['a']
+
+
+# ---- whatever can be asked
+
+def test_whatever_is_called_like_a_model(pairs):
+    "Wrapped, compiled, exported: the same numbers."
+    class Wrapped(torch.nn.Module):
+        def __init__(self): super().__init__(); self.model = model
+        def forward(self, past, **options): return self.model(past, **options)
+    model = VideoLSTM.composite(**SMALL).eval()
+    want = evaluate(model, pairs).to_dict()
+    for other in (Wrapped(), torch.nn.DataParallel(model), torch.compile(model, backend='eager'), model.forward,
+                  lambda *args, **options: model(*args, **options)):
+        assert evaluate(other, pairs).to_dict() == want
+    program = torch.export.export(model, (pairs.past,), dict(future_frames=3)).module()
+    np.testing.assert_allclose(evaluate(program, pairs).future.nats, want['future']['per_frame']['nats'], rtol=1e-5)
+
+
+@pytest.mark.parametrize('model', [torch.nn.Linear(2, 2), torch.nn.LSTM(2, 2), None, 3, 'model', len, lambda past: past,
+                                   VideoLSTM, {}, torch.zeros(3), VideoLSTM.composite(**SMALL).to('meta')], ids=repr)
+def test_what_cannot_be_asked(pairs, model):
+    with pytest.raises(ValueError, match='^model is .*; expected '): evaluate(model, pairs)
+
+
+@pytest.mark.parametrize('answer, word', [
+    (lambda x: None, 'model returned None'), (lambda x: x, 'model returned a tensor'),
+    (lambda x: (1, 2), r'model returned \(1, 2\)'),
+    (lambda x: VideoOutput(None, 'frames'), "future of the model is 'frames'"),
+    (lambda x: VideoOutput(x.numpy(), None), 'reconstruction of the model is an array'),
+    (lambda x: VideoOutput(x / 0, None), 'reconstruction of the model holds NaN'),
+    (lambda x: VideoOutput(x[:, :2], None), 'reconstruction of the model has shape'),
+    (lambda x: VideoOutput(None, x.to('meta')), 'future of the model is a tensor .* on meta'),
+    (lambda x: VideoOutput(None, x.long()), 'future of the model has dtype int64'),
+    (lambda x: VideoOutput(None, x[:, :3], 'poisson'), "output of the model is 'poisson'")])
+def test_answers_that_are_none(pairs, answer, word):
+    def model(past, future_frames): return answer(past)
+    with pytest.raises(ValueError, match=f'^{word}.*; expected '): evaluate(model, pairs)
+
+
+@pytest.mark.parametrize('options', [dict(ssim='no'), dict(ssim=1), dict(progress=None), dict(shared='yes'),
+                                     dict(shared=True), dict(batch_size=True), dict(future_frames=1.5),
+                                     dict(n_clips='all')], ids=str)
+def test_options_of_another_kind(pairs, options):
+    name = next(iter(options))
+    with pytest.raises(ValueError, match=f'^{name} is .*; expected '): evaluate(LastFrame(), pairs, **options)
+
+
+def test_numbers_of_numpy(pairs):
+    "As clips may describe themselves, and as scores may come: JSON holds them all."
+    class Numpy(Clips):
+        frame_shape, past, future = tuple(np.array([1, 8, 8])), np.int64(4), np.int64(3)
+        def read(self, first, n): return pairs.past[first:first + n].clone(), pairs.future[first:first + n].clone()
+    found = evaluate(LastFrame(), Numpy(), np.int64(4), batch_size=np.int32(2))
+    assert json.loads(json.dumps(found.to_dict())) == evaluate(LastFrame(), pairs, 4, batch_size=2).to_dict()
+    own = Scores(None, FrameScores(mse=np.float32([1, 2])), np.int64(3), np.array([1, 8, 8]))
+    assert json.loads(json.dumps(compare({np.int64(5): own}).to_dict()))['5']['frame_shape'] == [1, 8, 8]
+
+
+@pytest.mark.parametrize('name, make', [
+    ('mse', lambda: FrameScores(mse='small')), ('mse', lambda: FrameScores(mse=3.)),
+    ('mse', lambda: FrameScores(mse=[])),
+    ('mse', lambda: FrameScores(mse=np.zeros((2, 2)))), ('nats', lambda: FrameScores(nats=[1., None])),
+    ('nats', lambda: FrameScores(nats=[torch.nan])), ('frames', lambda: FrameScores(mse=[1.], mae=[1., 2.])),
+    ('future', lambda: Scores(None, [1.], 3, (1,))), ('n_clips', lambda: Scores(None, None, 0, (1,))),
+    ('frame_shape', lambda: Scores(None, None, 3, None)), ('output', lambda: Scores(None, None, 3, (1,), 'poisson')),
+    ('scores', lambda: Comparison({})), ('scores', lambda: Comparison(None)), ('scores', lambda: Comparison({'a': 3}))])
+def test_scores_that_are_none(name, make):
+    with pytest.raises(ValueError, match=rf'^{name}\S* is .*; expected '): make()
+
+
+def test_nats_without_a_floor(): assert FrameScores(nats=[1., 2.]).above_floor is None
+
+
+@pytest.mark.parametrize('name, call', [
+    ('past', lambda: MeanFrame(torch.full((1, 8, 8), .5))(None)), ('past', lambda: LastFrame()([1.])),
+    ('mean', lambda: MeanFrame(torch.tensor(.5))), ('mean', lambda: MeanFrame(rand(2, 2).to_sparse())),
+    ('future_frames', lambda: LastFrame()(rand(2, 3, 4), future_frames=10**12)),
+    ('n', lambda: MeanFrame.from_clips((rand(3, 2, 4), rand(3, 2, 4)), 0)),
+    ('n', lambda: MeanFrame.from_clips((rand(3, 2, 4), rand(3, 2, 4)), False))])
+def test_predictors_refuse_other_objects(name, call):
+    with pytest.raises(ValueError, match=f'^{name} is .*; expected '): call()
+
+
+@pytest.mark.parametrize('measure', [nats_per_frame, squared_error, mse, mae, psnr, ssim, nats_floor])
+def test_measures_refuse_other_objects(measure):
+    x = rand(2, 3, 1, 8, 8)
+    word = r'^(logits|prediction|target) (is|has|holds) .*; expected '
+    for other in (None, 'x', 3, [1.], {}, x.numpy(), x.to_sparse(), x.to('meta'), x.to(torch.complex64), x > .5, x[:0],
+                  x / 0):
+        for args in [(other,)] if measure is nats_floor else [(other, x), (x, other), (other, other)]:
+            with pytest.raises(ValueError, match=word): measure(*args)
+
+
+def test_pixels_that_are_one():
+    one, other = rand(2, 3, 1), rand(2, 3, 1, seed=1)
+    torch.testing.assert_close(mse(one, other), (one - other).square().double().mean((0, 2)))
+    assert psnr(one, one, cap=1e300).tolist() == [1e300]*3
+    with pytest.raises(ValueError, match='for SSIM'): ssim(one, other)

@@ -1,13 +1,20 @@
 "The mistakes that other implementations have published: none of them is here."
 import copy
 import dataclasses
+import io
+import json
 import math
+import pickle
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounter
+from torch.utils._pytree import tree_flatten_with_path, tree_map
 
-from lstm_video_repr.models import VideoLSTM, VideoLSTMConfig, check_clip
+from lstm_video_repr.lstm import set_backend
+from lstm_video_repr.models import Decoder, VideoLoss, VideoLSTM, VideoLSTMConfig, VideoOutput, check_clip, frame_loss
 
 FAMILY = [dict(), dict(num_layers=2), dict(conditional_future=True), dict(conditional=True, num_layers=2),
           dict(peephole=False)]
@@ -175,3 +182,257 @@ def test_unchecked_values_reach_the_loss():
         with pytest.raises(ValueError, match='past has shape'): model.loss(past[0], past, check=check)
     with pytest.raises(ValueError, match='x has values from'): check_clip(model, past * 255, 'x')
     assert check_clip(model, past, 'x') is past
+
+
+# ---- taken elsewhere
+
+def same(ours, theirs, **tolerance):
+    for name in ('reconstruction_logits', 'future_logits'):
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), **tolerance)
+
+
+@pytest.mark.parametrize('backend, kw', [('reference', dict()), ('fused', dict(peephole=False)),
+                                         ('auto', dict(conditional_future=True))], ids=str)
+def test_exported_for_any_number_of_clips(backend, kw):
+    "Written to a file and read again, it gives the same frames for other clips, and more of them."
+    model = set_backend(tiny(**kw).eval(), backend)
+    shapes = dict(past={0: torch.export.Dim('clips')}, future_frames=None)
+    program = torch.export.export(model, (clip(T=2),), dict(future_frames=2), dynamic_shapes=shapes)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    run = torch.export.load(file).module()
+    for past in (clip(T=2, seed=1), clip(7, 2), clip(1, 2)):
+        out = run(past, future_frames=2)
+        assert type(out) is VideoOutput and out.output == 'bernoulli'
+        same(out, model(past, future_frames=2))
+
+
+def test_exported_to_onnx(tmp_path):
+    "Run by another maker's runtime."
+    runtime = pytest.importorskip('onnxruntime', reason='needs onnxruntime, which runs the file')
+    for name in ('onnx', 'onnxscript'): pytest.importorskip(name, reason=f'needs {name}, which torch.onnx writes with')
+    model = tiny(conditional_future=True).float().eval()
+    shapes = dict(past={0: torch.export.Dim('clips')}, future_frames=None)
+    torch.onnx.export(model, (clip(T=2).float(),), tmp_path/'model.onnx', kwargs=dict(future_frames=2), dynamo=True,
+                      verbose=False, dynamic_shapes=shapes)
+    session = runtime.InferenceSession(tmp_path/'model.onnx', providers=['CPUExecutionProvider'])
+    past = clip(5, 2, seed=1).float()
+    out = session.run(None, {session.get_inputs()[0].name: past.numpy()})
+    same(VideoOutput(*map(torch.tensor, out)), model(past, future_frames=2), atol=1e-5, rtol=1e-5)
+
+
+def test_compiled_for_any_number_of_clips():
+    "In one piece, with its loss, and not anew for each size."
+    torch._dynamo.reset()
+    model, counter = VideoLSTM.future_predictor(**SMALL, conditional=True), CompileCounter()
+    loss = torch.compile(model.loss, fullgraph=True, backend=counter)
+    for B in (2, 3, 4):
+        x = clip(B, 2).float()
+        torch.testing.assert_close(loss(x, x).total, model.loss(x, x).total)
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.parametrize('kw', [dict(), dict(conditional=True, num_layers=2), dict(output='gaussian')], ids=str)
+def test_gradients_by_torch_func(kw):
+    "Those of autograd; and for each clip alone, at once."
+    model, past, future = tiny(**kw), clip(), clip(seed=1)
+    model.loss(past, future).total.backward()
+    weights = {f'model.{n}': p.detach() for n, p in model.named_parameters()}
+    def loss(weights, past, future): return torch.func.functional_call(Losses(model), weights, (past, future))
+    grads = torch.func.grad(loss)(weights, past, future)
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, past[:, None], future[:, None])
+    for n, p in model.named_parameters():
+        torch.testing.assert_close(grads[f'model.{n}'], p.grad)
+        torch.testing.assert_close(each[f'model.{n}'].mean(0), p.grad)
+    direction = {n: torch.randn_like(w) for n, w in weights.items()}
+    _, along = torch.func.jvp(lambda w: loss(w, past, future), (weights,), (direction,))
+    torch.testing.assert_close(along, sum((grads[n] * d).sum() for n, d in direction.items()))
+
+
+def test_clips_mapped_over():
+    model = tiny(conditional_future=True)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad): out = torch.func.vmap(lambda v: model(v[None], future_frames=40))(clip())
+        assert type(out) is VideoOutput
+        same(tree_map(lambda v: v[:, 0], out), model(clip(), future_frames=40))
+
+
+def test_results_are_trees():
+    "Tensors are the leaves, what is None stays None, and what is no tensor stays as it was."
+    out = tiny(output='gaussian')(clip())
+    assert [(path[0].name, v is getattr(out, path[0].name)) for path, v in tree_flatten_with_path(out)[0]] == [
+        ('reconstruction_logits', True), ('future_logits', True)]
+    moved = tree_map(lambda v: v.detach().half().cpu(), out)
+    assert type(moved) is VideoOutput and moved.output == 'gaussian' and moved.future.dtype == torch.float16
+    one = VideoLSTM.autoencoder(**SMALL)(clip().float())
+    assert tree_map(lambda v: v[:1], one).recalled.shape == (1, 4, 1, 3, 3) and tree_map(len, one).future_logits is None
+    joined = tree_map(lambda *v: torch.cat(v), out, out)
+    assert joined.future.shape == (6, 10, 1, 3, 3)
+    assert tree_map(float, VideoLoss(torch.tensor(2.), None)) == VideoLoss(2., None)
+    assert [type(x) for x in pickle.loads(pickle.dumps([moved, VideoLoss(None, None)]))] == [VideoOutput, VideoLoss]
+
+
+@pytest.mark.parametrize('backend', ['reference', 'auto', 'fused'])
+def test_on_meta_there_are_shapes(backend):
+    model, past = set_backend(tiny(conditional_future=True).to('meta'), backend), clip().to('meta')
+    assert model(past, future_frames=6).future.shape == (3, 6, 1, 3, 3)
+    model.loss(past, past).total.backward()
+    assert all(p.grad.shape == p.shape for p in model.parameters())
+    assert frame_loss(past, past).shape == ()
+    with pytest.raises(ValueError, match='^past is on device cpu; expected meta'): model(clip())
+
+
+# ---- torch's settings
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('output', ['bernoulli', 'gaussian'])
+@pytest.mark.parametrize('way', ['cast', 'born'])
+def test_dtypes(dtype, output, way):
+    "A model cast as a whole, or born under another default: a loss in 32 bits or more, and gradients in its own."
+    if way == 'born': torch.set_default_dtype(dtype)
+    try: model = VideoLSTM.composite(**SMALL, output=output).to(dtype)
+    finally: torch.set_default_dtype(torch.float32)
+    want = VideoLSTM.composite(**SMALL, output=output).loss(clip().float(), clip().float()).total.item()
+    loss = model.loss(clip().to(dtype), clip().to(dtype)).total
+    assert loss.dtype == torch.promote_types(dtype, torch.float32)
+    if way == 'cast' or dtype.itemsize < 4: assert loss.item() == pytest.approx(want, rel=.02)
+    loss.backward()
+    assert all(p.grad.dtype == dtype and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_sums_do_not_overflow_in_16_bits():
+    x = torch.full((8, 10, 3, 32, 32), 3.)
+    assert frame_loss(-x.half(), x.half(), 'gaussian').item() == 18 * 3 * 32 * 32
+    assert frame_loss(torch.zeros_like(x).half(), (x / 3).half()).item() == pytest.approx(3072 * math.log(2), rel=1e-3)
+    assert frame_loss(x.double(), x, 'gaussian').dtype == torch.float64
+
+
+def test_what_was_made_in_inference_mode():
+    "Clips can be learned from; a model cannot learn, and says so."
+    model, past, future = tiny(), clip(), clip(seed=1)
+    with torch.inference_mode():
+        seen, ahead, other = past.clone(), future.clone(), tiny()
+        want = other(seen).future
+    model.loss(seen, ahead).total.backward()
+    grads = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    model.loss(past, future).total.backward()
+    assert all(torch.equal(g, p.grad) for g, p in zip(grads, model.parameters()))
+    assert frame_loss(past.clone().requires_grad_(), ahead).requires_grad
+    for call in (other, lambda x: other.loss(x, x)):
+        with pytest.raises(ValueError, match='^model was made in torch.inference_mode; expected one made'): call(past)
+    with torch.no_grad(): assert torch.equal(other(past).future, want)
+
+
+@pytest.mark.parametrize('layout', ['channels last', 'turned', 'flipped', 'repeated', 'every other'])
+def test_layouts_in_memory(layout):
+    x = clip(4, shape=(3, 3, 3))
+    x = {'channels last': lambda: x.to(memory_format=torch.channels_last_3d), 'turned': lambda: x.mT,
+         'flipped': lambda: x.flip(1), 'repeated': lambda: x[:1].expand(4, -1, -1, -1, -1),
+         'every other': lambda: x[::2]}[layout]()
+    model, plain = tiny(frame_shape=(3, 3, 3)), x.contiguous()
+    for backend in ('fused', 'reference'):
+        set_backend(model, backend)
+        torch.testing.assert_close(model(x).future, model(plain).future)
+        torch.testing.assert_close(model.loss(x, x).total, model.loss(plain, plain).total)
+
+
+def test_frozen_parts_and_clips_with_gradients():
+    model = tiny(conditional_future=True).requires_grad_(False)
+    model.future_decoder.readout.requires_grad_()
+    model.loss(clip(), clip()).total.backward()
+    assert [n for n, p in model.named_parameters() if p.grad is not None] == [
+        f'future_decoder.readout.{n}' for n in ('weight', 'bias')]
+    past, future = clip().requires_grad_(), clip(seed=1).requires_grad_()
+    model.loss(past, future).total.backward()
+    assert past.grad.abs().sum() > 0 and future.grad.abs().sum() > 0
+
+
+def test_shared_weights_and_weights_made_of_others():
+    model = tiny(conditional_future=True)
+    model.future_decoder.readout = model.reconstruction_decoder.readout
+    twin = copy.deepcopy(model)
+    assert twin.future_decoder.readout is twin.reconstruction_decoder.readout
+    want = model(clip())
+    torch.nn.utils.parametrizations.weight_norm(model.encoder, 'weight_hh_l0')
+    torch.nn.utils.parametrizations.weight_norm(model.future_decoder.readout)
+    same(model(clip()), want)
+    model.loss(clip(), clip()).total.backward()
+    assert all(p.grad is not None for p in model.parameters())
+    same(copy.deepcopy(model).share_memory()(clip()), want)
+
+
+# ---- configurations and arguments of other kinds
+
+@pytest.mark.parametrize('shape', [[1, 8], torch.Size((1, 8)), np.array([1, 8]), torch.tensor([1, 8]),
+                                   (np.int64(1), 8)], ids=str)
+def test_a_configuration_holds_plain_values(shape):
+    "Whatever they came as: JSON can hold them, and what they came from may change."
+    config = VideoLSTMConfig(shape, hidden_size=np.int64(3), num_layers=np.uint8(2), dropout=np.float32(.5))
+    text = json.dumps(dataclasses.asdict(config))
+    assert text == json.dumps(dataclasses.asdict(VideoLSTMConfig((1, 8), hidden_size=3, num_layers=2, dropout=.5)))
+    if not isinstance(shape, tuple): shape[0] = 5
+    assert config.frame_shape == (1, 8) and hash(config)
+
+
+@pytest.mark.parametrize('name, value', [
+    ('frame_shape', np.zeros((1, 8))), ('frame_shape', np.array([[1, 8]])), ('frame_shape', torch.tensor([1., 8.])),
+    ('frame_shape', (2**20, 2**20)), ('frame_shape', '64'), ('frame_shape', {1: 8}), ('hidden_size', 10**12),
+    ('num_layers', 10**9), ('hidden_size', np.float64(3)), ('dropout', float('nan')), ('dropout', 1j),
+    ('peephole', None), ('output', None), ('predict', 1)])
+def test_configurations_refuse(name, value):
+    with pytest.raises(ValueError, match=rf'^{name} is .*; expected '): VideoLSTMConfig(**{name: value})
+
+
+def frames_to_255(): return clip() * 255
+
+
+@pytest.mark.parametrize('args, word', [
+    ((clip(), frames_to_255()), r'target has values from .*; expected \[0, 1\]'),
+    ((clip(), clip() - 1), 'target has values'),
+    ((clip(), clip() / 0), 'target holds NaN or infinite'), ((clip(), clip() / 0, 'gaussian'), 'target holds NaN'),
+    ((clip(), clip(1)), 'raw has shape .* and target .*; expected the same'),
+    ((clip()[:, :1], clip()), 'raw has shape'),
+    ((clip(), clip().flatten(2)), 'raw has shape'), ((clip(0), clip(0)), 'raw has shape .* at least one clip'),
+    ((torch.tensor(1.), torch.tensor(1.)), 'raw has shape'), ((clip().byte(), clip()), 'raw has dtype uint8'),
+    ((clip(), clip() > .5), 'target has dtype bool'), ((clip(), clip().to_sparse()), 'target is a sparse'),
+    ((None, clip()), 'raw is None'), ((clip(), [1, 2]), 'target is .1, 2.'), ((clip(), clip(), 'poisson'), 'output is'),
+    ((clip(), clip(), None), 'output is None')])
+def test_frame_loss_refuses(args, word):
+    with pytest.raises(ValueError, match=f'^{word}'): frame_loss(*args)
+
+
+def test_unchecked_frames_have_a_loss():
+    assert frame_loss(clip(), frames_to_255(), check=False).isfinite()
+    assert frame_loss(clip() / 0, clip()).isnan()              # a model that has diverged is no wrong argument
+    for check in ('no', 0, None):
+        for loss in (frame_loss, tiny().loss):
+            with pytest.raises(ValueError, match='^check is .*; expected True or F'): loss(clip(), clip(), check=check)
+
+
+STATE = torch.zeros(1, 3, 7, dtype=torch.float64)
+SEEING = Decoder(9, 7, conditional=True).double()
+
+
+@pytest.mark.parametrize('name, call', [
+    ('frame_values', lambda: Decoder(2.5, 3)), ('frame_values', lambda: Decoder(None, 3)),
+    ('conditional', lambda: Decoder(3, 3, conditional='no')), ('hidden_size', lambda: Decoder(3, -1)),
+    ('state', lambda: tiny().decode(None)), ('state', lambda: tiny().decode(STATE)),
+    ('state c', lambda: tiny().decode((STATE, STATE[:, :2]))),
+    ('state h', lambda: tiny().decode((STATE.float(), STATE))),
+    ('frames', lambda: tiny().future_decoder.run_free((STATE, STATE), True)),
+    ('future_frames', lambda: tiny().decode((STATE, STATE), future_frames=10**12)),
+    ('activation', lambda: tiny().future_decoder.run_free((STATE, STATE), 2, activation='sigmoid')),
+    ('activation', lambda: SEEING.run_free((STATE, STATE), 2, activation=lambda v: None)),
+    ('target', lambda: tiny().future_decoder.teacher_force((STATE, STATE), None)),
+    ('target', lambda: tiny().future_decoder.teacher_force((STATE, STATE), clip())),
+    ('state h', lambda: SEEING.teacher_force((STATE[:, :2],)*2, torch.zeros(3, 2, 9).double())),
+    ('config', lambda: VideoLSTM({})), ('generator', lambda: VideoLSTM(VideoLSTMConfig(4, 3), 0)),
+    ('past', lambda: tiny()(None)), ('past', lambda: tiny()(clip().to_sparse())),
+    ('past', lambda: tiny().encode('clip')),
+    ('mean', lambda: tiny().set_output_bias(None)), ('mean', lambda: tiny().set_output_bias('grey')),
+    ('mean', lambda: tiny().set_output_bias(True)), ('mean', lambda: tiny().set_output_bias(.5j)),
+    ('mean', lambda: tiny().set_output_bias(torch.zeros(1, 3, 3, device='meta')))])
+def test_other_objects(name, call):
+    with pytest.raises(ValueError, match=f'^{name} (is|has) .*; expected '): call()
