@@ -363,7 +363,7 @@ class Run:
         self.history = History(self.here.rows, 'half squared error per frame' if self.gaussian else 'nats per frame')
         self.first, self.log_every, self.row, self.stop, self.whole = 0, 10, None, False, True
         self.origin, self.saved, self.clock, self.callbacks = None, None, time.monotonic(), []
-        self.locks, self.row_files, self.described = contextlib.ExitStack(), {}, None
+        self.locks, self.row_files, self.described, self.wish = contextlib.ExitStack(), {}, None, None
         self.optimizer.register_step_pre_hook(self._enter)
 
     def __repr__(self):
@@ -504,13 +504,21 @@ def plain_step(
 
 # %% ../nbs/06_training.ipynb #c3e9fedd
 @patch
+def complete(self: Run) -> None:
+    "What must not be divided is done. Who has asked for an end meanwhile is heard now."
+    self.whole = True
+    if self.wish is not None: raise self.wish
+
+# %% ../nbs/06_training.ipynb #41f4876c
+@patch
 def advance(self: Run,
     losses: list, # of the step just taken
 ) -> None:
     "One step further."
     here, B = self.here, self.recipe.batch_size
     self.here = Position(here.step + 1, here.seen + B, here.index + B, [*here.recent, losses], here.rows)
-    self.whole, self.row, self.clips.index = True, None, self.here.index
+    self.row, self.clips.index = None, self.here.index
+    self.complete()
 
 # %% ../nbs/06_training.ipynb #289b1948
 def check_finite(
@@ -543,9 +551,10 @@ def add_row(self: Run) -> dict: # step, clips, seconds, lr, and the mean losses 
     "The row of this step: made once, then given back to whoever wants to write into it."
     if self.row is None and self.here.recent:
         check_finite(self, self.here.recent)
-        self.row = self.mean_row()
+        self.row, self.whole = self.mean_row(), False
         self.here.rows.append(self.row)
         self.here = replace(self.here, recent=[])
+        self.complete()
     return self.row
 
 # %% ../nbs/06_training.ipynb #7af515c3
@@ -750,7 +759,8 @@ class Bar(Callback):
                         disable=useless)
     def end(self, run): self.bar.close()
     def fail(self, run, error):
-        if self.bar is not None: self.bar.close()
+        with contextlib.suppress(OSError, ValueError): # what it is written to may be gone
+            if self.bar is not None: self.bar.close()
 
 # %% ../nbs/06_training.ipynb #f82e8bee
 @patch
@@ -1112,21 +1122,31 @@ def load(self: Checkpoint, run: Run) -> None:
     if self.resume and self.path.exists(): run.load(self.path)
 
 # %% ../nbs/06_training.ipynb #171c6175
+_USUAL = {name: signal.default_int_handler if name == 'SIGINT' else signal.SIG_DFL
+          for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)}
+
+def _take_signals():
+    "The signals that nobody else takes care of: number -> what would happen."
+    if threading.current_thread() is not threading.main_thread(): return {}
+    known = {getattr(signal, name): usual for name, usual in _USUAL.items()}
+    return {number: usual for number, usual in known.items() if signal.getsignal(number) is usual}
+
+# %% ../nbs/06_training.ipynb #519ef130
 @contextlib.contextmanager
-def _heed_signals():
-    "SIGTERM and SIGHUP become a `SystemExit`, unless somebody else takes care of them."
-    mine, home = threading.current_thread() is threading.main_thread(), os.getpid()
-    known = [getattr(signal, name) for name in ('SIGTERM', 'SIGHUP') if mine and hasattr(signal, name)]
-    taken = [s for s in known if signal.getsignal(s) is signal.SIG_DFL]
+def _heed_signals(run):
+    "SIGTERM and SIGHUP become a `SystemExit`; they and Ctrl-C wait for the end of a step."
+    taken, home, run.wish = _take_signals(), os.getpid(), None
     def stop(number, frame):
-        inherited = os.getpid() != home # in a child that was forked: it may die of it
-        for s in taken: signal.signal(s, signal.SIG_DFL if inherited else signal.SIG_IGN) # asked once is enough
-        if inherited: os.kill(os.getpid(), number)
-        raise SystemExit(128 + number)
-    for s in taken: signal.signal(s, stop)
+        if os.getpid() != home: # a child that was forked: it may die of it
+            signal.signal(number, taken[number])
+            return os.kill(os.getpid(), number)
+        waited, run.wish = run.wish, KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+        if number != signal.SIGINT: signal.signal(number, signal.SIG_IGN) # asked once is enough
+        if run.whole or waited is not None: raise run.wish
+    for number in taken: signal.signal(number, stop)
     try: yield
     finally:
-        for s in taken: signal.signal(s, signal.SIG_DFL)
+        for number, usual in taken.items(): signal.signal(number, usual)
 
 # %% ../nbs/06_training.ipynb #8eb7e04a
 STEPS = {'plain': (lambda run: run.ranks == 1, lambda: plain_step)} # does it fit a run?, and what makes it
@@ -1188,7 +1208,7 @@ def going(self: Run,
     **options, # as for `prepare`
 ): # a context, which gives what takes the steps
     "Training mode, and callbacks that are told of the beginning, the end, and of what goes wrong."
-    with self.locks, _heed_signals(), _usual_mode(self.device):
+    with self.locks, _heed_signals(self), _usual_mode(self.device):
         take_step, modes = prepare(self, **options), {m: m.training for m in self.model.modules()}
         try:
             self.tell('begin')

@@ -501,6 +501,24 @@ def test_asked_to_end_it_saves_first(tmp_path, name, code):
     assert not list(tmp_path.glob('.run*'))
 
 
+@pytest.mark.parametrize('number, error', [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)])
+@pytest.mark.parametrize('when', ['inside', 'after'])
+def test_a_step_is_finished_before_the_end(tmp_path, number, error, when):
+    "A signal inside the optimiser's step, or between it and what counts it: that step is done, and saved."
+    path = tmp_path/'run.safetensors'
+    def step(run, past, future):
+        if run.step == 3 and when == 'inside': run.optimizer.register_step_post_hook(lambda *_: os.kill(os.getpid(), number))
+        losses = plain_step(run, past, future)
+        if run.step == 3 and when == 'after': os.kill(os.getpid(), number)
+        return losses
+    with pytest.raises(error):
+        train(tiny(), dots(), steps=6, batch_size=3, checkpoint=path, step=step, progress=None)
+    assert position(path)['step'] == 4
+    train(resumed := tiny(), dots(), steps=6, batch_size=3, checkpoint=path, progress=None)
+    train(whole := tiny(), dots(), steps=6, batch_size=3, progress=None)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters()))
+
+
 def test_who_takes_care_of_signals_is_left_alone():
     "Their handler stays theirs during a training, and the default is back after one."
     heard, before = [], signal.getsignal(signal.SIGTERM)

@@ -157,12 +157,17 @@ def check_device(
     raise argument_error(name, device, "a device that this machine has, such as 'cpu'" +
                          ", 'cuda'" * torch.cuda.is_available() + ", 'mps'" * torch.backends.mps.is_available())
 
-# %% ../../nbs/core/01_checks.ipynb #3d03e940
+# %% ../../nbs/core/01_checks.ipynb #4d55f3de
+def _is_plain(x):
+    "A tensor that holds its numbers one after the other: not sparse, nested or quantised."
+    return isinstance(x, Tensor) and not x.is_nested and x.layout == torch.strided and not x.is_quantized
+
+# %% ../../nbs/core/01_checks.ipynb #fb500be0
 def _row(values, n):
     "A list of whatever stands in a row; None if it is none."
     if isinstance(values, slice): return list(range(*values.indices(n)))
     if isinstance(values, (list, tuple, range)): return list(values)
-    array = isinstance(values, (Tensor, np.ndarray)) and values.ndim == 1
+    array = (isinstance(values, np.ndarray) or _is_plain(values) and not values.is_meta) and values.ndim == 1
     return values.tolist() if array and values.dtype not in (torch.bool, bool) else None
 
 # %% ../../nbs/core/01_checks.ipynb #dd5692f1
@@ -175,11 +180,6 @@ def check_numbers(
     row = list(range(n)) if values is None else _row(values, n)
     if not row: raise argument_error(name, values, f'at least one whole number from 0 to {n - 1}, in one row')
     return [check_whole(v, name, 0, n - 1) for v in row]
-
-# %% ../../nbs/core/01_checks.ipynb #4d55f3de
-def _is_plain(x):
-    "A tensor that holds its numbers one after the other: not sparse, nested or quantised."
-    return isinstance(x, Tensor) and not x.is_nested and x.layout == torch.strided and not x.is_quantized
 
 # %% ../../nbs/core/01_checks.ipynb #d203023d
 def _fits(x, shape):
