@@ -104,7 +104,7 @@ def _finite(value):
     "A Python float; None if it is no finite number."
     if not isinstance(value, Real) or isinstance(value, bool): return None
     try: number = float(value)
-    except OverflowError: return None
+    except (OverflowError, TypeError): return None # too large, or a span of time
     return number if math.isfinite(number) else None
 
 # %% ../../nbs/core/01_checks.ipynb #bac98d94

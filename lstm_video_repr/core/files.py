@@ -424,6 +424,8 @@ class Missing:
     def __call__(self, *args, **kwargs):
         raise ImportError(f'{self._name}: {self._error}', name=self._error.name) from self._error
 
+    __iter__ = __len__ = __getitem__ = __contains__ = __add__ = __radd__ = __instancecheck__ = __call__
+
     def __getattr__(self, key):
         if key.startswith('_'): raise AttributeError(key)      # what Python itself asks for is not a use
         self()
