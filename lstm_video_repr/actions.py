@@ -99,7 +99,7 @@ class LabelledDigits:
         seed: int = 0, # another seed, other clips
         folder: str | Path | None = None, # folder that has MNIST, see `mnist_digits`
     ):
-        n_clips, past = check_whole(n_clips, 'n_clips'), check_whole(frames, 'frames', 3) - 1
+        n_clips, past = check_whole(n_clips, 'n_clips', 1, 2**26), check_whole(frames, 'frames', 3, 100_000) - 1
         images, names = _load_pair(digits, split, folder)
         shape = dict(n_digits=1, image_size=image_size, past=past, future=1)
         self.source = MovingDigits(images, **shape, speed=speed, split=split, seed=seed)

@@ -9,6 +9,7 @@ __all__ = ['Clips', 'mix', 'uniform', 'shuffle', 'bounce', 'random_paths', 'rend
 
 # %% ../nbs/03_clips.ipynb #b566bbdf
 import hashlib
+import inspect
 import math
 import os
 from abc import ABCMeta
@@ -38,6 +39,11 @@ class _Made(ABCMeta):
         made = super().__call__(*args, **kwargs)
         made.__dict__['_made'] = True
         return made
+
+    @property
+    def __signature__(cls): # that of `__init__`, for whoever asks a class what it wants
+        signature = inspect.signature(cls.__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 # %% ../nbs/03_clips.ipynb #e079d87a
 class Clips(metaclass=_Made):

@@ -280,7 +280,7 @@ def _plot_lines(ax, history):
         if history.column(name)[0]: ax.plot(*history.column(name), color=color, lw=1.5, label=name)
         steps, values = history.column(f'validation_{name}')
         if steps: ax.plot(steps, values, 'o--', color=color, ms=4, lw=1, label=f'{name}, validation')
-    ax.set_xlabel('step'); ax.set_ylabel(escape_controls(str(history.unit)), parse_math=False)
+    ax.set_xlabel('step'); ax.set_ylabel(escape_controls(str(history.unit)[:60]), parse_math=False)
     if ax.lines: ax.legend(frameon=False)
     ax.spines[['top', 'right']].set_visible(False); ax.grid(alpha=.2)
 
@@ -812,6 +812,16 @@ def _is_short(file, size):
     return not file.exists() or file.stat().st_size < size
 
 # %% ../nbs/06_training.ipynb #c47fdfda
+def _write_at(path, place, raw):
+    "Bytes at a place of a file, as its new end, on the disk."
+    with open(path, 'r+b' if path.exists() else 'wb') as f:
+        f.seek(place)
+        f.write(raw)
+        f.truncate()
+        f.flush()
+        os.fsync(f.fileno())
+
+# %% ../nbs/06_training.ipynb #c716e907
 @patch
 def add(self: RowFile,
     rows: list, # all of a history
@@ -819,12 +829,8 @@ def add(self: RowFile,
     "Write what is new."
     if _is_short(self.path, self.size): self.count, self.size, self.sum = 0, 0, hashlib.sha256()
     new = ''.join(dump_json(r) + '\n' for r in rows[self.count:]).encode()
-    with open(self.path, 'r+b' if self.path.exists() else 'wb') as f:
-        f.seek(self.size)
-        f.write(new)
-        f.truncate()
-        f.flush()
-        os.fsync(f.fileno())
+    try: _write_at(self.path, self.size, new)
+    except OSError as e: raise OSError(f'could not write {str(self.path)!r} ({e})') from e
     self.sum.update(new)
     self.count, self.size = len(rows), self.size + len(new)
     return dict(file=self.path.name, rows=self.count, bytes=self.size, sha256=self.sum.hexdigest())

@@ -2,6 +2,7 @@
 import copy
 import gc
 import hashlib
+import inspect
 import itertools
 import json
 import math
@@ -1126,3 +1127,9 @@ def test_long_passes_need_no_memory_of_the_clips():
     held = [weakref.ref(past) for past, _ in fixed_test_set('embedded', n_clips=200).batches(50)]
     gc.collect()
     assert len(held) == 4 and sum(r() is not None for r in held) <= 1
+
+
+def test_a_source_says_what_it_wants():
+    "To whoever asks: help, editors, notebooks."
+    for kind, first in ((MovingDigits, 'digits'), (FixedClips, 'source'), (ArrayClips, 'past'), (MovingMNISTFile, 'path')):
+        assert next(iter(inspect.signature(kind).parameters)) == first
