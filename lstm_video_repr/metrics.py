@@ -158,13 +158,15 @@ class _Predictor:
         output: str = 'bernoulli', # 'bernoulli': answers in logits; 'gaussian': in values, unclamped
     ):
         self.output = check_choice(output, 'output', ('bernoulli', 'gaussian'))
-        self.clamp = check_number(clamp, 'clamp', lambda v: 0 < v < .5, 'a probability between 0 and 0.5')
+        fits, wanted = lambda v: 1e-7 <= v < .5, 'a probability between 0 and 0.5, 1e-7 or more'
+        self.clamp = check_number(clamp, 'clamp', fits, wanted)
 
 # %% ../nbs/05_metrics.ipynb #0bc92d19
 @patch
 def _repeat(self: _Predictor, frame, past, *, future_frames, reconstruction_frames):
     "One frame for each clip, as often as was asked for, in both directions."
-    raw = frame.clamp(self.clamp, 1 - self.clamp).logit() if self.output == 'bernoulli' else frame
+    raw = frame
+    if self.output == 'bernoulli': raw = _wide(frame).clamp(self.clamp, 1 - self.clamp).logit().to(frame.dtype)
     if reconstruction_frames is None: reconstruction_frames = past.shape[1]
     def times(n, name): return raw[:, None].expand(len(past), check_size(n, name), *raw.shape[1:])
     back, ahead = times(reconstruction_frames, 'reconstruction_frames'), times(future_frames, 'future_frames')
@@ -471,7 +473,10 @@ def _check_task(task, raw, target, output):
     check_frames(target, 'clips', unit=output == 'bernoulli')
 
 # %% ../nbs/05_metrics.ipynb #80e942a5
-def _parameter(model): return next(model.parameters(), None) if isinstance(model, nn.Module) else None
+def _parameter(model):
+    "A weight that says in which dtype a model computes, and where; None for what has none."
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((w for w in weights if w.is_floating_point()), None)
 
 # %% ../nbs/05_metrics.ipynb #40b04a41
 def _ask(model, past, future_frames):

@@ -201,7 +201,7 @@ def teacher_force(
     target: Tensor, # (B, T, D) the frames to be emitted
 ) -> Tensor: # (B, T, D) raw outputs (logits, or values)
     "Training: a conditional decoder is shown the true frame before."
-    check_float(target, 'target', ('B', 'T', self.readout.out_features))
+    check_float(target, 'target', ('B', 'T', self.lstm.input_size if self.conditional else 'D'))
     if not self.conditional: return self.run_free(state, target.shape[1])
     h, state = self.lstm(state=state, frames=1)
     if target.shape[1] > 1: h = torch.cat([h, self.lstm(target[:, :-1], state)[0]], 1)
@@ -456,7 +456,7 @@ def set_output_bias(
     floor: float = .002, # probabilities closer to 0 or 1 than this are moved there
 ) -> None: # changes the readouts' biases
     "Make untrained decoders emit the mean frame."
-    floor = check_number(floor, 'floor', lambda v: 0 < v < .5, 'a probability between 0 and 0.5')
+    floor = check_number(floor, 'floor', lambda v: 1e-7 <= v < .5, 'a probability between 0 and 0.5, 1e-7 or more')
     bias = _check_mean(mean, self.config).to(self.encoder.bias_l0.device)
     if self.config.output == 'bernoulli': bias = bias.clamp(floor, 1 - floor).logit()
     with torch.no_grad():
