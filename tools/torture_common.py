@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
@@ -48,9 +48,10 @@ def measure_memory(
     return int(found[1]) * 1024 if found else 0
 
 
-def forget_peak() -> None:
-    "Begin to measure 'VmHWM' anew, where the system can."
-    with suppress(OSError): Path('/proc/self/clear_refs').write_text('5')
+def forget_peak() -> bool: # can it?
+    "Begin to measure 'VmHWM' anew."
+    try: return Path('/proc/self/clear_refs').write_text('5') > 0
+    except OSError: return False
 
 
 @contextmanager
@@ -123,7 +124,7 @@ def attempt(
     most: int | None = None, # bytes that it may really use; None: not measured
 ) -> Verdict:
     "Call, and judge what becomes of it."
-    forget_peak()
+    measured = forget_peak() and most is not None
     before = measure_memory('VmHWM')
     try:
         with limits(seconds, memory): result = call()
@@ -131,7 +132,7 @@ def attempt(
     except TooSlow: return Verdict('fault', f'slow: more than {seconds:g} s')
     except (Exception, SystemExit, KeyboardInterrupt) as error: found = judge_error(error, names)
     used = measure_memory('VmHWM') - before
-    if most is not None and used > most:
+    if measured and used > most:
         return Verdict('fault', f'memory: {used / 2**20:.0f} MiB, expected at most {most / 2**20:.0f} ({found.kind})')
     return found
 
@@ -246,7 +247,7 @@ def run_apart(
     first: int = 0, # number of the first case
     *,
     command: list | None = None, # what serves; None: tools/torture.py in a new Python
-    patience: float = 3 * SECONDS, # seconds without a word, after which the process is ended
+    patience: float = 6 * SECONDS, # seconds without a word, after which the process is ended
 ): # gives `Found` for each case that has been judged
     "Try all cases in a process that may hang or die of any of them: then that is the verdict, and another goes on."
     here = [sys.executable, str(ROOT/'tools'/'torture.py'), '--only', campaign.name, '--size', campaign.size]
