@@ -32,8 +32,8 @@ def lstm_flops(
     "Operations in the matrix products of one layer. All else grows more slowly than these."
     B, T = check_whole(batch, 'batch', 0), check_whole(frames, 'frames', 0)
     D, H = check_whole(input_size, 'input_size', 0), check_whole(hidden_size, 'hidden_size')
-    products = D + H
-    if check_flag(training, 'training'): products += D + H + H + D*check_flag(input_grad, 'input_grad')
+    products, input_grad = D + H, check_flag(input_grad, 'input_grad')
+    if check_flag(training, 'training'): products += D + H + H + D*input_grad
     return 2 * B*T * 4*H * products
 
 # %% ../nbs/01_fast_lstm.ipynb #c1b02704
@@ -260,11 +260,21 @@ def _turn(dout, dh, dc, hs, c):
     return dout, dh, dc
 
 # %% ../nbs/01_fast_lstm.ipynb #0338687d
+def _pack(cells, opened):
+    "Cells and gates of all steps as they are; as two tensors inside `torch.compile`, which in torch 2.5 mixes up many."
+    return [torch.stack(cells), torch.stack(opened)] if torch.compiler.is_compiling() else [*cells, *opened]
+
+def _unpack(kept, frames):
+    "What was packed: cells, then gates."
+    if len(kept) == 2: return kept[0].unbind(), kept[1].unbind()
+    return kept[:frames + 1], kept[frames + 1:]
+
+# %% ../nbs/01_fast_lstm.ipynb #cc04ee12
 def _differentiate(ctx, dout, dh, dc):
     "The backward pass: gradients of the arguments of `_FusedLayer.forward`."
-    read, w_ih, w_hh, w_peephole, hs, *saved = ctx.saved_tensors
+    read, w_ih, w_hh, w_peephole, hs, *kept = ctx.saved_tensors
     T, B, (x_dtype, h_dtype, c_dtype, w_dtype) = ctx.frames, hs.shape[-1], ctx.like
-    cells, opened, dtype, cell = saved[:T + 1], saved[T + 1:], hs.dtype, saved[0].dtype
+    (cells, opened), dtype, cell = _unpack(kept, T), hs.dtype, kept[0].dtype
     dout, dh, dc = _turn(dout, dh, dc, hs, cells[0])
     gates = compiled_backward if ctx.compiled else _bare(gates_backward)
     x_needs, _, _, *needs = ctx.needs_input_grad[:7]
@@ -273,14 +283,14 @@ def _differentiate(ctx, dout, dh, dc):
     dw = _sum_products(dz, dw, read, hs, needs, w_dtype, cell)
     return dx, dh.t().to(h_dtype), dc.t().to(c_dtype), *dw, None, None, None
 
-# %% ../nbs/01_fast_lstm.ipynb #cc04ee12
+# %% ../nbs/01_fast_lstm.ipynb #1e2a86ae
 class _FusedLayer(torch.autograd.Function):
     "A layer over a whole sequence, with its backward pass."
     @staticmethod
     def forward(ctx, x, h, c, w_ih, w_hh, bias, w_peephole, frames, dtype, compiled):
         gates = compiled_forward if compiled else _bare(gates_forward)
         hs, cells, opened, read = _run(x, h, c, w_ih, w_hh, bias, w_peephole, frames, dtype, gates, True)
-        ctx.save_for_backward(read, w_ih, w_hh, w_peephole, hs, *cells, *opened)
+        ctx.save_for_backward(read, w_ih, w_hh, w_peephole, hs, *_pack(cells, opened))
         ctx.set_materialize_grads(False)
         ctx.frames, ctx.compiled = frames, compiled
         ctx.like = None if x is None else x.dtype, h.dtype, c.dtype, bias.dtype

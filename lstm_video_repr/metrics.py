@@ -239,6 +239,15 @@ def _read(clips, batch_size, n, ranks=1):
     if n is not None: raise ValueError(f'clips gives {n - left} clips where {n} were asked for')
 
 # %% ../nbs/05_metrics.ipynb #09b212af
+def _average_frames(clips, batch_size, n, unit):
+    "The mean of all frames of the first `n` clips."
+    total, count = 0, 0
+    for x in (x for pair in _read(clips, batch_size, n) for x in pair if x.shape[1]): # there may be no future
+        check_frames(x, 'clips', unit=unit)
+        total, count = total + x.sum((0, 1)).cpu().double(), count + x.shape[0] * x.shape[1]
+    return (total / count).float()
+
+# %% ../nbs/05_metrics.ipynb #f97be99b
 @patch(cls_method=True)
 def from_clips(
     cls: MeanFrame,
@@ -249,12 +258,10 @@ def from_clips(
     **options, # clamp, output
 ) -> MeanFrame: # ready to be evaluated
     "Learns the mean frame, the only thing it ever learns. Does not move `clips.index`."
-    clips, total, count = as_clips(clips, seed=None), 0, 0
-    given, n = n, _count(clips, n, 'n')
+    unit, clips, given = _Predictor(**options).output == 'bernoulli', as_clips(clips, seed=None), n
+    n = _count(clips, n, 'n')
     if given is None and n is not None: n = min(n, 1000)
-    for pair in _read(clips, batch_size, n):
-        for x in pair: total, count = total + x.sum((0, 1)).cpu().double(), count + x.shape[0] * x.shape[1]
-    return cls((total / count).float(), **options)
+    return cls(_average_frames(clips, batch_size, n, unit), **options)
 
 # %% ../nbs/05_metrics.ipynb #71c73d17
 _COLUMNS = dict(nats='nats', floor='floor', above_floor='above floor', squared_error='half sq. error',
@@ -558,6 +565,7 @@ def clips_for(
     seed: int | None = None, # of the order of a set with an end; None: in order
 ) -> Clips: # a set of clips as it is, anything else cut for this model
     "The door for clips: a model that only reconstructs is shown all of a clip as its past."
+    if seed is not None: check_whole(seed, 'seed', 0)
     if isinstance(clips, Clips): return clips
     config = getattr(model, 'config', None)
     only_past = isinstance(config, VideoLSTMConfig) and not config.predict

@@ -124,6 +124,7 @@ def frame_loss(
     "Cross-entropy in nats per frame, or half the squared error per frame (paper, section 3)."
     unit = check_choice(output, 'output', ('bernoulli', 'gaussian')) == 'bernoulli'
     for x, name in (raw, 'raw'), (target, 'target'): check_frames(x, name, values=False)
+    if raw.device != target.device: raise ValueError(f'target is on device {target.device}; expected {raw.device}')
     target = _leave_inference(target)
     if raw.shape != target.shape:
         raise ValueError(f'raw has shape {tuple(raw.shape)} and target {tuple(target.shape)}; expected the same')

@@ -371,6 +371,7 @@ def test_operations_are_counted():
     assert lstm_flops(2, 7, 3, hidden_size=5) == 2*2*7 * 20*(3 + 5)
     assert lstm_flops(2, 7, 3, hidden_size=5, training=True) == lstm_flops(2, 7, 3, hidden_size=5) * 2 + 2*2*7 * 20*5
     assert lstm_flops(2, 7, 0, hidden_size=5) == 2*2*7 * 20*5 and lstm_flops(2, 0, 3, hidden_size=5) == 0
+    with pytest.raises(ValueError, match='^input_grad is 1; expected'): lstm_flops(2, 7, 3, hidden_size=5, input_grad=1)
     for name, bad in dict(batch=1.5, frames=-1, input_size='3', hidden_size=0, training=1, input_grad=None).items():
         with pytest.raises(ValueError, match=f'^{name} is .*; expected '):
             lstm_flops(**dict(batch=2, frames=7, input_size=3, hidden_size=5, training=True) | {name: bad})

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from lstm_video_repr.clips import Clips, FixedClips, MovingDigits, MovingMNISTFile, as_clips
-from lstm_video_repr.metrics import Comparison, FrameScores, LastFrame, MeanFrame, Scores, compare, evaluate
+from lstm_video_repr.metrics import (Comparison, FrameScores, LastFrame, MeanFrame, Scores, clips_for, compare,
+                                     evaluate)
 from lstm_video_repr.metrics import mae, mse, nats_floor, nats_per_frame, psnr, squared_error, ssim
 from lstm_video_repr.models import VideoLSTM, VideoOutput, frame_loss
 
@@ -642,7 +643,9 @@ def test_nats_without_a_floor(): assert FrameScores(nats=[1., 2.]).above_floor i
     ('mean', lambda: MeanFrame(torch.tensor(.5))), ('mean', lambda: MeanFrame(rand(2, 2).to_sparse())),
     ('future_frames', lambda: LastFrame()(rand(2, 3, 4), future_frames=10**12)),
     ('n', lambda: MeanFrame.from_clips((rand(3, 2, 4), rand(3, 2, 4)), 0)),
-    ('n', lambda: MeanFrame.from_clips((rand(3, 2, 4), rand(3, 2, 4)), False))])
+    ('n', lambda: MeanFrame.from_clips((rand(3, 2, 4), rand(3, 2, 4)), False)),
+    ('output', lambda: MeanFrame.from_clips((rand(3, 2, 4), rand(3, 2, 4)), output='poisson')),
+    ('seed', lambda: clips_for(LastFrame(), as_clips(rand(3, 4, 4)), seed='x'))])
 def test_predictors_refuse_other_objects(name, call):
     with pytest.raises(ValueError, match=f'^{name} is .*; expected '): call()
 
@@ -655,6 +658,12 @@ def test_measures_refuse_other_objects(measure):
                   x / 0):
         for args in [(other,)] if measure is nats_floor else [(other, x), (x, other), (other, other)]:
             with pytest.raises(ValueError, match=word): measure(*args)
+
+
+def test_a_mean_of_what_is_no_clip():
+    for wrong, word in ((255 * rand(3, 4, 5), 'has values from'), (rand(3, 4, 5) / 0, 'holds NaN')):
+        with pytest.raises(ValueError, match=f'^clips {word}'): MeanFrame.from_clips(wrong)
+    assert MeanFrame.from_clips((255 * rand(3, 4, 5), None), output='gaussian').mean.max() > 1
 
 
 def test_pixels_that_are_one():
