@@ -126,6 +126,16 @@ def learning_rate(
     return rate
 
 # %% ../nbs/06_training.ipynb #10b9e611
+def _check_options(lr, eps, **options):
+    "Numbers that an optimiser can use; the rate may be a tensor, so that a recorded step can read it."
+    for name, value in options.items():
+        if value is not None or not _REAL[name][1].endswith('None'): check_number(value, name, *_REAL[name])
+    single = isinstance(lr, Tensor) and lr.dim() == 0 and not lr.is_meta and lr.is_floating_point()
+    check_number(lr.item() if single else lr, 'lr', lambda v: v >= 0, 'a number of at least 0')
+    check_number(eps, 'eps', lambda v: v > 0, 'a number above 0')
+    return dict(options, lr=lr, eps=eps)
+
+# %% ../nbs/06_training.ipynb #0f6b0658
 class ClampedSGD(torch.optim.Optimizer):
     "Momentum SGD whose steps are clamped weight by weight, optionally scaled as in RMSProp (the released codes)."
     def __init__(self,
@@ -138,26 +148,24 @@ class ClampedSGD(torch.optim.Optimizer):
         step_clamp: float | None = None, # kappa; None: do not clamp
         eps: float = 1e-8, # under the root
     ):
-        options = dict(momentum=momentum, weight_decay=weight_decay, rms_decay=rms_decay, step_clamp=step_clamp)
-        for name in ('momentum', 'weight_decay', *(k for k in ('rms_decay', 'step_clamp') if options[k] is not None)):
-            check_number(options[name], name, *_REAL[name])
-        single = isinstance(lr, Tensor) and lr.dim() == 0 and not lr.is_meta and lr.is_floating_point()
-        check_number(lr.item() if single else lr, 'lr', lambda v: v >= 0, 'a number of at least 0')
-        check_number(eps, 'eps', lambda v: v > 0, 'a number above 0')
-        try: super().__init__(params, dict(options, lr=lr, eps=eps))
+        options = _check_options(lr, eps, momentum=momentum, weight_decay=weight_decay, rms_decay=rms_decay,
+                                 step_clamp=step_clamp)
+        try: super().__init__(params, options)
         except (TypeError, ValueError) as e: raise ValueError(f'params: {e}') from e
 
-    @torch.no_grad()
-    def step(self,
-        closure=None, # computes the gradients anew, and gives the loss; None: they are there already
-    ): # what `closure` gave
-        "Move every weight once."
-        if closure is not None and not callable(closure): raise argument_error('closure', closure, 'a function or None')
-        with torch.enable_grad(): loss = None if closure is None else closure()
-        for group in self.param_groups:
-            for w in group['params']:
-                if w.grad is not None: _clamped_step(w, self.state[w], group)
-        return loss
+# %% ../nbs/06_training.ipynb #e7051589
+@patch
+@torch.no_grad()
+def step(self: ClampedSGD,
+    closure=None, # computes the gradients anew, and gives the loss; None: they are there already
+): # what `closure` gave
+    "Move every weight once."
+    if closure is not None and not callable(closure): raise argument_error('closure', closure, 'a function or None')
+    with torch.enable_grad(): loss = None if closure is None else closure()
+    for group in self.param_groups:
+        for w in group['params']:
+            if w.grad is not None: _clamped_step(w, self.state[w], group)
+    return loss
 
 # %% ../nbs/06_training.ipynb #96d43228
 def _clamped_step(w, state, group):
@@ -352,18 +360,16 @@ class Run:
         precision: str = 'auto', # of matrix products: 'fp32' (the model's own), 'bf16', or 'auto' (see `wants_bf16`)
         seed: int = 0, # of dropout
     ):
-        _check_weights(_check_model(model))
-        if not isinstance(recipe, Recipe): raise argument_error('recipe', recipe, 'a Recipe')
+        self.optimizer = make_optimizer(_check_model(model), recipe)
         self.model, self.recipe, self.clips = model, recipe, clips_for(model, clips, seed=0)
-        self.steps, self.seed = check_whole(steps, 'steps'), check_whole(seed, 'seed', 0)
+        self.steps, self.seed, self.clock = check_whole(steps, 'steps'), check_whole(seed, 'seed', 0), time.monotonic()
         self.device, self.gaussian = next(model.parameters()).device, model.config.output == 'gaussian'
         self.bf16 = wants_bf16(precision, self.device)
         self.rank, self.ranks = find_processes(recipe.batch_size)
-        self.optimizer, self.here = make_optimizer(model, recipe), Position(index=self.clips.index)
+        self.here, self.locks, self.row_files = Position(index=self.clips.index), contextlib.ExitStack(), {}
         self.history = History(self.here.rows, 'half squared error per frame' if self.gaussian else 'nats per frame')
         self.first, self.log_every, self.row, self.stop, self.whole = 0, 10, None, False, True
-        self.origin, self.saved, self.clock, self.callbacks = None, None, time.monotonic(), []
-        self.locks, self.row_files, self.described, self.wish = contextlib.ExitStack(), {}, None, None
+        self.origin, self.saved, self.described, self.wish, self.callbacks = None, None, None, None, []
         self.optimizer.register_step_pre_hook(self._enter)
 
     def __repr__(self):

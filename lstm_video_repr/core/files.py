@@ -380,7 +380,7 @@ def _read_whole(path):
         if not 2 <= n <= min(size - 8, 10**8): raise ValueError('no header')
         header = json.loads(f.read(n))
         ends = [entry['data_offsets'][1] for name, entry in header.items() if name != '__metadata__']
-        if 8 + n + max(ends, default=0) != size: raise ValueError(f'{size} bytes, which is not what its header promises')
+        if 8 + n + max(ends, default=0) != size: raise ValueError(f'{size} bytes, not what its header promises')
         f.seek(0)
         return f.read(size), header
 
@@ -390,8 +390,8 @@ def read_safetensors(
 ) -> tuple[dict[str, Tensor], dict[str, str]]: # tensors by name, and the header's text
     """Read a file that `write_safetensors` wrote: a copy, which does not change with the file.
 
-    A missing, cut, damaged or foreign file gives an `OSError` that names it. Without a checksum among the text (a file of
-    another program, or of an earlier version) nobody can tell whether numbers have changed."""
+    A missing, cut, damaged or foreign file gives an `OSError` that names it. Without a checksum among the text (a file
+    of another program, or of an earlier version) nobody can tell whether numbers have changed."""
     path = check_source(path, wanted='a safetensors file')
     try:
         raw, header = _read_whole(path)
