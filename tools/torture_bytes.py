@@ -228,8 +228,8 @@ FORGERY = dict(text=forge_text, tensor=forge_tensor)
 class Bytes(Campaign):
     "Every kind of file, every kind of damage."
     name = 'bytes'
-    each = dict(small=5, large=4000) # random damages of a kind; twice as many forgeries
-    longest = 2**13 # bytes of a file of which every bit is flipped
+    each = dict(small=5, large=1000) # random damages of a kind; twice as many forgeries
+    longest = 2**10 # bytes of a file of which every bit is flipped
 
     def start(self):
         torch.set_num_threads(1)
