@@ -79,7 +79,7 @@ def _whole(value):
     "A Python integer; None if it is none."
     if isinstance(value, (bool, np.bool_)): return None
     try: return operator.index(value)
-    except TypeError: return None
+    except Exception: return None # a TypeError, or whatever somebody's own kind of number raises
 
 # %% ../../nbs/core/01_checks.ipynb #9ab33520
 def _range(least, most, number):
@@ -188,6 +188,9 @@ def _fits(x, shape):
     return x.dim() == len(shape) and all(n > 0 if isinstance(s, str) else n == s for s, n in sizes)
 
 # %% ../../nbs/core/01_checks.ipynb #2816f783
+def _spell(shape): return f'({", ".join(map(str, shape))}{"," if len(shape) == 1 else ""})'
+
+# %% ../../nbs/core/01_checks.ipynb #cc56db92
 def check_tensor(
     x, # what came
     name: str, # of the argument
@@ -195,11 +198,10 @@ def check_tensor(
     like: Tensor | None = None, # whose dtype (unless autocast is on) and device it must have; None: any
 ) -> Tensor: # the same tensor
     "A tensor of this shape, or a `ValueError`."
-    wanted = f'({", ".join(map(str, shape))}{"," if len(shape) == 1 else ""})'
-    if not _is_plain(x): raise argument_error(name, x, f'a tensor {wanted}')
+    if not _is_plain(x): raise argument_error(name, x, f'a tensor {_spell(shape)}')
     if not _fits(x, shape):
         empty = ', nothing of it empty' if 0 in x.shape else ''
-        raise ValueError(f'{name} has shape {tuple(x.shape)}; expected {wanted}{empty}')
+        raise ValueError(f'{name} has shape {tuple(x.shape)}; expected {_spell(shape)}{empty}')
     if like is not None: check_like(x, name, like)
     return x
 
@@ -212,7 +214,8 @@ def check_like(
     "Is a tensor on the device of the weights, and, unless autocast is on, of their dtype?"
     if x.device != like.device:
         raise ValueError(f'{name} is on device {x.device}; expected {like.device}, that of the weights')
-    if x.dtype == like.dtype or x.is_floating_point() and torch.is_autocast_enabled(x.device.type): return
+    cast = not x.is_meta and torch.is_autocast_enabled(x.device.type)
+    if x.dtype == like.dtype or x.is_floating_point() and cast: return
     hint = '' if x.is_floating_point() else '; for pixels divide by 255'
     raise ValueError(f'{name} has dtype {_dtype(x)}; expected {_dtype(like)}, that of the weights{hint}')
 
