@@ -379,7 +379,7 @@ class Run:
 # %% ../nbs/06_training.ipynb #1f98bf05
 @patch
 def _enter(self: Run, *_):
-    "The optimiser says so at the beginning of its step: from here to its end the weights are neither old nor new."
+    "Called by the optimiser before its step: from here to `complete` the weights are neither old nor new."
     self.whole = False
 
 # %% ../nbs/06_training.ipynb #b4689dc1
@@ -511,7 +511,7 @@ def plain_step(
 # %% ../nbs/06_training.ipynb #c3e9fedd
 @patch
 def complete(self: Run) -> None:
-    "What must not be divided is done. Who has asked for an end meanwhile is heard now."
+    "The weights are whole again. A signal that came meanwhile, such as Ctrl-C, waited in `wish` and is heard now."
     self.whole = True
     if self.wish is not None: raise self.wish
 
@@ -545,6 +545,7 @@ def check_finite(
 @patch
 def mean_row(self: Run) -> dict:
     "What a row would say now."
+    if not self.here.recent: raise ValueError('recent is []; expected the losses of at least one step')
     here, seconds = self.here, round(time.monotonic() - self.clock, 2)
     means = [None if c[0] is None else torch.stack(c).mean().item() for c in zip(*here.recent)]
     rate, total = learning_rate(self.recipe, here.step - 1, self.steps), sum(m for m in means if m is not None)
@@ -553,14 +554,17 @@ def mean_row(self: Run) -> dict:
 
 # %% ../nbs/06_training.ipynb #d7bfbc64
 @patch
-def add_row(self: Run) -> dict: # step, clips, seconds, lr, and the mean losses since the row before
+def add_row(self: Run,
+    **more, # figures that belong to this step, too
+) -> dict: # step, clips, seconds, lr, and the mean losses since the row before
     "The row of this step: made once, then given back to whoever wants to write into it."
     if self.row is None and self.here.recent:
         check_finite(self, self.here.recent)
-        self.row, self.whole = self.mean_row(), False
+        self.row, self.whole = self.mean_row() | more, False
         self.here.rows.append(self.row)
         self.here = replace(self.here, recent=[])
         self.complete()
+    elif self.row is not None: self.row.update(more)
     return self.row
 
 # %% ../nbs/06_training.ipynb #7af515c3
@@ -652,7 +656,7 @@ def after_step(self: Validation, run: Run):
     scores = evaluate(run.model, self.watched, self.count, ssim=False, shared=run.ranks > 1)
     name = 'squared_error' if run.gaussian else 'nats'
     parts = {k: s for k in ('reconstruction', 'future') if (s := getattr(scores, k)) is not None}
-    run.add_row().update({f'validation_{k}': float(s.overall[name]) for k, s in parts.items()})
+    run.add_row(**{f'validation_{k}': float(s.overall[name]) for k, s in parts.items()})
 
 # %% ../nbs/06_training.ipynb #d3216407
 @patch
@@ -674,7 +678,7 @@ class Rows(Callback):
     ): self.every = check_whole(every, 'log_every')
 
     def begin(self, run):
-        run.log_every = self.every
+        run.log_every, run.history = self.every, replace(run.history, rows=run.here.rows)
         if run.here.recent: self.after_step(run) # of a step after which the run was interrupted
     def after_step(self, run):
         if run.step % self.every == 0 or run.step == run.steps: run.add_row()
@@ -702,7 +706,7 @@ class Log(Callback):
 
     def begin(self, run):
         run.hold(self.path)
-        run.history.save(self.path)
+        if run.history.rows or not run.first: run.history.save(self.path) # a history that is lost may still be here
         self.written = len(run.history.rows)
 
 # %% ../nbs/06_training.ipynb #aa6979a5
@@ -763,10 +767,11 @@ class Bar(Callback):
         every = .2 if not useless and getattr(out, 'isatty', lambda: False)() else 10
         self.bar = tqdm(total=run.steps, initial=run.step, unit='step', file=out, dynamic_ncols=True, mininterval=every,
                         disable=useless)
-    def end(self, run): self.bar.close()
-    def fail(self, run, error):
+    def close(self):
         with contextlib.suppress(OSError, ValueError): # what it is written to may be gone
             if self.bar is not None: self.bar.close()
+    def end(self, run): self.close()
+    def fail(self, run, error): self.close()
 
 # %% ../nbs/06_training.ipynb #f82e8bee
 @patch
@@ -814,7 +819,7 @@ class RowFile:
 
 # %% ../nbs/06_training.ipynb #bac2d245
 def _is_short(file, size):
-    "Is less there than has been written?"
+    "Is a file missing, or shorter than `size` bytes?"
     return not file.exists() or file.stat().st_size < size
 
 # %% ../nbs/06_training.ipynb #c47fdfda
@@ -837,8 +842,9 @@ def add(self: RowFile,
     new = ''.join(dump_json(r) + '\n' for r in rows[self.count:]).encode()
     try: _write_at(self.path, self.size, new)
     except OSError as e: raise OSError(f'could not write {str(self.path)!r} ({e})') from e
-    self.sum.update(new)
-    self.count, self.size = len(rows), self.size + len(new)
+    total = self.sum.copy()
+    total.update(new)
+    self.count, self.size, self.sum = len(rows), self.size + len(new), total
     return dict(file=self.path.name, rows=self.count, bytes=self.size, sha256=self.sum.hexdigest())
 
 # %% ../nbs/06_training.ipynb #e754932a
@@ -890,12 +896,12 @@ def save(self: Run,
     self.saved = path
 
 # %% ../nbs/06_training.ipynb #bd17fd76
-def _row_files(path): return path.parent.glob(f'{glob.escape(path.stem)}.rows-????????.jsonl')
+def _row_files(path): return path.parent.glob(f'{glob.escape(path.name)}.rows-{"[0-9a-f]" * 8}.jsonl')
 
 @patch
 def _row_file(self: Run, path):
     "The file of this run's rows beside a checkpoint."
-    name = f'{path.stem}.rows-{secrets.token_hex(4)}.jsonl'
+    name = f'{path.name}.rows-{secrets.token_hex(4)}.jsonl'
     return self.row_files.setdefault(path, RowFile(path.with_name(name)))
 
 @patch
@@ -983,7 +989,8 @@ def _check_tensors(self: Run, given, here, path):
 def _check_position(self: Run, here):
     "`ValueError` unless a run can stand there."
     check_whole(here.step, 'step', 0, self.steps)
-    check_whole(here.seen, 'seen', *[here.step * self.recipe.batch_size] * 2)
+    seen = here.step * self.recipe.batch_size
+    check_whole(here.seen, 'seen', seen, seen)
     check_whole(here.index, 'index', 0)
     for losses in here.recent:
         if len(losses) != 2 or not {*map(type, losses)} <= {float, NoneType}:
@@ -1001,7 +1008,7 @@ def _find_rows(self: Run, here, path):
     except OSError as e:
         warnings.warn(f'the history of the run before step {here.step} is lost: {e}. All else goes on')
         return []
-    self.row_files[path] = file
+    if name.startswith(f'{path.name}.rows-'): self.row_files[path] = file # else it is that of another checkpoint
     return rows
 
 # %% ../nbs/06_training.ipynb #e1ad977e
@@ -1152,9 +1159,12 @@ def _heed_signals(run):
         if os.getpid() != home: # a child that was forked: it may die of it
             signal.signal(number, taken[number])
             return os.kill(os.getpid(), number)
-        waited, run.wish = run.wish, KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
-        if number != signal.SIGINT: signal.signal(number, signal.SIG_IGN) # asked once is enough
-        if run.whole or waited is not None: raise run.wish
+        waited, interrupt = run.wish, number == signal.SIGINT
+        if waited is None: run.wish = KeyboardInterrupt() if interrupt else SystemExit(128 + number)
+        for other in taken: # asked once is enough, whoever asks; only Ctrl-C insists
+            if other != signal.SIGINT: signal.signal(other, signal.SIG_IGN)
+        if run.whole and waited is None: raise run.wish
+        if interrupt and waited is not None: raise KeyboardInterrupt
     for number in taken: signal.signal(number, stop)
     try: yield
     finally:
@@ -1182,9 +1192,8 @@ def choose_step(
 def _list_callbacks(callbacks):
     "One, several or none, as objects."
     if callbacks is None: return []
-    if callable(callbacks) or isinstance(callbacks, Callback): return [as_callback(callbacks)]
-    if isinstance(callbacks, Tensor) or not isinstance(callbacks, Iterable): callbacks = [callbacks] # which says so
-    return [*map(as_callback, callbacks)]
+    one = callable(callbacks) or isinstance(callbacks, (Callback, Tensor)) or not isinstance(callbacks, Iterable)
+    return [as_callback(c) for c in ([callbacks] if one else callbacks)]
 
 # %% ../nbs/06_training.ipynb #ffc947f6
 def _make(kind, value):

@@ -519,6 +519,20 @@ def test_a_step_is_finished_before_the_end(tmp_path, number, error, when):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters()))
 
 
+@pytest.mark.parametrize('first, second', [(signal.SIGTERM, signal.SIGHUP), (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGTERM)])
+def test_asked_twice(tmp_path, first, second):
+    "By two different signals inside a step: it is finished and saved all the same."
+    path = tmp_path/'run.safetensors'
+    def step(run, past, future):
+        losses = plain_step(run, past, future)
+        if run.step == 3:
+            for number in (first, second): os.kill(os.getpid(), number)
+        return losses
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(tiny(), dots(), steps=6, batch_size=3, checkpoint=path, step=step, progress=None)
+    assert position(path)['step'] == 4
+
+
 def test_who_takes_care_of_signals_is_left_alone():
     "Their handler stays theirs during a training, and the default is back after one."
     heard, before = [], signal.getsignal(signal.SIGTERM)
@@ -563,7 +577,7 @@ def test_two_at_once(tmp_path):
                 train(tiny(), dots(), steps=2, batch_size=3, progress=None, **kept)
             said.append(1)
     train(tiny(), dots(), steps=1, batch_size=3, checkpoint=path, log=tmp_path/'log.jsonl', callbacks=second, progress=None)
-    assert len(said) == 2 and {p.name.split('-')[0] for p in tmp_path.iterdir()} == {'run.safetensors', 'run.rows', 'log.jsonl'}
+    assert len(said) == 2 and {p.name.split('-')[0] for p in tmp_path.iterdir()} == {'run.safetensors', 'run.safetensors.rows', 'log.jsonl'}
 
 
 # ---- what a checkpoint says is not believed
@@ -628,9 +642,9 @@ def test_the_log_is_beside_it(tmp_path):
                                  callbacks=[look, lambda run: setattr(run, 'stop', run.step == steps)], progress=None)
     run(30)
     assert max(sizes) - min(sizes) < 200
-    rows, = tmp_path.glob('run.rows-*.jsonl')
+    rows, = tmp_path.glob('run.safetensors.rows-*.jsonl')
     assert len(rows.read_text().splitlines()) == 30
-    assert [r['step'] for r in run(35).rows] == [*range(1, 36)] and [*tmp_path.glob('run.rows-*.jsonl')] == [rows]
+    assert [r['step'] for r in run(35).rows] == [*range(1, 36)] and [*tmp_path.glob('run.safetensors.rows-*.jsonl')] == [rows]
     rows.unlink()
     with pytest.warns(UserWarning, match='history of the run before step 35 is lost.*missing'): log = run(0, model := tiny())
     assert [r['step'] for r in log.rows] == [*range(36, 41)]
@@ -648,7 +662,40 @@ def test_a_new_start_keeps_the_old_rows_until_it_is_saved(tmp_path):
     assert len(train(tiny(), dots(), steps=4, batch_size=3, checkpoint=path, progress=None).rows) == 4
     anew(())
     assert len(train(tiny(), dots(), steps=4, batch_size=3, checkpoint=path, progress=None).rows) == 2
-    assert len([*tmp_path.glob('run.rows-*')]) == 1
+    assert len([*tmp_path.glob('run.safetensors.rows-*')]) == 1
+
+
+def cut_run(path, stop, **kw):
+    return train(tiny(), dots(), steps=9, batch_size=3, checkpoint=path, log_every=1, progress=None, callbacks=lambda run: setattr(run, 'stop', run.step == stop), **kw)
+
+
+def test_each_checkpoint_has_its_own_rows(tmp_path):
+    "Names that differ in their endings, and copies: nobody writes or removes the rows of another."
+    one, two, copy = (tmp_path/name for name in ('run.1', 'run.2', 'copy.1'))
+    mine = tmp_path/'run.1.rows-mynotes1.jsonl'
+    mine.touch()
+    for path in (one, two): cut_run(path, 3)
+    copy.write_bytes(one.read_bytes())
+    assert len(cut_run(copy, 5).rows) == 5 and len(cut_run(one, 4).rows) == 4 and len(cut_run(copy, 6).rows) == 6
+    assert len(cut_run(two, 4).rows) == 4 and mine.exists()
+
+
+def test_a_lost_history_is_not_lost_twice(tmp_path):
+    "A checkpoint that was copied without its rows: the log beside it, which may have them, is added to."
+    path, log = tmp_path/'run', tmp_path/'log.jsonl'
+    cut_run(path, 3, log=log)
+    next(tmp_path.glob('run.rows-*')).unlink()
+    with pytest.warns(UserWarning, match='history'): cut_run(path, 5, log=log)
+    assert [json.loads(l)['step'] for l in log.read_text().splitlines()] == [1, 2, 3, 4, 5]
+
+
+def test_a_pipe_that_nobody_reads_any_more(tmp_path):
+    "Ends a training, which is saved, and does not let it wait for ever."
+    os.mkfifo(tmp_path/'log')
+    reader = subprocess.Popen(['head', '-c', '1', tmp_path/'log'], stdout=subprocess.PIPE)
+    with pytest.raises(OSError, match='could not add to .*log'):
+        cut_run(tmp_path/'run', 5, log=tmp_path/'log', precision='fp32')
+    reader.communicate(timeout=30)
 
 
 def test_an_option_that_did_not_exist_has_its_default(kept, tmp_path):

@@ -122,7 +122,7 @@ SUBJECTS = {
     'model in 8 bits': Subject('small.safetensors', model_writer(torch.int8), read_model),
     'old model': Subject('old.safetensors', write_old_model, read_model, guarded=False),
     'checkpoint': Subject('run.safetensors', write_run, read_run),
-    'rows of a checkpoint': Subject('rows.safetensors', write_run, read_run, damaged='rows.rows-*.jsonl'),
+    'rows of a checkpoint': Subject('rows.safetensors', write_run, read_run, damaged='rows.safetensors.rows-*.jsonl'),
     "authors' checkpoint": Subject('authors.h5', lambda path: save_authors_checkpoint(tiny(), path), read_hdf5),
     "old authors' checkpoint": Subject('unguarded.h5', write_plain_hdf5, read_hdf5, guarded=False),
     'IDX': Subject('plain.idx', write_idx, lambda path: dict(x=read_idx(path)), False, header=16),

@@ -171,7 +171,7 @@ def check_training(outcome, again, wanted, *, keeps):
     if again['code']: return f'cannot go on: {again["error"] or again["code"]}'
     other = [k for k in ('weights', 'rows', 'logged') if again['result'][k] != wanted[k]]
     if other: return f'{" and ".join(other)} differ after going on'
-    left = [name for name in again['files'] if not name.startswith(('run.rows-', 'run.safetensors', 'log.jsonl'))]
+    left = [name for name in again['files'] if not name.startswith(('run.safetensors', 'log.jsonl'))]
     return f'left behind: {", ".join(left)}' if left or len(again['files']) > 3 else None
 
 

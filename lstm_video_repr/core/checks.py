@@ -9,6 +9,7 @@ __all__ = ['describe', 'escape_controls', 'argument_error', 'check_whole', 'chec
 # %% ../../nbs/core/01_checks.ipynb #3028c0ce
 import math
 import operator
+import os
 import unicodedata
 from numbers import Real
 
@@ -48,6 +49,7 @@ def describe(
     value, # anything
 ) -> str: # one line, at most about 80 characters
     "A value as an error message shows it: numbers and short text, arrays by dtype and shape, others by type."
+    if isinstance(value, os.PathLike) and not isinstance(value, type): value = str(value)
     if isinstance(value, (Tensor, np.ndarray)): return _array(value)
     if isinstance(value, _SHOWN): return _literal(value)
     return f'the class {value.__name__}' if isinstance(value, type) else _article(type(value).__name__)
@@ -214,7 +216,7 @@ def check_like(
     "Is a tensor on the device of the weights, and, unless autocast is on, of their dtype?"
     if x.device != like.device:
         raise ValueError(f'{name} is on device {x.device}; expected {like.device}, that of the weights')
-    cast = not x.is_meta and torch.is_autocast_enabled(x.device.type)
+    cast = not x.is_meta and torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, like.dtype)
     if x.dtype == like.dtype or x.is_floating_point() and cast: return
     hint = '' if x.is_floating_point() else '; for pixels divide by 255'
     raise ValueError(f'{name} has dtype {_dtype(x)}; expected {_dtype(like)}, that of the weights{hint}')
@@ -232,7 +234,7 @@ def check_range(
     unit: bool = False, # must values lie in [0, 1]?
 ) -> None: # a `ValueError` if they do not fit
     "Are all values finite, and in [0, 1] if they are pixels? Waits for a GPU; while a program is traced none is seen."
-    if not _can_look(x): return
+    if not _can_look(x) or not x.numel(): return
     if x.element_size() == 1: x = x.float() # torch does not compare numbers of 8 bits
     low, high = (v.item() for v in x.detach().aminmax())
     if not (low > -math.inf and high < math.inf):

@@ -57,24 +57,33 @@ def _mode(path, name):
     except OSError as e: raise OSError(f'{name} is {str(path)!r}: {e.strerror}; expected a place for a file') from e
 
 # %% ../../nbs/core/02_files.ipynb #53de9b78
-def _number(path):
-    "Of a file that is open in this process, if that is what a path means."
+def _open_number(path):
+    "The number of the open file of this process that a path means, such as 1 for /dev/stdout; None if it means none."
     found = re.fullmatch('/(?:dev|proc/self)/fd/([0-9]{1,6})', path := os.path.abspath(path))
     return int(found[1]) if found else {'/dev/stdin': 0, '/dev/stdout': 1, '/dev/stderr': 2}.get(path)
 
 # %% ../../nbs/core/02_files.ipynb #7d6dfc06
 def _is_stream(path, mode):
     "Something to be written into, not replaced: a device, a pipe, an open file of this process."
-    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or _number(path) is not None
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or _open_number(path) is not None
 
 # %% ../../nbs/core/02_files.ipynb #64e6e630
+def _check_open(number, path, said):
+    "A file that is open already, and for writing; or an `OSError`."
+    try: writable = not fcntl or fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except OSError: writable = False
+    if writable: return path
+    raise OSError(f'{said}, not open for writing; expected another place')
+
+# %% ../../nbs/core/02_files.ipynb #796b89e2
 def _check_place(path, name):
     "A place for a file in a folder that exists, or an `OSError`."
     said, mode = f'{name} is {str(path)!r}', _mode(path, name)
     if stat.S_ISDIR(mode): raise IsADirectoryError(f'{said}, a folder; expected the name of a file')
+    if (number := _open_number(path)) is not None: return _check_open(number, path, said)
+    if mode and not os.access(path, os.W_OK): raise PermissionError(f'{said}, write-protected; expected another place')
     if _is_stream(path, mode): return path
     if mode and not stat.S_ISREG(mode): raise OSError(f'{said}, neither file nor pipe; expected the name of a file')
-    if mode and not os.access(path, os.W_OK): raise PermissionError(f'{said}, write-protected; expected another place')
     if not (here := Path(os.path.realpath(path)).parent).is_dir():
         raise FileNotFoundError(f'{said}; expected a file in an existing folder, and {str(here)!r} is none')
     return path
@@ -118,10 +127,11 @@ def check_source(
 
 # %% ../../nbs/core/02_files.ipynb #1c4a601a
 def _lock(file):
-    "Take the lock of an open file; False if another process has it. Where nothing can be locked nothing is refused."
-    try: fcntl and fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    "Take the lock of an open file: True; False if somebody has it, here or elsewhere; None where there are no locks."
+    if not fcntl: return None
+    try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError: return False
-    except OSError: pass # a file system without locks
+    except OSError: return None # a file system without locks
     return True
 
 # %% ../../nbs/core/02_files.ipynb #4a480254
@@ -136,15 +146,14 @@ def _make_beside(path):
     while True:
         handle, temp = tempfile.mkstemp(prefix=f'.{path.name[:48]}.', suffix='.tmp', dir=path.parent)
         file = os.fdopen(handle, 'rb+')
-        if _lock(file) and _is_at(file, temp): return file, Path(temp)
+        if _lock(file) is not False and _is_at(file, temp): return file, Path(temp)
         file.close() # somebody who cleans up was faster
 
 # %% ../../nbs/core/02_files.ipynb #932f5588
 def _clean_up(path):
-    "Remove what dead processes left beside a path."
-    if not fcntl: return
+    "Remove what dead processes left beside a path; nothing where locks do not tell."
     for temp in path.parent.glob(f'.{glob.escape(path.name[:48])}.????????.tmp'):
-        with suppress(OSError), open(temp, 'rb') as file:
+        with suppress(OSError), open(temp, 'rb+') as file: # some file systems lock only what can be written
             if _lock(file): temp.unlink()
 
 # %% ../../nbs/core/02_files.ipynb #50479967
@@ -156,7 +165,7 @@ def _umask():
 
 # %% ../../nbs/core/02_files.ipynb #1b6b3187
 def _settle(temp, path):
-    "All of a temporary file on the disk, with the rights and the owner of what it replaces."
+    "Push a temporary file to the disk; give it the rights and the owner of what it replaces."
     with open(temp, 'rb+') as f: os.fsync(f.fileno())
     try: was = os.stat(path)
     except FileNotFoundError: return os.chmod(temp, 0o666 & ~_umask())
@@ -165,7 +174,7 @@ def _settle(temp, path):
 
 # %% ../../nbs/core/02_files.ipynb #a7ba404e
 def _swap(temp, path):
-    "One step, and that on the disk, too."
+    "Rename, and have the new name on the disk."
     os.replace(temp, path)
     with suppress(OSError):
         handle = os.open(path.parent, os.O_RDONLY)
@@ -183,7 +192,7 @@ def _replace(path):
         yield temp
         _settle(temp, path)
         _swap(temp, path)
-    except (OSError, SafetensorError) as e:
+    except OSError as e:
         raise OSError(f'could not write {str(path)!r} ({e}); what was there before is unchanged') from e
     finally:
         if temp: temp.unlink(missing_ok=True)
@@ -192,7 +201,8 @@ def _replace(path):
 # %% ../../nbs/core/02_files.ipynb #9379fd30
 def _open_stream(path):
     "A device or a pipe; or what is open already, which goes on where it stands."
-    number = _number(path)
+    with suppress(ValueError, AttributeError): sys.stdout.flush() # so that text printed before stands before
+    number = _open_number(path)
     return open(path, 'ab') if number is None else os.fdopen(os.dup(number), 'wb')
 
 # %% ../../nbs/core/02_files.ipynb #99dc1799
@@ -202,7 +212,6 @@ def _hand_over(path):
     with tempfile.TemporaryDirectory() as place:
         yield (temp := Path(place)/'content')
         try:
-            if sys.stdout: sys.stdout.flush() # so that text printed before stands before
             with open(temp, 'rb') as content, _open_stream(path) as stream: shutil.copyfileobj(content, stream)
         except OSError as e: raise OSError(f'could not write into {str(path)!r} ({e})') from e
 
@@ -210,7 +219,9 @@ def _hand_over(path):
 def replace_file(
     path: str | Path, # the file to write or replace; a link is written through; a device or a pipe is written into
 ): # a context that gives the path of a temporary file, to be written
-    "When the block ends well the temporary file becomes `path`; if not, nothing is changed. `OSError` names the path."
+    """When the block ends well the temporary file becomes `path`; if not, nothing is changed.
+
+    `OSError` names the path; one that the block raises is taken for one of writing."""
     path = _check_place(_check_name(path, 'path'), 'path')
     return _hand_over(path) if _is_stream(path, _mode(path, 'path')) else _replace(Path(os.path.realpath(path)))
 
@@ -238,6 +249,7 @@ def append_text(
     "Add to a file in UTF-8; the one way to write here that can be cut. `OSError` names the path."
     path, raw = _check_place(_check_name(path, 'path'), 'path'), _encode(text)
     try:
+        if path.is_fifo(): os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK)) # an error if nobody reads it any more
         with _open_stream(path) as f: f.write(raw)
     except OSError as e: raise OSError(f'could not add to {str(path)!r} ({e})') from e
 
@@ -290,7 +302,7 @@ def _take_lock(path, place):
     "The open file of a lock that is ours."
     while True:
         file = open(place, 'a+', encoding='utf8')
-        if not _lock(file):
+        if _lock(file) is False:
             with file: _refuse(path, file)
         if _is_at(file, place): return file
         file.close() # whoever had it has just taken it away
@@ -306,12 +318,14 @@ def lock_file(
     path = check_target(path)
     if _is_stream(path, _mode(path, 'path')): yield; return
     path = Path(os.path.realpath(path))
-    place = path.with_name(f'.{path.name[:200]}.lock')
+    short = path.name if len(path.name) <= 48 else path.name[:32] + hashlib.sha256(path.name.encode()).hexdigest()[:16]
+    place = path.with_name(f'.{short}.lock')
     with closing(_take_lock(path, place)) as file:
         _sign(file.fileno())
         _clean_up(path)
         try: yield
-        finally: place.unlink(missing_ok=True)
+        finally:
+            with suppress(OSError): place.unlink()
 
 # %% ../../nbs/core/02_files.ipynb #eaa8d6b9
 def _sums(x, width=1024):
@@ -369,12 +383,13 @@ def write_safetensors(
     _check_entries(tensors, metadata)
     tensors, metadata = _gather(tensors), dict(metadata)
     metadata['checksum'] = _checksum_of(tensors, metadata)
-    with replace_file(path) as temp: temp.write_bytes(save(tensors, metadata))
+    raw = save(tensors, metadata)
+    with replace_file(path) as temp: temp.write_bytes(raw)
     return Path(path)
 
 # %% ../../nbs/core/02_files.ipynb #634e1356
 def _read_whole(path):
-    "All bytes of a file, and its header; not more than the header promises, and that is looked at first."
+    "All bytes of a file, and its header, with which its size is compared before the rest is read."
     with open(path, 'rb') as f:
         size, n = os.fstat(f.fileno()).st_size, int.from_bytes(f.read(8), 'little')
         if not 2 <= n <= min(size - 8, 10**8): raise ValueError('no header')
@@ -396,7 +411,8 @@ def read_safetensors(
     try:
         raw, header = _read_whole(path)
         tensors, metadata = load(raw), header.get('__metadata__') or {}
-    except (SafetensorError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, MemoryError) as e:
+    except (SafetensorError, OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError,
+            MemoryError) as e:
         raise OSError(f'{str(path)!r} is no whole safetensors file ({type(e).__name__}: {e})') from e
     if metadata.get('checksum') in (None, _checksum_of(tensors, metadata)): return tensors, metadata
     raise OSError(f'{str(path)!r} is damaged: its content does not have the checksum that was written with it')
@@ -490,6 +506,9 @@ def download(
     """Fetch a file unless it is there already; its content is always checked, and nothing else is kept.
 
     `OSError` lists what went wrong."""
+    if not isinstance(urls, (list, tuple)): raise argument_error('urls', urls, 'a list of addresses')
+    if not isinstance(digest, str) or not digest.startswith(('sha256:', 'md5:')):
+        raise argument_error('digest', digest, "'sha256:...' or 'md5:...'")
     problems = []
     for url in urls:
         file = make_folder(folder)/url.rsplit('/', 1)[-1]
