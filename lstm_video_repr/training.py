@@ -767,11 +767,11 @@ class Bar(Callback):
         every = .2 if not useless and getattr(out, 'isatty', lambda: False)() else 10
         self.bar = tqdm(total=run.steps, initial=run.step, unit='step', file=out, dynamic_ncols=True, mininterval=every,
                         disable=useless)
-    def close(self):
+    def _close(self):
         with contextlib.suppress(OSError, ValueError): # what it is written to may be gone
             if self.bar is not None: self.bar.close()
-    def end(self, run): self.close()
-    def fail(self, run, error): self.close()
+    def end(self, run): self._close()
+    def fail(self, run, error): self._close()
 
 # %% ../nbs/06_training.ipynb #f82e8bee
 @patch
