@@ -17,6 +17,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -698,15 +699,32 @@ def hold(self: Run,
     self.locks.enter_context(lock_file(path))
 
 # %% ../nbs/06_training.ipynb #3c76c07b
+def _read_log(path):
+    "The rows in a log, of which the last may be cut; an `OSError` for a file that is none."
+    rows, begin = [], b'{"step"'
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        if line[:len(begin)] != begin[:len(line)]:
+            raise OSError(f'log is {str(path)!r}, which holds something else; expected a log, or no file yet')
+        with contextlib.suppress(ValueError): rows.append(json.loads(line))
+    return rows
+
+# %% ../nbs/06_training.ipynb #22cfc37c
+def _keep_rows(path, run):
+    "Write the history so far into a log, after those rows of it that only the log still has."
+    first = run.history.rows[0]['step'] if run.history.rows else run.first + 1
+    earlier = [r for r in _read_log(path) if run.first and r['step'] < first]
+    write_text(path, ''.join(dump_json(r) + '\n' for r in [*earlier, *run.history.rows]))
+
+# %% ../nbs/06_training.ipynb #a0f01d92
 class Log(Callback):
     "A .jsonl file that follows the history."
     def __init__(self,
         path: str | Path, # the file, in an existing folder
-    ): self.path, self.written = check_target(path, 'log'), 0
+    ): self.path, self.written = check_target(path, 'log').absolute(), 0
 
     def begin(self, run):
         run.hold(self.path)
-        if run.history.rows or not run.first: run.history.save(self.path) # a history that is lost may still be here
+        _keep_rows(self.path, run)
         self.written = len(run.history.rows)
 
 # %% ../nbs/06_training.ipynb #aa6979a5
@@ -806,7 +824,9 @@ def identity(self: Run) -> dict: # plain values, as JSON gives them back
     weights = str(next(self.model.parameters()).dtype).removeprefix('torch.')
     said = dict(model=asdict(self.model.config), recipe=asdict(self.recipe), steps=self.steps, weights=weights,
                 clips=self.described, seed=self.seed, precision='bf16' if self.bf16 else weights)
-    return json.loads(dump_json(said | ({'start': self.origin} if self.origin else {})))
+    frozen = [_bare(n) for n, p in self.model.named_parameters() if not p.requires_grad]
+    more = {'start': self.origin, 'frozen': frozen}
+    return json.loads(dump_json(said | {k: v for k, v in more.items() if v}))
 
 # %% ../nbs/06_training.ipynb #f382bc35
 @dataclass
@@ -890,25 +910,30 @@ def save(self: Run,
     recent = [[None if l is None else l.item() for l in losses] for losses in self.here.recent]
     about = self.identity() | {'here': vars(self.here) | {'recent': recent}}
     if not self.rank:
+        old = None if path in self.row_files else _named_rows(path) # of a run that is replaced
         about['here']['rows'] = self._row_file(path).add(self.here.rows)
         write_safetensors(path, self.tensors(), {'checkpoint': dump_json(about), 'version': '3'})
-        self._forget_rows(path)
+        with contextlib.suppress(OSError):
+            shutil.copymode(path, self.row_files[path].path)
+            if old and old != self.row_files[path].path: old.unlink()
     self.saved = path
 
 # %% ../nbs/06_training.ipynb #bd17fd76
-def _row_files(path): return path.parent.glob(f'{glob.escape(path.name)}.rows-{"[0-9a-f]" * 8}.jsonl')
+def _stem(path): return path.name if len(path.name) <= 48 else path.name[:32] + f'{zlib.crc32(path.name.encode()):08x}'
 
 @patch
 def _row_file(self: Run, path):
     "The file of this run's rows beside a checkpoint."
-    name = f'{path.name}.rows-{secrets.token_hex(4)}.jsonl'
+    name = f'{_stem(path)}.rows-{secrets.token_hex(4)}.jsonl'
     return self.row_files.setdefault(path, RowFile(path.with_name(name)))
 
-@patch
-def _forget_rows(self: Run, path):
-    "Remove rows of runs that a checkpoint has replaced."
-    for file in _row_files(path):
-        if file != self.row_files[path].path: file.unlink(missing_ok=True)
+# %% ../nbs/06_training.ipynb #28768e78
+def _named_rows(path):
+    "The rows' file that a checkpoint names, if it is its own."
+    try: name = json.loads(read_safetensors(path)[1]['checkpoint'])['here']['rows']['file']
+    except (OSError, ValueError, LookupError, TypeError): return None
+    own = re.escape(_stem(path)) + r'\.rows-[0-9a-f]{8}\.jsonl'
+    return path.with_name(name) if isinstance(name, str) and re.fullmatch(own, name) else None
 
 # %% ../nbs/06_training.ipynb #7f918205
 def _fill_in(about):
@@ -922,7 +947,7 @@ def _fill_in(about):
 # %% ../nbs/06_training.ipynb #a6fb5d14
 def _differences(mine, theirs):
     "What another run has that this one has not, in words: '' if they are the same."
-    for part in dict.fromkeys([*mine, 'start']):
+    for part in dict.fromkeys([*mine, 'start', 'frozen']):
         a, b = mine.get(part), theirs.get(part)
         if a == b: continue
         if not (isinstance(a, dict) and isinstance(b, dict)): return f'{part} {b!r} (now {a!r})'
@@ -958,7 +983,7 @@ _MEMORY = {'adam': ('step', 'exp_avg', 'exp_avg_sq'), 'sgd': ('velocity', 'mean_
 def _expected(self: Run, given):
     "What a checkpoint of this run has to hold: name -> a tensor of that shape and kind."
     names = [n for n in _MEMORY[self.recipe.optimizer] if n != 'mean_square' or self.recipe.rms_decay is not None]
-    found, counter = {f'model.{_bare(k)}': v for k, v in self.model.state_dict().items()}, torch.tensor(0.)
+    found, counter = {f'model.{_bare(k)}': v for k, v in self.model.state_dict().items()}, torch.zeros((), dtype=torch.float32)
     for i, p in enumerate(self._optimized()):
         if any(k.startswith(f'optimizer.{i}.') for k in given): # none of a weight that no gradient has reached
             found |= {f'optimizer.{i}.{n}': counter if n == 'step' else p for n in names}
@@ -1008,7 +1033,7 @@ def _find_rows(self: Run, here, path):
     except OSError as e:
         warnings.warn(f'the history of the run before step {here.step} is lost: {e}. All else goes on')
         return []
-    if name.startswith(f'{path.name}.rows-'): self.row_files[path] = file # else it is that of another checkpoint
+    if name.startswith(f'{_stem(path)}.rows-'): self.row_files[path] = file # else it is that of another checkpoint
     return rows
 
 # %% ../nbs/06_training.ipynb #e1ad977e
@@ -1044,10 +1069,9 @@ def _read(self: Run, path):
     tensors, metadata = read_safetensors(path)
     if 'checkpoint' not in metadata:
         raise ValueError(f'checkpoint {str(path)!r} holds no training state; expected a file that `train` wrote')
-    with _doubt(path):
-        about, here, version = _unpack(metadata)
-        self._check_position(here)
+    with _doubt(path): about, here, version = _unpack(metadata)
     self._recognize(about, version, str(path))
+    with _doubt(path): self._check_position(here)
     self._check_tensors(tensors, here, str(path))
     with _doubt(path):
         here.rows = self._find_rows(here, path)
@@ -1102,7 +1126,8 @@ class Checkpoint(Callback):
         resume: bool = True, # go on from the file if it is there; False: start anew and overwrite it
         origin: str | None = None, # what the first weights are, where they are not fresh: part of what the run is
     ):
-        self.path, self.resume, self.origin = check_target(path, 'checkpoint'), check_flag(resume, 'resume'), origin
+        self.path, self.resume = check_target(path, 'checkpoint').absolute(), check_flag(resume, 'resume')
+        self.origin = origin
         self.every = every if every is None else check_whole(every, 'every')
         self.minutes = check_number(minutes, 'minutes', lambda v: v > 0, 'a number above 0')
         if origin is not None and not isinstance(origin, str): raise argument_error('origin', origin, 'text or None')
@@ -1164,7 +1189,7 @@ def _heed_signals(run):
         for other in taken: # asked once is enough, whoever asks; only Ctrl-C insists
             if other != signal.SIGINT: signal.signal(other, signal.SIG_IGN)
         if run.whole and waited is None: raise run.wish
-        if interrupt and waited is not None: raise KeyboardInterrupt
+        if interrupt and isinstance(waited, KeyboardInterrupt): raise waited
     for number in taken: signal.signal(number, stop)
     try: yield
     finally:

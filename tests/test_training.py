@@ -686,7 +686,50 @@ def test_a_lost_history_is_not_lost_twice(tmp_path):
     cut_run(path, 3, log=log)
     next(tmp_path.glob('run.rows-*')).unlink()
     with pytest.warns(UserWarning, match='history'): cut_run(path, 5, log=log)
-    assert [json.loads(l)['step'] for l in log.read_text().splitlines()] == [1, 2, 3, 4, 5]
+    for stop in (6, 7): cut_run(path, stop, log=log)
+    assert [json.loads(l)['step'] for l in log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_log_replaces_no_other_file(tmp_path):
+    "A model, notes, ...; an old log of another run is one."
+    for content in (b'my notes', b'{"a": 1}', (OLD/'model-version-1.safetensors').read_bytes()):
+        (tmp_path/'x').write_bytes(content)
+        with pytest.raises(OSError, match="log is .*x', which holds something else"): cut_run(None, 2, log=tmp_path/'x')
+        assert (tmp_path/'x').read_bytes() == content
+    (tmp_path/'x').write_text('{"step": 7, "clips": 1}\n{"st')
+    cut_run(None, 2, log=tmp_path/'x')
+    assert [json.loads(l)['step'] for l in (tmp_path/'x').read_text().splitlines()] == [1, 2]
+
+
+def test_where_a_run_began_it_ends(tmp_path, monkeypatch):
+    "Files are where they were meant to be, wherever the program goes meanwhile; long names are no surprise; rights are the same."
+    (tmp_path/'other').mkdir()
+    monkeypatch.chdir(tmp_path)
+    name = 'e' * 238 + '.safetensors'
+    train(tiny(), dots(), steps=4, batch_size=3, checkpoint=name, log='log', log_every=1, progress=None, callbacks=lambda run: os.chdir('other') if run.step == 2 else None)
+    assert (tmp_path/name).exists() and len((tmp_path/'log').read_text().splitlines()) == 4 and not [*(tmp_path/'other').iterdir()]
+    os.chmod(tmp_path/name, 0o600)
+    train(tiny(), dots(), steps=4, batch_size=3, checkpoint=tmp_path/name, progress=None)
+    assert {p.stat().st_mode & 0o777 for p in tmp_path.glob('eee*')} == {0o600}
+
+
+def test_frozen_weights_are_part_of_a_run(tmp_path):
+    def run(freeze):
+        model = tiny()
+        if freeze: model.encoder.requires_grad_(False)
+        train(model, dots(), steps=3, batch_size=3, checkpoint=tmp_path/'run', progress=None)
+    run(True)
+    run(True)
+    with pytest.raises(ValueError, match='of another run: frozen'): run(False)
+
+
+def test_a_renamed_checkpoint_keeps_its_rows(tmp_path):
+    cut_run(tmp_path/'a', 3)
+    (tmp_path/'a').rename(tmp_path/'b')
+    cut_run(tmp_path/'a', 2)
+    assert len(cut_run(tmp_path/'b', 4).rows) == 4
+
+
 
 
 def test_a_pipe_that_nobody_reads_any_more(tmp_path):
@@ -762,7 +805,8 @@ def test_training_means_gradients(context, precision):
 
 def test_the_users_default_dtype(tmp_path):
     torch.set_default_dtype(torch.float64)
-    try: log = train(model := tiny().float(), dots(), steps=3, batch_size=3, checkpoint=tmp_path/'a', log_every=1, progress=None)
+    try:
+        for _ in range(2): log = train(model := tiny().float(), dots(), steps=3, batch_size=3, checkpoint=tmp_path/'a', log_every=1, progress=None)
     finally: torch.set_default_dtype(torch.float32)
     assert len(train(tiny(), dots(), steps=3, batch_size=3, checkpoint=tmp_path/'b', log_every=1, progress=None).rows) == len(log.rows) == 3
 
