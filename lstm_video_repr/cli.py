@@ -74,7 +74,7 @@ def _find_device(name):
     "The device of that name, 'auto' for the best there is; a `ValueError` if this machine has none such."
     import torch
     from lstm_video_repr.core.checks import check_device
-    if name == 'auto': return 'cuda' if torch.cuda.is_available() else 'cpu'
+    if isinstance(name, str) and name == 'auto': return 'cuda' if torch.cuda.is_available() else 'cpu'
     return str(check_device(name))
 
 # %% ../nbs/15_cli.ipynb #699dad48

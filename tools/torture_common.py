@@ -109,7 +109,8 @@ def judge_error(
     said = str(error)
     if isinstance(error, MemoryError) or 'allocate memory' in said:
         return Verdict('fault', 'memory: ' + last_line(error))
-    named = any(re.search(rf'(?<![^\W_]){re.escape(n)}(?![^\W_])', said) for n in names if n)
+    spelled = {form for n in names if n for form in (n, repr(n)[1:-1])} # as errors show what is odd
+    named = any(re.search(rf'(?<![^\W_]){re.escape(n)}(?![^\W_])', said) for n in spelled)
     if isinstance(error, REFUSALS) and named: return Verdict('refused', last_line(error))
     return Verdict('fault', 'unnamed: ' + last_line(error))
 
