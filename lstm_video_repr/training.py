@@ -983,7 +983,8 @@ _MEMORY = {'adam': ('step', 'exp_avg', 'exp_avg_sq'), 'sgd': ('velocity', 'mean_
 def _expected(self: Run, given):
     "What a checkpoint of this run has to hold: name -> a tensor of that shape and kind."
     names = [n for n in _MEMORY[self.recipe.optimizer] if n != 'mean_square' or self.recipe.rms_decay is not None]
-    found, counter = {f'model.{_bare(k)}': v for k, v in self.model.state_dict().items()}, torch.zeros((), dtype=torch.float32)
+    found = {f'model.{_bare(k)}': v for k, v in self.model.state_dict().items()}
+    counter = torch.zeros((), dtype=torch.float32) # whatever the default is
     for i, p in enumerate(self._optimized()):
         if any(k.startswith(f'optimizer.{i}.') for k in given): # none of a weight that no gradient has reached
             found |= {f'optimizer.{i}.{n}': counter if n == 'step' else p for n in names}
