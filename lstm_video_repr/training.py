@@ -910,12 +910,11 @@ def save(self: Run,
     recent = [[None if l is None else l.item() for l in losses] for losses in self.here.recent]
     about = self.identity() | {'here': vars(self.here) | {'recent': recent}}
     if not self.rank:
-        old = None if path in self.row_files else _named_rows(path) # of a run that is replaced
         about['here']['rows'] = self._row_file(path).add(self.here.rows)
         write_safetensors(path, self.tensors(), {'checkpoint': dump_json(about), 'version': '3'})
         with contextlib.suppress(OSError):
             shutil.copymode(path, self.row_files[path].path)
-            if old and old != self.row_files[path].path: old.unlink()
+            for file in _other_rows(path, self.row_files[path].path): file.unlink()
     self.saved = path
 
 # %% ../nbs/06_training.ipynb #bd17fd76
@@ -928,12 +927,9 @@ def _row_file(self: Run, path):
     return self.row_files.setdefault(path, RowFile(path.with_name(name)))
 
 # %% ../nbs/06_training.ipynb #28768e78
-def _named_rows(path):
-    "The rows' file that a checkpoint names, if it is its own."
-    try: name = json.loads(read_safetensors(path)[1]['checkpoint'])['here']['rows']['file']
-    except (OSError, ValueError, LookupError, TypeError): return None
-    own = re.escape(_stem(path)) + r'\.rows-[0-9a-f]{8}\.jsonl'
-    return path.with_name(name) if isinstance(name, str) and re.fullmatch(own, name) else None
+def _other_rows(path, file):
+    "Rows of runs that a checkpoint has replaced, or that ended before they had one."
+    return [f for f in path.parent.glob(f'{glob.escape(_stem(path))}.rows-{"[0-9a-f]" * 8}.jsonl') if f != file]
 
 # %% ../nbs/06_training.ipynb #7f918205
 def _fill_in(about):

@@ -723,15 +723,6 @@ def test_frozen_weights_are_part_of_a_run(tmp_path):
     with pytest.raises(ValueError, match='of another run: frozen'): run(False)
 
 
-def test_a_renamed_checkpoint_keeps_its_rows(tmp_path):
-    cut_run(tmp_path/'a', 3)
-    (tmp_path/'a').rename(tmp_path/'b')
-    cut_run(tmp_path/'a', 2)
-    assert len(cut_run(tmp_path/'b', 4).rows) == 4
-
-
-
-
 def test_a_pipe_that_nobody_reads_any_more(tmp_path):
     "Ends a training, which is saved, and does not let it wait for ever."
     os.mkfifo(tmp_path/'log')
