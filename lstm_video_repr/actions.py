@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 # %% ../nbs/14_actions.ipynb #4f4bdcb0
 from .core.checks import argument_error, check_flag, check_frames, check_number, check_numbers
-from .core.checks import check_range, check_tensor, check_whole, describe
+from .core.checks import check_range, check_tensor, check_whole, describe, is_plain
 from .core.patch import patch
 from .digits import load_digits
 from .clips import MovingDigits, random_paths, render
@@ -53,9 +53,9 @@ def heading(
 # %% ../nbs/14_actions.ipynb #d2a34fde
 def _are_labels(labels):
     "Whole numbers in one row?"
-    if not isinstance(labels, Tensor) or labels.is_nested or labels.is_meta: return False
-    other = labels.is_floating_point() or labels.is_complex() or labels.is_quantized or labels.dtype == torch.bool
-    return not other and labels.layout == torch.strided and labels.dim() == 1 and len(labels) > 0
+    if not is_plain(labels) or labels.is_meta: return False
+    other = labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
+    return not other and labels.dim() == 1 and len(labels) > 0
 
 # %% ../nbs/14_actions.ipynb #e716f982
 def _check_labels(labels, n_classes=None, n=None, *, name='labels'):
@@ -314,7 +314,7 @@ def _check_classifier(model):
 # %% ../nbs/14_actions.ipynb #6a7d126d
 def _check_clips(frames):
     "How many clips there are; a `ValueError` for what cannot be asked for them by number."
-    if isinstance(frames, Tensor): fits = frames.layout == torch.strided and not (frames.is_nested or frames.is_meta)
+    if isinstance(frames, Tensor): fits = is_plain(frames) and not frames.is_meta
     elif isinstance(frames, (str, bytes, list, tuple, range, dict, np.ndarray, type)): fits = False
     else: fits = hasattr(frames, '__len__') and hasattr(frames, '__getitem__')
     if not fits or getattr(frames, 'ndim', 3) < 3 or not len(frames):

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 # %% ../nbs/03_clips.ipynb #0b86e473
 from .core.checks import (
-    argument_error, check_device, check_number, check_pixels, check_range, check_tensor, check_whole)
+    argument_error, check_device, check_number, check_pixels, check_range, check_tensor, check_whole, is_plain)
 from .core.files import check_source
 from .core.patch import patch
 from .digits import as_digits, name_digits
@@ -178,7 +178,7 @@ def _is_array(x): return isinstance(x, (Tensor, np.ndarray))
 def _is_plain(x):
     "An array that has all its numbers, one after the other: without mask, not sparse, nested, quantised or on meta."
     if isinstance(x, np.ndarray): return not isinstance(x, np.ma.MaskedArray)
-    return _is_array(x) and not (x.is_nested or x.layout != torch.strided or x.is_quantized or x.is_meta)
+    return is_plain(x) and not x.is_meta
 
 # %% ../nbs/03_clips.ipynb #3cf45d12
 def _kind(x):

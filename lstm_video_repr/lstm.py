@@ -15,7 +15,7 @@ from torch import nn, Tensor
 
 # %% ../nbs/00_lstm.ipynb #49388700
 from .core.checks import argument_error, check_choice, check_flag, check_like
-from .core.checks import check_number, check_tensor, check_whole
+from .core.checks import check_number, check_tensor, check_whole, is_plain
 from .core.patch import patch
 
 # %% ../nbs/00_lstm.ipynb #db813481
@@ -289,11 +289,9 @@ def _count_frames(lstm, x, frames):
     raise argument_error('frames', frames, f'None or {x.shape[1]}, as in x')
 
 # %% ../nbs/00_lstm.ipynb #cb02a860
-def _is_plain(v): return isinstance(v, Tensor) and not (v.is_nested or v.is_quantized) and v.layout == torch.strided
-
 def _check_state(v, name, shape, like):
     "As `check_tensor`. Sizes become text only where they are wrong: in an exported model they have none."
-    if not _is_plain(v) or v.shape != shape: return check_tensor(v, name, shape, like=like)
+    if not is_plain(v) or v.shape != shape: return check_tensor(v, name, shape, like=like)
     check_like(v, name, like)
     return v
 
@@ -304,7 +302,7 @@ def _find_state(lstm, x, state):
     if state is None: return (w.new_zeros(L, x.shape[0], H),)*2
     if not isinstance(state, (tuple, list)) or len(state) != 2: raise argument_error('state', state, 'a pair (h, c)')
     h, c = state
-    B = x.shape[0] if x is not None else h.shape[1] if _is_plain(h) and h.dim() == 3 else 'B'
+    B = x.shape[0] if x is not None else h.shape[1] if is_plain(h) and h.dim() == 3 else 'B'
     return _check_state(h, 'state h', (L, B, H), w), _check_state(c, 'state c', (L, B, H), w)
 
 # %% ../nbs/00_lstm.ipynb #7b8cb279

@@ -19,7 +19,7 @@ from torch.utils._pytree import GetAttrKey, register_pytree_node # torch's error
 # %% ../nbs/04_models.ipynb #9073fff3
 import lstm_video_repr.fast_lstm # so that every model can be computed by the fused layer
 from .core.checks import argument_error, check_choice, check_flag, check_frames
-from .core.checks import check_number, check_range, check_whole
+from .core.checks import check_number, check_range, check_whole, is_plain
 from .core.patch import patch
 from .lstm import PeepholeLSTM, check_float, check_size, draw_weights, is_recorded
 
@@ -435,7 +435,7 @@ def _read_numbers(values):
     "Numbers of any kind as a float32 tensor; None if they are none."
     try: found = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError): return None
-    plain = found.layout == torch.strided and not (found.is_meta or found.is_nested or found.is_quantized)
+    plain = is_plain(found) and not found.is_meta
     return found.float() if plain and found.dtype != torch.bool and not found.is_complex() else None
 
 # %% ../nbs/04_models.ipynb #de7a0064

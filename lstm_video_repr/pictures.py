@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 # %% ../nbs/09_pictures.ipynb #fe238484
 from .core.checks import argument_error, check_choice, check_flag, check_number, check_range
-from .core.checks import check_whole, escape_controls
+from .core.checks import check_whole, escape_controls, is_plain
 from .core.files import check_target, import_extra, make_folder, replace_file
 
 # %% ../nbs/09_pictures.ipynb #fd4a5093
@@ -38,7 +38,7 @@ from PIL import Image, ImageDraw, ImageFont
 # %% ../nbs/09_pictures.ipynb #403b1d7f
 def _check_plain(x, name):
     "A tensor whose numbers are there and lie one after the other, or a `ValueError`."
-    if not (x.is_nested or x.is_quantized or x.is_meta) and x.layout == torch.strided: return x
+    if is_plain(x) and not x.is_meta: return x
     raise argument_error(name, x, 'a plain tensor with values')
 
 # %% ../nbs/09_pictures.ipynb #76d58fdc

@@ -39,7 +39,7 @@ from tqdm import tqdm
 from .core.checks import (argument_error, check_choice, check_flag, check_number, check_tensor,
                                          check_whole, escape_controls)
 from .core.files import (append_text, check_source, check_target, dump_json, import_extra,
-                                        lock_file, read_safetensors, write_safetensors, write_text)
+                                        lock_file, read_safetensors, shorten, write_safetensors, write_text)
 from .core.patch import patch
 from .clips import Clips, FixedClips, MovingDigits, MovingMNISTFile, StreamClips
 from .fast_lstm import fast_bf16
@@ -824,7 +824,7 @@ def identity(self: Run) -> dict: # plain values, as JSON gives them back
     weights = str(next(self.model.parameters()).dtype).removeprefix('torch.')
     said = dict(model=asdict(self.model.config), recipe=asdict(self.recipe), steps=self.steps, weights=weights,
                 clips=self.described, seed=self.seed, precision='bf16' if self.bf16 else weights)
-    frozen = [_bare(n) for n, p in self.model.named_parameters() if not p.requires_grad]
+    frozen = [bare_name(n) for n, p in self.model.named_parameters() if not p.requires_grad]
     more = {'start': self.origin, 'frozen': frozen}
     return json.loads(dump_json(said | {k: v for k, v in more.items() if v}))
 
@@ -882,7 +882,10 @@ def read(self: RowFile,
     return rows
 
 # %% ../nbs/06_training.ipynb #4f08f545
-def _bare(name): return name.replace('_orig_mod.', '')
+def bare_name(
+    name: str, # of a weight
+) -> str: # as it is without `torch.compile`
+    return name.replace('_orig_mod.', '')
 
 # %% ../nbs/06_training.ipynb #119e7ab4
 @patch
@@ -894,7 +897,7 @@ def _optimized(self: Run):
 @patch
 def tensors(self: Run) -> dict[str, Tensor]:
     "All tensors of a run: weights by their names, the optimiser's by number and name."
-    found = {f'model.{_bare(k)}': v for k, v in self.model.state_dict().items()}
+    found = {f'model.{bare_name(k)}': v for k, v in self.model.state_dict().items()}
     for i, p in enumerate(self._optimized()):
         found |= {f'optimizer.{i}.{k}': v for k, v in self.optimizer.state.get(p, {}).items()}
     return found
@@ -918,18 +921,16 @@ def save(self: Run,
     self.saved = path
 
 # %% ../nbs/06_training.ipynb #bd17fd76
-def _stem(path): return path.name if len(path.name) <= 48 else path.name[:32] + f'{zlib.crc32(path.name.encode()):08x}'
-
 @patch
 def _row_file(self: Run, path):
     "The file of this run's rows beside a checkpoint."
-    name = f'{_stem(path)}.rows-{secrets.token_hex(4)}.jsonl'
+    name = f'{shorten(path.name)}.rows-{secrets.token_hex(4)}.jsonl'
     return self.row_files.setdefault(path, RowFile(path.with_name(name)))
 
 # %% ../nbs/06_training.ipynb #28768e78
 def _other_rows(path, file):
     "Rows of runs that a checkpoint has replaced, or that ended before they had one."
-    return [f for f in path.parent.glob(f'{glob.escape(_stem(path))}.rows-{"[0-9a-f]" * 8}.jsonl') if f != file]
+    return [f for f in path.parent.glob(f'{glob.escape(shorten(path.name))}.rows-{"[0-9a-f]" * 8}.jsonl') if f != file]
 
 # %% ../nbs/06_training.ipynb #7f918205
 def _fill_in(about):
@@ -979,7 +980,7 @@ _MEMORY = {'adam': ('step', 'exp_avg', 'exp_avg_sq'), 'sgd': ('velocity', 'mean_
 def _expected(self: Run, given):
     "What a checkpoint of this run has to hold: name -> a tensor of that shape and kind."
     names = [n for n in _MEMORY[self.recipe.optimizer] if n != 'mean_square' or self.recipe.rms_decay is not None]
-    found = {f'model.{_bare(k)}': v for k, v in self.model.state_dict().items()}
+    found = {f'model.{bare_name(k)}': v for k, v in self.model.state_dict().items()}
     counter = torch.zeros((), dtype=torch.float32) # whatever the default is
     for i, p in enumerate(self._optimized()):
         if any(k.startswith(f'optimizer.{i}.') for k in given): # none of a weight that no gradient has reached
@@ -1030,7 +1031,8 @@ def _find_rows(self: Run, here, path):
     except OSError as e:
         warnings.warn(f'the history of the run before step {here.step} is lost: {e}. All else goes on')
         return []
-    if name.startswith(f'{_stem(path)}.rows-'): self.row_files[path] = file # else it is that of another checkpoint
+    own = name.startswith(f'{shorten(path.name)}.rows-') # not those of a checkpoint that this one is a copy of
+    if own: self.row_files[path] = file
     return rows
 
 # %% ../nbs/06_training.ipynb #e1ad977e
@@ -1079,7 +1081,7 @@ def _read(self: Run, path):
 @patch
 def _load_tensors(self: Run, tensors):
     "Weights and the optimiser's memory, which fit."
-    ours = {_bare(k): k for k in self.model.state_dict()}
+    ours = {bare_name(k): k for k in self.model.state_dict()}
     self.model.load_state_dict({ours[k[6:]]: v for k, v in tensors.items() if k.startswith('model.')})
     state = {}
     for k, v in tensors.items():

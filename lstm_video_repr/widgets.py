@@ -20,7 +20,7 @@ from string import Template
 
 # %% ../nbs/11_widgets.ipynb #1dfb61e5
 from .activity import GATES, UnitStory, draw_unit, strongest, unit_story, weight_tiles
-from .core.checks import argument_error, check_number, check_numbers, check_whole, escape_controls
+from .core.checks import argument_error, check_number, check_numbers, check_whole
 from .core.files import check_source, import_extra, write_text
 from .core.patch import patch
 from .models import VideoLSTM

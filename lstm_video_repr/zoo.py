@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 # %% ../nbs/08_zoo.ipynb #32cb472a
-from .core.checks import (argument_error, check_device, check_flag, check_number, check_whole, describe,
-                                         escape_controls)
+from .core.checks import (argument_error, as_number, check_device, check_flag, check_number,
+                                         check_whole, describe, escape_controls)
 from .core.files import (check_source, check_target, dump_json, import_extra, read_safetensors,
                                         replace_file, write_safetensors)
 from .core.patch import patch
@@ -34,7 +34,7 @@ from .core.tables import Table, Tabular
 from .clips import fixed_test_set
 from .metrics import evaluate
 from .models import VideoLSTM, VideoLSTMConfig
-from .training import Recipe, get_recipe, paper_start
+from .training import Recipe, bare_name, get_recipe, paper_start
 
 # %% ../nbs/08_zoo.ipynb #906aa4a9
 def _outline(config):
@@ -172,15 +172,9 @@ def preset(
 _NESTED, _LONGEST, _HUGE = 50, 10**7, 10**300 # dictionaries inside each other, letters, numbers: no card has more
 
 # %% ../nbs/08_zoo.ipynb #18ea8060
-def _number(value):
-    "A single number of numpy or torch as Python has it; all else as it is."
-    there = isinstance(value, (np.ndarray, np.generic)) or isinstance(value, torch.Tensor) and not value.is_meta
-    return value.item() if there and value.ndim == 0 else value
-
-# %% ../nbs/08_zoo.ipynb #92b3cd98
 def _phrase(value, depth=0):
     "A value of a card, as a person would write it."
-    value = _number(value)
+    value = as_number(value)
     if isinstance(value, bool) or value is None: return {True: 'yes', False: 'no', None: '-'}[value]
     if isinstance(value, int): return f'{value:,}' if 10_000 <= abs(value) < _HUGE else describe(value)
     if isinstance(value, float): return f'{value:.6g}'
@@ -257,7 +251,7 @@ def _oddity(t):
 # %% ../nbs/08_zoo.ipynb #0120adba
 def _collect(model):
     "The tensors of a model on the CPU, by the names that they have in a file."
-    tensors = {name.replace('_orig_mod.', ''): t for name, t in _check_model(model).state_dict().items()}
+    tensors = {bare_name(name): t for name, t in _check_model(model).state_dict().items()}
     for name, t in tensors.items():
         if what := _oddity(t): raise ValueError(f'model: {name} is {what}; expected a plain tensor with numbers in it')
     return {name: t.detach().cpu() for name, t in tensors.items()}

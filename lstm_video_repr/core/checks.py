@@ -36,6 +36,14 @@ def _array(x):
 # %% ../../nbs/core/01_checks.ipynb #ecbe260f
 def _article(noun): return f'{"an" if noun[:1].lower() in "aeiou" else "a"} {noun}'
 
+# %% ../../nbs/core/01_checks.ipynb #87b4ff22
+def as_number(
+    value, # anything
+): # the same, or a Python number
+    "A single number of numpy or torch as Python has it; all else as it is."
+    there = isinstance(value, (np.ndarray, np.generic)) or isinstance(value, Tensor) and not value.is_meta
+    return value.item() if there and value.ndim == 0 else value
+
 # %% ../../nbs/core/01_checks.ipynb #3263586b
 def _literal(value):
     "As Python would write it, in one line, cut where it is long."
@@ -160,8 +168,10 @@ def check_device(
                          ", 'cuda'" * torch.cuda.is_available() + ", 'mps'" * torch.backends.mps.is_available())
 
 # %% ../../nbs/core/01_checks.ipynb #4d55f3de
-def _is_plain(x):
-    "A tensor that holds its numbers one after the other: not sparse, nested or quantised."
+def is_plain(
+    x, # anything
+) -> bool:
+    "Is it a tensor whose numbers stand one after the other: not a sparse, nested or quantised one?"
     return isinstance(x, Tensor) and not x.is_nested and x.layout == torch.strided and not x.is_quantized
 
 # %% ../../nbs/core/01_checks.ipynb #fb500be0
@@ -169,7 +179,7 @@ def _row(values, n):
     "A list of whatever stands in a row; None if it is none."
     if isinstance(values, slice): return list(range(*values.indices(n)))
     if isinstance(values, (list, tuple, range)): return list(values)
-    array = (isinstance(values, np.ndarray) or _is_plain(values) and not values.is_meta) and values.ndim == 1
+    array = (isinstance(values, np.ndarray) or is_plain(values) and not values.is_meta) and values.ndim == 1
     return values.tolist() if array and values.dtype not in (torch.bool, bool) else None
 
 # %% ../../nbs/core/01_checks.ipynb #dd5692f1
@@ -200,7 +210,7 @@ def check_tensor(
     like: Tensor | None = None, # whose dtype (unless autocast is on) and device it must have; None: any
 ) -> Tensor: # the same tensor
     "A tensor of this shape, or a `ValueError`."
-    if not _is_plain(x): raise argument_error(name, x, f'a tensor {_spell(shape)}')
+    if not is_plain(x): raise argument_error(name, x, f'a tensor {_spell(shape)}')
     if not _fits(x, shape):
         empty = ', nothing of it empty' if 0 in x.shape else ''
         raise ValueError(f'{name} has shape {tuple(x.shape)}; expected {_spell(shape)}{empty}')
@@ -245,7 +255,7 @@ def check_range(
 # %% ../../nbs/core/01_checks.ipynb #419f5eaf
 def _check_shape(x, name, frame_shape):
     frame = '*frame' if frame_shape is None else ', '.join(map(str, frame_shape))
-    if not _is_plain(x): raise argument_error(name, x, f'a tensor (B, T, {frame})')
+    if not is_plain(x): raise argument_error(name, x, f'a tensor (B, T, {frame})')
     fits = x.dim() >= 3 and (frame_shape is None or tuple(x.shape[2:]) == tuple(frame_shape))
     if fits and 0 not in x.shape: return
     more = ' with at least one clip and one frame' if fits else ''
@@ -276,7 +286,7 @@ def check_pixels(
     name: str, # of the argument
 ) -> Tensor: # the same tensor
     "Pixels: uint8 is 0 to 255 by nature, floats have to lie in [0, 1]; or a `ValueError`."
-    if not _is_plain(x) or x.is_meta or x.dtype != torch.uint8 and not x.is_floating_point():
+    if not is_plain(x) or x.is_meta or x.dtype != torch.uint8 and not x.is_floating_point():
         raise argument_error(name, x, 'a tensor of uint8 (0 to 255) or floating point (0 to 1)')
     if x.dtype != torch.uint8 and x.numel(): check_range(x, name, unit=True)
     return x

@@ -36,7 +36,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 # %% ../../nbs/core/02_files.ipynb #074875d3
-from .checks import argument_error, describe
+from .checks import argument_error, as_number, describe, is_plain
 
 # %% ../../nbs/core/02_files.ipynb #abbd19a3
 def _check_name(path, name, endings=()):
@@ -141,18 +141,25 @@ def _is_at(file, path):
     except OSError: return False
 
 # %% ../../nbs/core/02_files.ipynb #e6cfb2c7
+def shorten(
+    name: str, # of a file
+) -> str: # the same if it is short, else its beginning and a checksum
+    "A name that leaves room for what is put before and after it: most systems take 255 bytes."
+    return name if len(name) <= 48 else name[:32] + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+
+# %% ../../nbs/core/02_files.ipynb #932f5588
 def _make_beside(path):
     "An empty temporary file in the same folder, open and locked."
     while True:
-        handle, temp = tempfile.mkstemp(prefix=f'.{path.name[:48]}.', suffix='.tmp', dir=path.parent)
+        handle, temp = tempfile.mkstemp(prefix=f'.{shorten(path.name)}.', suffix='.tmp', dir=path.parent)
         file = os.fdopen(handle, 'rb+')
         if _lock(file) is not False and _is_at(file, temp): return file, Path(temp)
         file.close() # somebody who cleans up was faster
 
-# %% ../../nbs/core/02_files.ipynb #932f5588
+# %% ../../nbs/core/02_files.ipynb #afdc7d86
 def _clean_up(path):
     "Remove what dead processes left beside a path; nothing where locks do not tell."
-    for temp in path.parent.glob(f'.{glob.escape(path.name[:48])}.????????.tmp'):
+    for temp in path.parent.glob(f'.{glob.escape(shorten(path.name))}.????????.tmp'):
         with suppress(OSError), open(temp, 'rb+') as file: # some file systems lock only what can be written
             if _lock(file): temp.unlink()
 
@@ -256,8 +263,7 @@ def append_text(
 # %% ../../nbs/core/02_files.ipynb #8b829996
 def _simplify(value):
     "What JSON has no word for: numbers of other libraries as plain ones, paths as text."
-    if isinstance(value, np.generic) or isinstance(value, Tensor) and value.dim() == 0 and not value.is_meta:
-        return value.item()
+    if (number := as_number(value)) is not value: return number
     if isinstance(value, os.PathLike): return os.fspath(value)
     raise TypeError(f'{describe(value)} is neither text nor a number, a list nor a dictionary')
 
@@ -318,8 +324,7 @@ def lock_file(
     path = check_target(path)
     if _is_stream(path, _mode(path, 'path')): yield; return
     path = Path(os.path.realpath(path))
-    short = path.name if len(path.name) <= 48 else path.name[:32] + hashlib.sha256(path.name.encode()).hexdigest()[:16]
-    place = path.with_name(f'.{short}.lock')
+    place = path.with_name(f'.{shorten(path.name)}.lock')
     with closing(_take_lock(path, place)) as file:
         _sign(file.fileno())
         _clean_up(path)
@@ -354,7 +359,7 @@ def _check_entries(tensors, metadata):
         if not isinstance(x, dict): raise argument_error(name, x, 'a dictionary')
     for k, v in tensors.items():
         if not isinstance(k, str) or k == '__metadata__': raise argument_error('tensors', k, 'names')
-        if not isinstance(v, Tensor) or v.is_meta or v.is_nested or v.is_quantized or v.layout != torch.strided:
+        if not is_plain(v) or v.is_meta:
             raise argument_error(f'tensors[{k!r}]', v, 'a tensor that holds its numbers one after the other')
     for k, v in metadata.items():
         if not (isinstance(k, str) and isinstance(v, str)): raise argument_error(f'metadata[{k!r}]', v, 'text')
