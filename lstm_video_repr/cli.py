@@ -424,9 +424,9 @@ def _test_clips(network, file, digits, n_clips, **options):
 # %% ../nbs/15_cli.ipynb #6cdbab51
 def _report(model, what, scores, json):
     "Write the scores as JSON, if that is wanted, and say them."
-    from lstm_video_repr.core.files import write_json
+    from lstm_video_repr.core.files import open_number, write_json
     if json is not None: write_json(json, dict(model=str(model), clips=what) | scores.to_dict())
-    piped = json is not None and os.path.abspath(json) in ('/dev/stdout', '/dev/fd/1', '/proc/self/fd/1')
+    piped = json is not None and open_number(json) == 1
     _say(f'{model} on {scores.n_clips} clips of {what}\n{scores}', 'stderr' if piped else 'stdout')
 
 # %% ../nbs/15_cli.ipynb #4004d601

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn, Tensor
 
 # %% ../nbs/00_lstm.ipynb #49388700
-from .core.checks import argument_error, check_choice, check_flag, check_like
+from .core.checks import argument_error, check_choice, check_flag
 from .core.checks import check_number, check_tensor, check_whole, is_plain
 from .core.patch import patch
 
@@ -289,11 +289,7 @@ def _count_frames(lstm, x, frames):
     raise argument_error('frames', frames, f'None or {x.shape[1]}, as in x')
 
 # %% ../nbs/00_lstm.ipynb #cb02a860
-def _check_state(v, name, shape, like):
-    "As `check_tensor`. Sizes become text only where they are wrong: in an exported model they have none."
-    if not is_plain(v) or v.shape != shape: return check_tensor(v, name, shape, like=like)
-    check_like(v, name, like)
-    return v
+#| export
 
 # %% ../nbs/00_lstm.ipynb #1644c8a3
 def _find_state(lstm, x, state):
@@ -303,7 +299,7 @@ def _find_state(lstm, x, state):
     if not isinstance(state, (tuple, list)) or len(state) != 2: raise argument_error('state', state, 'a pair (h, c)')
     h, c = state
     B = x.shape[0] if x is not None else h.shape[1] if is_plain(h) and h.dim() == 3 else 'B'
-    return _check_state(h, 'state h', (L, B, H), w), _check_state(c, 'state c', (L, B, H), w)
+    return check_tensor(h, 'state h', (L, B, H), like=w), check_tensor(c, 'state c', (L, B, H), like=w)
 
 # %% ../nbs/00_lstm.ipynb #7b8cb279
 def _fetch_weights(lstm, l):

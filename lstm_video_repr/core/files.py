@@ -57,7 +57,9 @@ def _mode(path, name):
     except OSError as e: raise OSError(f'{name} is {str(path)!r}: {e.strerror}; expected a place for a file') from e
 
 # %% ../../nbs/core/02_files.ipynb #53de9b78
-def _open_number(path):
+def open_number(
+    path: str | Path, # of anything
+) -> int | None:
     "The number of the open file of this process that a path means, such as 1 for /dev/stdout; None if it means none."
     found = re.fullmatch('/(?:dev|proc/self)/fd/([0-9]{1,6})', path := os.path.abspath(path))
     return int(found[1]) if found else {'/dev/stdin': 0, '/dev/stdout': 1, '/dev/stderr': 2}.get(path)
@@ -65,7 +67,7 @@ def _open_number(path):
 # %% ../../nbs/core/02_files.ipynb #7d6dfc06
 def _is_stream(path, mode):
     "Something to be written into, not replaced: a device, a pipe, an open file of this process."
-    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or _open_number(path) is not None
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or open_number(path) is not None
 
 # %% ../../nbs/core/02_files.ipynb #64e6e630
 def _check_open(number, path, said):
@@ -80,7 +82,7 @@ def _check_place(path, name):
     "A place for a file in a folder that exists, or an `OSError`."
     said, mode = f'{name} is {str(path)!r}', _mode(path, name)
     if stat.S_ISDIR(mode): raise IsADirectoryError(f'{said}, a folder; expected the name of a file')
-    if (number := _open_number(path)) is not None: return _check_open(number, path, said)
+    if (number := open_number(path)) is not None: return _check_open(number, path, said)
     if mode and not os.access(path, os.W_OK): raise PermissionError(f'{said}, write-protected; expected another place')
     if _is_stream(path, mode): return path
     if mode and not stat.S_ISREG(mode): raise OSError(f'{said}, neither file nor pipe; expected the name of a file')
@@ -209,7 +211,7 @@ def _replace(path):
 def _open_stream(path):
     "A device or a pipe; or what is open already, which goes on where it stands."
     with suppress(ValueError, AttributeError): sys.stdout.flush() # so that text printed before stands before
-    number = _open_number(path)
+    number = open_number(path)
     return open(path, 'ab') if number is None else os.fdopen(os.dup(number), 'wb')
 
 # %% ../../nbs/core/02_files.ipynb #99dc1799
