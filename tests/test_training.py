@@ -488,7 +488,7 @@ def test_the_rate_may_be_a_tensor():
 
 # ---- ends of other kinds
 
-SIGNALLED = KILLED.replace('every=20', 'minutes=60').replace('if run.step == 50:', 'if run.step == 50:\n        print("there", flush=True)')
+SIGNALLED = 'import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL) # whatever the tests were started by\n' + KILLED.replace('every=20', 'minutes=60').replace('if run.step == 50:', 'if run.step == 50:\n        print("there", flush=True)')
 
 @pytest.mark.parametrize('name, code', [('SIGTERM', 143), ('SIGHUP', 129)])
 def test_asked_to_end_it_saves_first(tmp_path, name, code):
@@ -501,6 +501,22 @@ def test_asked_to_end_it_saves_first(tmp_path, name, code):
     assert not list(tmp_path.glob('.run*'))
 
 
+@pytest.fixture
+def usual_signals():
+    "As they are at a terminal, though the tests may have been started by `nohup`."
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_an_ignored_signal_stays_ignored(usual_signals):
+    "Started by `nohup`, a training outlives its terminal."
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    log = train(tiny(), dots(), steps=2, batch_size=3, log_every=1, progress=None, callbacks=lambda run: os.kill(os.getpid(), signal.SIGHUP))
+    assert len(log.rows) == 2
+
+
+@pytest.mark.usefixtures('usual_signals')
 @pytest.mark.parametrize('number, error', [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)])
 @pytest.mark.parametrize('when', ['inside', 'after'])
 def test_a_step_is_finished_before_the_end(tmp_path, number, error, when):
@@ -519,6 +535,7 @@ def test_a_step_is_finished_before_the_end(tmp_path, number, error, when):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters()))
 
 
+@pytest.mark.usefixtures('usual_signals')
 @pytest.mark.parametrize('first, second', [(signal.SIGTERM, signal.SIGHUP), (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGTERM)])
 def test_asked_twice(tmp_path, first, second):
     "By two different signals inside a step: it is finished and saved all the same."
