@@ -223,7 +223,7 @@ print('null')
 
 def test_a_process_that_dies_or_hangs_is_a_fault():
     campaign = Campaign()
-    found = count(run_apart(campaign, command=[sys.executable, '-c', SERVER], patience=4))
+    found = count(run_apart(campaign, command=[sys.executable, '-c', SERVER], patience=2))
     assert found['tried'] == found['of'] == 5 and found['harmless'] == 3
     assert [f[:11] for f in found['faults']] == ['case 1: die', 'case 3: slo']
     with pytest.raises(RuntimeError, match='does not begin'):
