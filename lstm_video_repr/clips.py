@@ -163,6 +163,16 @@ def describe(self: Clips) -> str | None:
     "Everything that makes the clips what they are, in a line: the same text only for the same clips. None: cannot say."
     return None
 
+# %% ../nbs/03_clips.ipynb #17845f9b
+@patch
+def groups(self: Clips,
+    first: int, # number of the first clip
+    n: int, # number of clips
+) -> list[str] | None: # a name for each clip
+    "Where clips first to first + n - 1 come from, such as the films they were cut from; None: each stands for itself."
+    _check_span(self, first, n)
+    return None
+
 # %% ../nbs/03_clips.ipynb #dede63a4
 @patch
 def __repr__(self: Clips):
@@ -582,6 +592,16 @@ def describe(self: FixedClips):
     "The number of clips and what the source says."
     source = self.source.describe()
     return None if source is None else f'the first {self.n_clips} of {source}'
+
+# %% ../nbs/03_clips.ipynb #e659f697
+@patch
+def groups(self: FixedClips,
+    first: int, # number of the first clip, counted through all passes
+    n: int, # number of clips
+) -> list[str] | None: # a name for each clip
+    "What the source says of the same clips."
+    found = [self.source.groups(*row) for row in _rows(self.numbers(first, n))]
+    return None if None in found else [name for part in found for name in part]
 
 # %% ../nbs/03_clips.ipynb #95d77d39
 def fixed_test_set(

@@ -1129,6 +1129,20 @@ def test_long_passes_need_no_memory_of_the_clips():
     assert len(held) == 4 and sum(r() is not None for r in held) <= 1
 
 
+def test_where_clips_come_from():
+    "A fixed set asks its source about the very clips that it reads, over the end of a pass, too."
+    class Films(Clips):
+        frame_shape, past, future = (1,), 1, 0
+        def read(self, first, n): return torch.arange(first, first + n).float()[:, None, None], torch.zeros(n, 0, 1)
+        def groups(self, first, n): return tuple(f'film {k // 2}' for k in range(first, first + n))
+    fixed = FixedClips(FixedClips(Films(), 9), 5)
+    for first, n in ((0, 5), (3, 4), (4, 13), (12, 1)):
+        wanted = [f'film {int(k) // 2}' for k in fixed.read(first, n)[0].flatten()]
+        assert fixed.groups(first, n) == wanted
+    assert MovingDigits('embedded').groups(3, 2) is None and FixedClips(MovingDigits('embedded'), 4).groups(3, 2) is None
+    with pytest.raises(ValueError, match='^n is 0; expected'): MovingDigits('embedded').groups(0, 0)
+
+
 def test_a_source_says_what_it_wants():
     "To whoever asks: help, editors, notebooks."
     for kind, first in ((MovingDigits, 'digits'), (FixedClips, 'source'), (ArrayClips, 'past'), (MovingMNISTFile, 'path')):
