@@ -505,6 +505,8 @@ def from_encoder(
 ) -> LSTMClassifier: # with a copy of the model's encoder
     "Start where a model without labels ended: its encoder, and a fresh softmax."
     if not isinstance(model, VideoLSTM): raise argument_error('model', model, 'a VideoLSTM')
+    if model.config.normalise or model.config.components:
+        raise ValueError('model sees frames through a FrameCode; expected one that sees them as they are')
     cfg, freeze = model.config, check_flag(freeze, 'freeze')
     shape = dict(num_layers=cfg.num_layers, dropout=cfg.dropout if dropout is None else dropout, peephole=cfg.peephole)
     new = cls(model.frame_values, cfg.hidden_size, n_classes, **shape, seed=seed)

@@ -52,10 +52,10 @@ def feature_images(
     which: str = 'input', # 'input': into the encoder's first layer; 'reconstruction', 'future': out of that decoder
 ) -> torch.Tensor: # `(H, 4, *frame)` for 'input', gates in the order i, f, g, o; `(H, *frame)` else; on the CPU
     "A copy of a model's weights in the shape of frames, one for each unit (and gate). Source: paper, section 3.2."
-    H, frame = _check_model(model).config.hidden_size, model.config.frame_shape
-    decoder = _pick_decoder(model, which, 'which', 'input')
-    if decoder is None: return model.encoder.weight_ih_l0.detach().cpu().reshape(4, H, *frame).transpose(0, 1).clone()
-    return decoder.readout.weight.detach().cpu().T.reshape(H, *frame).clone()
+    decoder = _pick_decoder(_check_model(model), which, 'which', 'input')
+    weights = model.encoder.weight_ih_l0 if decoder is None else decoder.readout.weight.T
+    frames = model.frame_code.decode(weights.detach()[None])[0].cpu().clone() # from components, where it sees those
+    return frames if decoder is not None else frames.unflatten(0, (4, -1)).transpose(0, 1).contiguous()
 
 # %% ../nbs/10_activity.ipynb #f49dc019
 def _check_weights(weights) -> np.ndarray:
@@ -211,7 +211,7 @@ def _watch_step(lstm, x, state, layer) -> tuple:
 def _watch_encoder(model, past, layer) -> list:
     "The six values at each frame of the past."
     state, kept = [(past.new_zeros(len(past), model.config.hidden_size),) * 2] * model.config.num_layers, []
-    for x in past.flatten(2).unbind(1):
+    for x in model.frame_code.encode(past, model.frame_code.level(past)).unbind(1):
         _, state, values = _watch_step(model.encoder, x, state, layer)
         kept.append(values)
     return kept
@@ -226,7 +226,7 @@ def _watch_decoder(model, decoder, state, frames, layer) -> tuple:
         raw = decoder.readout(top)
         emitted.append(raw.sigmoid() if model.config.output == 'bernoulli' else raw)
         if decoder.conditional: seen = emitted[-1]
-    return kept, torch.stack(emitted, 1).unflatten(2, model.config.frame_shape)
+    return kept, torch.stack(emitted, 1)
 
 # %% ../nbs/10_activity.ipynb #f9981cc6
 @contextmanager
@@ -261,6 +261,7 @@ def unit_activity(
     if decoder is None: return _gather(_watch_encoder(model, past, layer), past, list(range(1, T + 1)), part)
     with _calm(model): state = list(zip(*model.encode(past)))
     kept, emitted = _watch_decoder(model, decoder, state, frames, layer)
+    emitted = model.frame_code.decode(emitted, model.frame_code.level(past))
     return _gather(kept, emitted, [T + 1 + t if part == 'future' else T - t for t in range(frames)], part)
 
 # %% ../nbs/10_activity.ipynb #a091b92c

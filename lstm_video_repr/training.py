@@ -431,14 +431,25 @@ def _is_fresh(model):
 
 # %% ../nbs/06_training.ipynb #3191b320
 @patch
-def start_readout(self: Run) -> None:
-    "Set the output bias of a fresh model from the mean frame of the first clips."
-    if self.step or not self.recipe.output_bias or not _is_fresh(self.model): return
+def _read_first(self: Run, n):
+    "The first clips to be trained on, of a stream no more than training will read."
+    if isinstance(self.clips, StreamClips): n = min(n, self.steps * self.recipe.batch_size)
     weight = next(self.model.parameters())
-    n = min(256, self.steps * self.recipe.batch_size) if isinstance(self.clips, StreamClips) else 256
     past, future = (x.to(weight) for x in self.clips.read(self.here.index, n))
     self.check_batch(past, future)
-    self.model.set_output_bias(torch.cat([past.flatten(0, 1), future.flatten(0, 1)]).mean(0))
+    return past, future
+
+# %% ../nbs/06_training.ipynb #afc7bace
+@patch
+def start_readout(self: Run) -> None:
+    "Set the output bias of a fresh model from the mean frame of the first clips; let a blank frame code learn."
+    model, code = self.model, getattr(self.model, 'frame_code', None) # others' models have none
+    blank = code is not None and code.is_blank
+    biased = self.recipe.output_bias and _is_fresh(model) and not (code is not None and code.normalise)
+    if self.step or not (blank or biased): return
+    past, future = self._read_first(512 if blank else 256)
+    if blank: code.fit(past, future)
+    if biased: model.set_output_bias(torch.cat([past.flatten(0, 1), future.flatten(0, 1)]).mean(0))
 
 # %% ../nbs/06_training.ipynb #43446f79
 @patch

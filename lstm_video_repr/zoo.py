@@ -77,7 +77,7 @@ class Preset:
     _: KW_ONLY
     overrides: dict = field(default_factory=dict) # settings of the recipe that this model changes
     steps: int | None = None # for how long; None: as long as you can afford
-    digits: str = 'mnist' # what to train it on, for `MovingDigits`
+    digits: str = 'mnist' # what to train it on: a name for `MovingDigits`, or 'videos' for natural patches
     start: dict | None = None # arguments of `paper_start`; None: the first weights `VideoLSTM` gives itself
 
     def __post_init__(self):
@@ -110,7 +110,7 @@ def build(
     return model
 
 # %% ../nbs/08_zoo.ipynb #208991b7
-_HEAD = 'name', 'layers', 'units', 'reconstruction', 'future', 'digits', 'recipe', 'parameters', 'what it is'
+_HEAD = 'name', 'layers', 'units', 'reconstruction', 'future', 'trained on', 'recipe', 'parameters', 'what it is'
 
 # %% ../nbs/08_zoo.ipynb #3ffcc0d6
 def _row(name, p):
@@ -134,6 +134,12 @@ class Presets(Tabular, _Fixed):
 def _paper(num_layers=2, **decoders): return VideoLSTMConfig(hidden_size=2048, num_layers=num_layers, **decoders)
 
 # %% ../nbs/08_zoo.ipynb #005c5b2c
+_SEEN = dict(normalise=True, components=256)
+_VIDEOS = dict(overrides=dict(lr=1e-3, batch_size=64, warmup=50), digits='videos')
+def _patches(hidden_size, num_layers=1, **seen):
+    return VideoLSTMConfig((3, 32, 32), hidden_size, num_layers, output='gaussian', **seen)
+
+# %% ../nbs/08_zoo.ipynb #2218aeae
 PRESETS = Presets({
     'autoencoder': Preset('plays the input backwards (section 2.2)', _paper(predict=False)),
     'conditional-autoencoder': Preset('the same, seeing the frame it emitted before',
@@ -156,6 +162,14 @@ PRESETS = Presets({
                       steps=12_000, digits='mnist+embedded'),
     'quick': Preset('learns in about a minute on a laptop', VideoLSTMConfig(hidden_size=256),
                     overrides=dict(lr=2e-3, batch_size=32, warmup=20), steps=300, digits='embedded'),
+    'patches': Preset('natural patches: the size of what `load_pretrained("patches")` loads',
+                      _patches(512, **_SEEN), **_VIDEOS),
+    'patches-2-layers': Preset('the same with two layers', _patches(512, 2, **_SEEN), **_VIDEOS),
+    'patches-1024': Preset('the same with one layer of twice the units', _patches(1024, **_SEEN), **_VIDEOS),
+    'paper-patches': Preset("the paper's natural patches (section 3.3), raw pixels", _patches(2048), **_VIDEOS),
+    'paper-patches-2-layers': Preset('the same with two layers', _patches(2048, 2), **_VIDEOS),
+    'paper-patches-4096': Preset("the paper's larger ones", _patches(4096), **_VIDEOS),
+    'paper-patches-4096-2-layers': Preset('the same with two layers', _patches(4096, 2), **_VIDEOS),
 })
 
 # %% ../nbs/08_zoo.ipynb #a3c66245
@@ -341,11 +355,12 @@ def _read_config(metadata, source):
 
 # %% ../nbs/08_zoo.ipynb #a3692521
 def _pack(tensors):
-    "Matrices as whole numbers from -127 to 127, each row with a scale of its own; vectors as float32."
+    "Matrices as whole numbers from -127 to 127, each row with a scale of its own; a basis as float16; vectors float32."
     packed = {}
     for name, t in tensors.items():
         packed[name] = t = t.float().contiguous()
-        if t.dim() == 2 and 'peephole' not in name:
+        if name.endswith('basis'): packed[name] = t.half()
+        elif t.dim() == 2 and 'peephole' not in name:
             packed[name + '.scale'] = scale = t.abs().amax(1, keepdim=True) / 127
             packed[name] = (t / scale.where(scale > 0, 1)).round().clamp(-127, 127).to(torch.int8)
     return packed
@@ -386,8 +401,9 @@ def _read_card(metadata, source):
 
 # %% ../nbs/08_zoo.ipynb #e7822e1d
 def _notes(config, card, version):
-    "What stands beside the weights, as text."
-    return dict(config=json.dumps(asdict(config)), card=_write_card(card), format=_FORMAT, version=version)
+    "What stands beside the weights, as text. Older versions of the package read what has none of the newer options."
+    config = {k: v for k, v in asdict(config).items() if k not in ('normalise', 'components') or v}
+    return dict(config=json.dumps(config), card=_write_card(card), format=_FORMAT, version=version)
 
 # %% ../nbs/08_zoo.ipynb #7061125a
 def save_model(
@@ -468,23 +484,30 @@ def measure_card(
     return card
 
 # %% ../nbs/08_zoo.ipynb #95527697
+_BUNDLED = {'digits': ('pretrained.safetensors', 'bundled'), 'patches': ('patches.safetensors', 'patches')}
+
+# %% ../nbs/08_zoo.ipynb #6aaeb07c
 def load_pretrained(
-    path: str | Path | None = None, # another file made by `save_model`; None: the one that comes with the package
+    path: str | Path | None = None, # 'digits' (None is the same) or 'patches': what comes with the package; or a file
     *,
     device: str | torch.device = 'cpu', # where the weights go
 ) -> VideoLSTM: # in evaluation mode, its card as `.card`
-    "The model that comes with the package: a composite of one layer, trained on moving digits (preset 'bundled')."
-    if path is not None: return load_model(path, device=device)
-    asset = resources.files('lstm_video_repr')/'assets'/'pretrained.safetensors'
+    """A model that comes with the package: a composite of one layer.
+
+    'digits' has watched moving digits (preset 'bundled'), 'patches' real videos (preset 'patches'). Any other `path` is
+    a file made by `save_model`; one that is called as a bundled model is reached as './patches'."""
+    if path is not None and not (isinstance(path, str) and path in _BUNDLED): return load_model(path, device=device)
+    name, like = _BUNDLED[path or 'digits']
+    asset = resources.files('lstm_video_repr')/'assets'/name
     if not asset.is_file():
         raise FileNotFoundError(f'{asset}: the bundled model is missing from this installation; '
-                                '`lvr train --preset bundled` trains one of that size')
+                                f'`lvr train --preset {like}` trains one of that size')
     with resources.as_file(asset) as file: return load_model(file, device=device)
 
 # %% ../nbs/08_zoo.ipynb #3d3e71b2
 def _place(new, old, name, H, K):
     "Put the weights of H units among those of K, with zeros where old units or pixels would hear new units."
-    if name.endswith('readout.bias'): new.copy_(old)                           # one for each pixel, as before
+    if name.endswith('readout.bias') or name.startswith('frame_code'): new.copy_(old)    # of pixels, as before
     elif name.endswith('readout.weight') or 'peephole' in name:                # (D, H) and (3, H)
         new[:, :H] = old
         if 'readout' in name: new[:, H:] = 0
@@ -723,6 +746,8 @@ def save_authors_checkpoint(
     checksum, an attribute that their programs do not look at. `ValueError` for weights that are not finite or not those
     of the configuration, `OSError` if it cannot be written."""
     path, tensors, config = check_target(path, endings=('.h5', '.hdf5')), _collect(model), _check_model(model).config
+    if config.normalise or config.components:
+        raise ValueError('model sees frames through a FrameCode; expected one that sees them as they are')
     _fit(config, tensors, 'model')
     content = _pack_hdf5({n: t.float() if t.dtype in _SMALL else t for n, t in tensors.items()}, config)
     with replace_file(path) as temp: temp.write_bytes(content)

@@ -83,8 +83,9 @@ def test_released_configurations():
 @pytest.mark.parametrize('name', PRESETS)
 def test_every_preset(name, tmp_path):
     p = preset(name)
-    assert p.training.batch_size > 0 and p.about and p.digits in ('embedded', 'mnist', 'mnist+embedded')
-    small = replace(p, config=replace(p.config, hidden_size=4, frame_shape=(1, 5, 5)))
+    assert p.training.batch_size > 0 and p.about and p.digits in ('embedded', 'mnist', 'mnist+embedded', 'videos')
+    components = p.config.components and 7
+    small = replace(p, config=replace(p.config, hidden_size=4, frame_shape=(1, 5, 5), components=components))
     model, same, other = small.build(), small.build(), small.build(seed=1)
     assert equal(model, same) and not equal(model, other)
     assert small.parameters == sum(w.numel() for w in model.parameters())
