@@ -336,10 +336,10 @@ def flatten(
 # %% ../nbs/04_models.ipynb #cce5dff2
 def _find_components(x, n):
     "The n orthonormal directions (n, values) that hold most of the squares of x (N, values); largest entry positive."
-    gram = sum((rows.T @ rows).double() for rows in x.split(4096))
-    basis = torch.linalg.eigh(gram)[1].flip(1)[:, :n].T
+    x = x[::max(1, len(x) // 2**13)]                       # some thousand frames, spread over all clips, are enough
+    basis = torch.linalg.eigh(x.T @ x / len(x))[1].flip(1)[:, :n].T
     largest = basis.gather(1, basis.abs().argmax(1, keepdim=True))
-    return (basis * largest.sign()).float()
+    return basis * largest.sign()
 
 # %% ../nbs/04_models.ipynb #0d8f57d3
 @patch
