@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['nats_per_frame', 'nats_floor', 'mse', 'squared_error', 'mae', 'psnr', 'ssim', 'LastFrame', 'MeanOfPast', 'MeanFrame',
            'FrameScores', 'Scores', 'Comparison', 'compare', 'ratio_error', 'clips_for', 'evaluate', 'ClipScores',
-           'score_clips', 'TaskSkill', 'Skill']
+           'score_clips', 'TaskSkill', 'Skill', 'LinearPredictor']
 
 # %% ../nbs/05_metrics.ipynb #c560a3ee
 import math
 from collections.abc import Sized
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from inspect import signature
+from itertools import chain
 
 # %% ../nbs/05_metrics.ipynb #4dda3086
 import numpy as np
@@ -28,7 +30,7 @@ from .core.patch import patch
 from .core.tables import Table, Tabular
 from .clips import Clips, StreamClips, as_clips
 from .lstm import check_size
-from .models import VideoLSTMConfig, VideoOutput, check_frame_shape
+from .models import FrameCode, VideoLSTMConfig, VideoOutput, check_frame_shape
 
 # %% ../nbs/05_metrics.ipynb #01d53ec7
 def _check_pair(a, target, name, *, unit=False):
@@ -1039,7 +1041,8 @@ def tables(self: Skill) -> list[Table]: # at most two
     "Overall, by motion, by frame."
     def part(found, names): # a line for each
         return [_skill_row(name, {key: v[k] for key, v in found.items()}) for k, name in enumerate(names)]
-    def rows(s): return [_skill_row('overall', s.overall), *part(s.by_motion, [f'motion {name}' for name in self.parts]),
+    names = [f'motion {name}' for name in self.parts]
+    def rows(s): return [_skill_row('overall', s.overall), *part(s.by_motion, names),
                          *part(s.per_frame, [f'frame {t + 1}' for t in range(len(s.per_frame['skill']))])]
     head, measure = ['', 'model', 'reference', 'skill', 'better in'], _COLUMNS[self.measure]
     return [Table(head, rows(s), title=f'{_TASKS[task]} ({measure})') for task, s in _found(self).items()]
@@ -1049,7 +1052,8 @@ def tables(self: Skill) -> list[Table]: # at most two
 def notes(self: Skill):
     of = '' if self.n_groups is None else f' of {self.n_groups} groups'
     return [f'{self.n_clips} clips{of}, free-running.',
-            'skill: 1 - error of the model / error of the reference, both summed over clips', 'better in: share of clips with a smaller error than the reference (a draw is none)',
+            'skill: 1 - error of the model / error of the reference, both summed over clips',
+            'better in: share of clips with a smaller error than the reference (a draw is none)',
             f'±: standard error from {"clip to clip" if self.n_groups is None else "group to group"}']
 
 # %% ../nbs/05_metrics.ipynb #c4a58da2
@@ -1065,3 +1069,245 @@ def to_dict(self: Skill) -> dict: # name -> numbers; None where there is none
     def plain(s): return s and {part: _plain(found) for part, found in vars(s).items()}
     return dict(measure=self.measure, n_clips=self.n_clips, n_groups=self.n_groups, parts=self.parts,
                 future=plain(self.future), reconstruction=plain(self.reconstruction))
+
+# %% ../nbs/05_metrics.ipynb #03195bb3
+_ROWS = 2048 # clips in a block
+
+class _Moments:
+    "Sums over clips: of x, y, and their products, about a point near the mean, so that no digits are lost."
+    def __init__(self, x, y):
+        self.point, self.rows, self.n = (x.double().mean(0), y.double().mean(0)), [], 0
+        self.dtype = torch.float64 if x.shape[1] <= 1024 else torch.float32 # of the products; sums are in float64
+        self.x, self.y, self.yy = x.new_zeros(x.shape[1]).double(), y.new_zeros(y.shape[1]).double(), 0.
+        self.xx, self.xy = torch.outer(self.x, self.x), torch.outer(self.x, self.y)
+
+# %% ../nbs/05_metrics.ipynb #d622cfb2
+@patch
+def add(self: _Moments, x, y):
+    "Some clips more, as rows."
+    self.rows.append((x, y))
+    if sum(len(x) for x, _ in self.rows) >= _ROWS: self.work_off()
+
+@patch
+def work_off(self: _Moments):
+    "Add the clips up that have come together."
+    if not self.rows: return
+    x, y = (torch.cat(v).to(self.dtype) - p.to(self.dtype) for v, p in zip(zip(*self.rows), self.point))
+    self.rows, self.n = [], self.n + len(x)
+    self.x += x.sum(0).double()
+    self.y += y.sum(0).double()
+    self.yy += y.square().sum(dtype=torch.float64).item()
+    self.xx += torch.from_numpy(x.numpy().T @ x.numpy()) # numpy sees that this is symmetric: half the work
+    self.xy += x.T @ y
+
+# %% ../nbs/05_metrics.ipynb #368a1b86
+@patch
+def about(self: _Moments, x, y):
+    "X'X, X'Y and the sum of the squares of Y, with x and y (from the point) as the origin."
+    self.work_off()
+    xx = self.xx.addr(self.x, x, alpha=-1).addr_(x, self.x - self.n * x, alpha=-1)
+    xy = self.xy.addr(self.x, y, alpha=-1).addr_(x, self.y - self.n * y, alpha=-1)
+    return xx, xy, self.yy - (2 * self.y - self.n * y) @ y
+
+# %% ../nbs/05_metrics.ipynb #98f04af8
+_RIDGES = (1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, .01, .03, .1, .3, 1., 3., 10.) # of the mean eigenvalue
+
+# %% ../nbs/05_metrics.ipynb #cddb5adb
+def _held_out_errors(s, xy, held):
+    "Squared errors on the clips held back, for each ridge; all in the eigenvectors of X'X, whose eigenvalues are s."
+    held_xx, held_xy, held_yy = held
+    cross, square = (xy * held_xy).sum(1).double(), (held_xx * (xy @ xy.T)).double()
+    def error(ridge):
+        d = 1 / (s + ridge * s.mean()) # B = d * X'Y, direction by direction
+        return (held_yy - 2 * d @ cross + d @ square @ d).item()
+    return {ridge: error(ridge) for ridge in _RIDGES}
+
+# %% ../nbs/05_metrics.ipynb #0b451c5d
+def _least_ridge(moments):
+    "Below it the smallest eigenvalues are lost in rounding."
+    return 1e-12 if moments.dtype == torch.float64 else 1e-4
+
+# %% ../nbs/05_metrics.ipynb #9b04e9a4
+def _choose_ridge(kept, held):
+    "The ridge that predicts best what was held back."
+    mean = kept.x / kept.n, kept.y / kept.n
+    (xx, xy, _), (held_xx, held_xy, held_yy) = kept.about(*mean), held.about(*mean)
+    s, q = torch.linalg.eigh(xx.to(kept.dtype))
+    def turn(x): return q.T @ x.to(kept.dtype)
+    errors = _held_out_errors(s.double().clamp(min=0), turn(xy), (turn(held_xx) @ q, turn(held_xy), held_yy))
+    return min((r for r in errors if r >= _least_ridge(kept)), key=errors.get)
+
+# %% ../nbs/05_metrics.ipynb #3f841b76
+def _reduce_rank(xx, xy, ridge, memory):
+    "What reads (inputs, memory) and what writes (memory, outputs): the best linear map through `memory` numbers."
+    dtype, d = xx.dtype, len(xx)
+    factor = torch.linalg.cholesky(xx.double() + ridge * torch.eye(d, dtype=torch.float64))
+    root = torch.linalg.solve_triangular(factor, torch.eye(d, dtype=torch.float64), upper=False).T.to(dtype)
+    fitted = root.T @ xy
+    leading = torch.linalg.eigh(fitted @ fitted.T)[1].flip(1)[:, :memory]
+    return root @ leading, leading.T @ fitted
+
+# %% ../nbs/05_metrics.ipynb #280492c5
+class LinearPredictor(nn.Module):
+    "The best linear map from the past, through `memory` numbers, to the past and the future. Made by `from_clips`."
+    def __init__(
+        self,
+        code: FrameCode, # what it sees of frames
+        *,
+        past: int, # frames to be shown
+        future: int, # frames to predict; may be 0
+        memory: int, # numbers that it may remember
+        ridge: float = 0., # with which it was computed
+    ):
+        super().__init__()
+        if not isinstance(code, FrameCode): raise argument_error('code', code, 'a FrameCode')
+        self.code, self.ridge = code, check_number(ridge, 'ridge', lambda v: v >= 0, 'a number of at least 0')
+        self.past, self.future = check_whole(past, 'past', 1, 10**5), check_whole(future, 'future', 0, 10**5)
+        self.memory = check_whole(memory, 'memory', 1, past * code.size)
+        seen, emitted = past * code.size, (past + future) * code.size
+        def fixed(*shape): return nn.Parameter(torch.zeros(*shape), requires_grad=False)
+        self.reader, self.writer = fixed(seen, memory), fixed(memory, emitted)
+        self.mean_seen, self.mean_emitted = fixed(seen), fixed(emitted)
+
+    def extra_repr(self): return f'past={self.past}, future={self.future}, memory={self.memory}, ridge={self.ridge:.3g}'
+
+# %% ../nbs/05_metrics.ipynb #9663efa5
+@patch
+@torch.no_grad()
+def encode(
+    self: LinearPredictor,
+    past: Tensor, # (B, past, *frame)
+) -> Tensor: # (B, memory)
+    "What it remembers of clips."
+    check_frames(past, 'past', self.code.frame_shape, like=self.reader)
+    if past.shape[1] != self.past: raise ValueError(f'past has {past.shape[1]} frames; expected {self.past}')
+    seen = self.code.encode(past, self.code.level(past)).flatten(1)
+    return (seen - self.mean_seen) @ self.reader
+
+# %% ../nbs/05_metrics.ipynb #0dbea841
+@patch
+@torch.no_grad()
+def forward(
+    self: LinearPredictor,
+    past: Tensor, # (B, past, *frame)
+    *,
+    future_frames: int | None = None, # frames to predict; None: as many as it has learned, which is the most
+    reconstruction_frames: int | None = None, # frames to play backwards; None: as many as were seen, the most
+) -> VideoOutput: # frames as values: of kind 'gaussian'
+    "Answers as a `VideoLSTM` would."
+    emitted = (self.encode(past) @ self.writer + self.mean_emitted).unflatten(1, (-1, self.code.size))
+    frames = self.code.decode(emitted, self.code.level(past))
+    def first(x, n, name): return x if n is None else x[:, :check_whole(n, name, 1, x.shape[1])]
+    ahead = first(frames[:, self.past:], future_frames, 'future_frames') if self.future else None
+    return VideoOutput(first(frames[:, :self.past], reconstruction_frames, 'reconstruction_frames'), ahead, 'gaussian')
+
+# %% ../nbs/05_metrics.ipynb #f6e03b4e
+def _mark_held(groups, n, first, seen):
+    "One in five is held back: of the groups in the order in which they come, or of the clips."
+    if groups is None: return torch.arange(first, first + n) % 5 == 1
+    return torch.tensor([seen.setdefault(g, len(seen) % 5 == 1) for g in groups])
+
+# %% ../nbs/05_metrics.ipynb #2764a891
+def _begin(batches, clips):
+    "The first clips, some 2**26 numbers of them, as a batch; and all batches."
+    size, first, most = (clips.past + clips.future) * math.prod(clips.frame_shape), [], 2**26
+    for batch in batches:
+        first.append(batch)
+        if size * sum(len(past) for past, *_ in first) >= most: break
+    past, future = (_wide(torch.cat([batch[k] for batch in first])) for k in (0, 1))
+    return (past, future), chain(first, batches)
+
+# %% ../nbs/05_metrics.ipynb #97794fa6
+def _as_codes(code, past, future):
+    "What is seen, in a row, and what is to come."
+    past, future = _wide(check_frames(past, 'clips')), _wide(future)
+    level = code.level(past)
+    ahead = code.encode(future, level) if future.shape[1] else future.new_zeros(len(past), 0, code.size)
+    return code.encode(past, level).flatten(1).cpu(), ahead.flatten(1).cpu()
+
+# %% ../nbs/05_metrics.ipynb #d1447f0c
+def _add_up(code, batches, holds):
+    "Moments of the clips kept and of those held back."
+    kept, held, first, seen = None, None, 0, {}
+    for past, future, groups in batches:
+        x, y = _as_codes(code, past, future)
+        if kept is None: kept, held = _Moments(x, y), _Moments(x, y)
+        back = _mark_held(groups, len(x), first, seen) & holds
+        for moments, rows in ((kept, ~back), (held, back)):
+            if rows.any(): moments.add(x[rows], y[rows])
+        first += len(x)
+    kept.work_off(), held.work_off()
+    return kept, held
+
+# %% ../nbs/05_metrics.ipynb #86aac64c
+def _pool(kept, held):
+    "Moments of all clips, in those of the clips kept."
+    for name in ('n', 'x', 'y', 'yy', 'xx', 'xy'): setattr(kept, name, getattr(kept, name) + getattr(held, name))
+    return kept
+
+# %% ../nbs/05_metrics.ipynb #3ce6a25d
+def _settle_ridge(ridge, kept, held):
+    "That which was asked for, or the best."
+    if ridge is None and not held.n:
+        raise argument_error('ridge', None, 'a number, since there is only one clip, or one group of them')
+    if not kept.about(kept.x / kept.n, kept.y / kept.n)[0].trace() > 0:
+        raise ValueError('clips are all alike in what is seen of their pasts; expected some that differ')
+    return _choose_ridge(kept, held) if ridge is None else max(ridge, _least_ridge(kept))
+
+# %% ../nbs/05_metrics.ipynb #4968b1d8
+def _backwards(x, code):
+    "Rows of frames, the last frame first: as a decoder plays them."
+    return x.unflatten(-1, (-1, code.size)).flip(-2).flatten(-2)
+
+# %% ../nbs/05_metrics.ipynb #f93bdb93
+@patch
+def _learn(self: LinearPredictor, all_clips):
+    "From moments: means, what reads and what writes."
+    x, y = all_clips.x / all_clips.n, all_clips.y / all_clips.n
+    xx, xy, _ = (v.to(all_clips.dtype) if isinstance(v, Tensor) else v for v in all_clips.about(x, y))
+    ridge = self.ridge * xx.trace().item() / len(xx)
+    reads, writes = _reduce_rank(xx, torch.cat([_backwards(xx, self.code), xy], 1), ridge, self.memory)
+    unit = all_clips.n**.5 # so that memories are numbers around one
+    self.reader.copy_(reads * unit), self.writer.copy_(writes / unit)
+    x, y = (m + p for m, p in zip((x, y), all_clips.point))
+    self.mean_seen.copy_(x), self.mean_emitted.copy_(torch.cat([_backwards(x, self.code), y]))
+    return self
+
+# %% ../nbs/05_metrics.ipynb #3dd6f39e
+def _make_code(code, shape, normalise, components, first):
+    "One that has learned, in the dtype and on the device of the clips."
+    if code is None:
+        if components is not None and check_whole(components, 'components') >= math.prod(shape): components = None
+        code = FrameCode(shape, normalise=normalise, components=components)
+    if not isinstance(code, FrameCode): raise argument_error('code', code, 'a FrameCode, or None')
+    if code.frame_shape != tuple(shape):
+        raise ValueError(f'code is for frames {code.frame_shape}; expected {tuple(shape)}, as clips have')
+    code = deepcopy(code).to(first[0])
+    return code.fit(*first) if code.is_blank else code
+
+# %% ../nbs/05_metrics.ipynb #e9ba08cd
+@patch(cls_method=True)
+@torch.no_grad()
+def from_clips(
+    cls: LinearPredictor,
+    clips, # the *training* clips: anything that `as_clips` takes
+    n: int | None = None, # how many, from the first; None: all of a set with an end, otherwise 1000
+    *,
+    memory: int = 1024, # numbers that it may remember; as many as there are values to be seen, if those are fewer
+    ridge: float | None = None, # in units of the mean eigenvalue of X'X; None: that which is best for what is held back
+    components: int | None = 256, # leading components of frames to see; None: all values
+    normalise: bool = True, # see frames without the mean and the contrast of their past?
+    code: FrameCode | None = None, # sees frames by this one, such as `model.frame_code`, instead
+    batch_size: int = 50, # clips at a time
+) -> LinearPredictor: # ready to be evaluated
+    "Learns by least squares, in one pass and memory that does not grow with n. Does not move `clips.index`."
+    check_whole(memory, 'memory')
+    if ridge is not None: check_number(ridge, 'ridge', lambda v: v > 0, 'a positive number, or None')
+    clips = as_clips(clips, seed=None)
+    batches = _walk_groups(clips, _read(clips, batch_size, _count(clips, n, 'n')))
+    first, batches = _begin(batches, clips)
+    code = _make_code(code, clips.frame_shape, normalise, components, first)
+    kept, held = _add_up(code, batches, ridge is None)
+    memory, ridge = min(memory, clips.past * code.size), _settle_ridge(ridge, kept, held)
+    made = cls(code, past=clips.past, future=clips.future, memory=memory, ridge=ridge)
+    return made.to(first[0])._learn(_pool(kept, held))
