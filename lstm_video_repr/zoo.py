@@ -135,7 +135,7 @@ def _paper(num_layers=2, **decoders): return VideoLSTMConfig(hidden_size=2048, n
 
 # %% ../nbs/08_zoo.ipynb #005c5b2c
 _SEEN = dict(normalise=True, components=256)
-_VIDEOS = dict(overrides=dict(lr=1e-3, batch_size=64, warmup=50), digits='videos')
+_VIDEOS = dict(overrides=dict(lr=2.5e-3, batch_size=32, warmup=50), steps=1000, digits='videos')
 def _patches(hidden_size, num_layers=1, **seen):
     return VideoLSTMConfig((3, 32, 32), hidden_size, num_layers, output='gaussian', **seen)
 
