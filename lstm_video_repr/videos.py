@@ -10,7 +10,7 @@ import math
 import os
 from array import array
 from bisect import bisect_right
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -178,58 +178,86 @@ _STRICT = {'err_detect': 'crccheck+bitstream+buffer+explode', 'max_pixels': str(
            'format_whitelist': _KINDS, 'protocol_whitelist': 'file'}
 
 # %% ../nbs/12_videos.ipynb #c4528aab
-def _end_of_avi(file, size): return int.from_bytes(file.read(8)[4:], 'little') + 8
-
-
-def _end_of_gif(file, size):
-    file.seek(size - 1)
-    return size + (file.read(1) != b';')
+def _walk_avi(file, size): return size, max(0, int.from_bytes(file.read(8)[4:], 'little') + 8 - size)
 
 # %% ../nbs/12_videos.ipynb #af9c6558
-def _ebml_number(file):
-    "The number that stands here; None for unknown."
-    first = file.read(1)
-    more = 8 - first[0].bit_length() if first else 8
-    if more > 7: raise ValueError('no number')
-    known = 2**(7 * (more + 1)) - 1
-    number = int.from_bytes(first + file.read(more), 'big') & known
-    return None if number == known else number
-
-# %% ../nbs/12_videos.ipynb #a00c65d0
-def _end_of_mkv(file, size):
-    file.seek(4)
-    file.seek(_ebml_number(file) or 0, os.SEEK_CUR)
-    if file.read(4) != b'\x18\x53\x80\x67': return size # not the segment, in which all the rest is
-    length = _ebml_number(file)
-    return size if length is None else file.tell() + length
-
-# %% ../nbs/12_videos.ipynb #10d79d32
-def _end_of_mp4(file, size):
+def _walk_mp4(file, size):
     place = 0
     while place < size:
         file.seek(place)
         head = file.read(16)
         length = int.from_bytes(head[:4], 'big')
         if length == 1: length = int.from_bytes(head[8:], 'big')
-        if length < 8: return max(size, place + 8) if length or len(head) < 8 else size
+        if length < 8: break # to the end, or nonsense
         place += length
-    return place
+    return size, max(0, place - size)
+
+# %% ../nbs/12_videos.ipynb #a00c65d0
+_SEGMENT, _CLUSTER = 0x18538067, 0x1f43b675
+_IN_MKV = { # what stands in a file, in its segment and in its clusters (RFC 9559)
+    0x1a45dfa3, _SEGMENT, 0x114d9b74, 0x1549a966, 0x1654ae6b, _CLUSTER, 0x1c53bb6b, 0x1941a469, 0x1043a770, 0x1254c367,
+    0xec, 0xbf, 0xe7, 0x5854, 0xa7, 0xab, 0xa3, 0xa0, 0xaf}
+
+# %% ../nbs/12_videos.ipynb #10d79d32
+def _ebml_number(file, keep=False):
+    "The number that stands here, -1 for none, None for unknown; a name keeps the bits that say how long it is."
+    first = file.read(1)
+    more = 8 - first[0].bit_length() if first else 8
+    rest = file.read(more)
+    if more > 7 or len(rest) < more: return -1
+    number, most = int.from_bytes(first + rest, 'big'), 2**(7 * (more + 1)) - 1
+    return number if keep else None if number & most == most else number & most
 
 # %% ../nbs/12_videos.ipynb #a6d202a8
-_ENDS = {b'RIFF': _end_of_avi, b'GIF8': _end_of_gif, b'\x1a\x45\xdf\xa3': _end_of_mkv}
-_PARTS = b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'pnot' # one of which begins an mp4
+def _walk_mkv(file, size):
+    place, end = 0, size
+    while place < min(end, size):
+        file.seek(place)
+        name, length = _ebml_number(file, keep=True), _ebml_number(file)
+        start, holds = file.tell(), name in (_SEGMENT, _CLUSTER)
+        if name == _SEGMENT and length is not None: end = start + length
+        if name not in _IN_MKV or length == -1 or not holds and (length is None or start + length > size): break
+        place = start if holds else start + length
+    return place, max(0, end - size)
 
 # %% ../nbs/12_videos.ipynb #c7ef77c8
-def missing_bytes(
+def _skip_pieces(file):
+    "Past a row of pieces of a gif."
+    while n := file.read(1): # nothing: the end of the file
+        if n == b'\0': break
+        file.seek(n[0], os.SEEK_CUR)
+
+
+def _skip_colours(file, flags):
+    if flags & 128: file.seek(3 * 2**(flags % 8 + 1), os.SEEK_CUR)
+
+# %% ../nbs/12_videos.ipynb #0d3a803c
+def _walk_gif(file, size):
+    _skip_colours(file, file.read(13)[10])
+    while (place := file.tell()) < size:
+        kind = file.read(1)
+        if kind == b';': return size, 0
+        if kind == b',': _skip_colours(file, (file.read(9) + b'\0' * 9)[8])
+        if kind not in (b',', b'!'): return place, 0
+        file.seek(1, os.SEEK_CUR) # what kind of remark, or how pixels are packed
+        _skip_pieces(file)
+        if file.tell() > size: break
+    return min(place, size), 1
+
+# %% ../nbs/12_videos.ipynb #2fc1f5a8
+_WALKS = {b'RIFF': _walk_avi, b'GIF8': _walk_gif, b'\x1a\x45\xdf\xa3': _walk_mkv}
+_PARTS = b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'pnot' # one of which begins an mp4
+
+# %% ../nbs/12_videos.ipynb #d9801af9
+def find_break(
     path: str | Path, # a file
-) -> int | None: # 0: none; None: it is not known how this kind of file ends
-    "How many bytes a container says it has and does not have; for a gif 1 stands for any number."
+) -> tuple[int, int] | None: # place where all is whole up to, bytes missing at the end; None: another kind of file
+    "Walk along the parts of a container. Of avi and mp4 only the end is known; of a gif only that it lacks, as 1."
     with open(path, 'rb') as file:
-        head, size = file.read(8), os.fstat(file.fileno()).st_size
-        end = _end_of_mp4 if head[4:] in _PARTS else _ENDS.get(head[:4])
+        head, size = file.read(16), os.fstat(file.fileno()).st_size
+        walk = _walk_mp4 if head[4:8] in _PARTS else _WALKS.get(head[:4])
         file.seek(0)
-        try: return end and max(0, end(file, size) - size)
-        except ValueError: return 0
+        return walk(file, size) if walk and len(head) == 16 else None
 
 # %% ../nbs/12_videos.ipynb #d697d46c
 def _fault(path, what): return OSError(f'path is {str(path)!r}, {what}; expected a whole video file')
@@ -240,12 +268,19 @@ def _cause(e):
     return getattr(e, 'strerror', None) or type(e).__name__
 
 # %% ../nbs/12_videos.ipynb #437437f4
+def _tell_lack(path):
+    "In what way the chain of parts is not whole; '' if it is, None for files of other kinds."
+    if (found := find_break(path)) is None: return None
+    place, lost = found
+    by = f'by {lost} bytes' if lost > 1 else f'behind byte {place}'
+    return f'cut short {by}' if lost else f'damaged at byte {place}' if place < os.path.getsize(path) else ''
+
+# %% ../nbs/12_videos.ipynb #2f225db2
 def _tell_stranger(path, e):
     "Why a file cannot even be opened."
     if not os.path.getsize(path): return 'empty'
-    lost = missing_bytes(path)
-    if lost is None: return 'no video of a known kind'
-    return f'cut short by {lost} bytes: nothing can be read' if lost else f'damaged: nothing can be read ({_cause(e)})'
+    lack = _tell_lack(path)
+    return 'no video of a known kind' if lack is None else f'{lack or "damaged"}: nothing can be read ({_cause(e)})'
 
 # %% ../nbs/12_videos.ipynb #27c69241
 def _pictures(container):
@@ -263,6 +298,7 @@ def _open_video(path):
     with container:
         stream = _pictures(container)
         if stream is None: raise _fault(path, 'sound alone' if container.streams.audio else 'without pictures')
+        if stream.codec_context is None: raise _fault(path, f'{_tell_lack(path) or "damaged"}: no codec is named')
         if stream.width * stream.height > _MOST_PIXELS: raise _fault(path, f'{stream.width}x{stream.height} pixels')
         stream.thread_count = 1
         yield container, stream
@@ -284,58 +320,83 @@ _UNKNOWN = -2**63 # stands for a time stamp that is not there
 # %% ../nbs/12_videos.ipynb #e569c6ea
 @dataclass
 class _Seen:
-    "What is noted while a film is decoded: time stamps, numbers of key frames, packets, and what is wrong with it."
+    "What is noted while a film is decoded: time stamps, numbers of key frames, and what is wrong with it."
     stamps: array = field(default_factory=lambda: array('q'))
     keys: array = field(default_factory=lambda: array('q'))
-    packets: int = 0
     problem: str = ''
     done: bool = False
     distinct: bool = False # do time stamps tell frames apart?
-
-    def finish(self, problem):
-        self.problem, self.done = problem, True
-        self.distinct = _UNKNOWN not in self.stamps and len({*self.stamps}) == len(self.stamps)
 
     def note(self, frame):
         if frame.key_frame: self.keys.append(len(self.stamps))
         self.stamps.append(_UNKNOWN if frame.pts is None else frame.pts)
 
-# %% ../nbs/12_videos.ipynb #54f66511
-def _check_order(packet, places, number):
-    "Is this the packet that the index has here?"
-    if number < len(places) and packet.dts != places[number]: raise OSError('packets are lost')
+    def finish(self, problem):
+        self.problem, self.done = problem, True
+        self.distinct = _UNKNOWN not in self.stamps and len({*self.stamps}) == len(self.stamps)
 
-# %% ../nbs/12_videos.ipynb #03db2fb0
-def _follow(container, stream, seen):
+# %% ../nbs/12_videos.ipynb #54f66511
+class _Packets:
+    "Packets as they come, beside what a container says about them; an `OSError` where the two differ."
+    def __init__(self, path, container, stream):
+        self.container, self.stream, self.count, self.last = container, stream, 0, -1
+        self.kind, self.promised = container.format.name, _promise(container, stream)
+        self.index = array('q', (e.timestamp for e in stream.index_entries) if self.kind == 'avi' else ())
+        self.lack = _tell_lack(path) or ''
+        self.whole = find_break(path)[0] if self.lack and not self.promised else math.inf
+
+    def __iter__(self):
+        for packet in self.container.demux(self.stream):
+            self.check(packet)
+            self.count += packet.size > 0
+            yield packet
+
+    def check(self, packet):
+        if (packet.pos or 0) + packet.size > self.whole or not packet.size and self.whole < math.inf:
+            raise OSError('here the chain of parts breaks')
+        if packet.is_corrupt: raise OSError('part of a packet is missing')
+        if packet.size and self.kind == 'avi': self._check_order(packet)
+
+# %% ../nbs/12_videos.ipynb #1aa0b0f2
+@patch
+def _check_order(self: _Packets, packet):
+    "Is this the packet that the index of an avi has here?"
+    if self.count < len(self.index) and packet.dts != self.index[self.count]: raise OSError('packets are lost')
+    self.last = -1 if packet.dts is None else packet.dts
+
+# %% ../nbs/12_videos.ipynb #ba99d174
+@patch
+def _are_few(self: _Packets):
+    "Did fewer packets come than the container claims? The pauses of an avi are claimed, and are none."
+    paused = self.kind == 'avi' and (self.count == len(self.index) or self.last + 1 >= self.promised)
+    return bool(self.promised) and self.count < self.promised and not paused
+
+# %% ../nbs/12_videos.ipynb #c2a8f201
+def _follow(packets):
     "Frame after frame, up to the first that is not whole; that is an error, of FFmpeg or an `OSError`."
-    places = array('q', (e.timestamp for e in stream.index_entries) if container.format.name == 'avi' else ())
-    for packet in container.demux(stream):
-        if packet.size:
-            _check_order(packet, places, seen.packets)
-            seen.packets += 1
+    for packet in packets:
         for frame in packet.decode():
             if frame.is_corrupt: raise OSError('part of a frame cannot be decoded')
-            seen.note(frame)
             yield frame
 
 # %% ../nbs/12_videos.ipynb #153529e3
-def _judge(path, seen, why, *, container, stream):
-    "What is wrong with a file that was followed to its end, or to an error; '' for nothing."
-    lost, promised, n = missing_bytes(path) or 0, _promise(container, stream), len(seen.stamps)
-    short = promised and seen.packets < promised and (lost or len(stream.index_entries) != seen.packets)
-    if not (why or short or lost and not promised): return ''
-    what = f'cut short by {lost} bytes' if lost else 'damaged'
-    of = f' of {promised}' if promised and n < promised else ''
-    return f'{what}: {n} whole frames{of}{why and f" ({why})"}'
+def _judge(packets, n, why):
+    "What is wrong with a file that was followed to its end, or to an error, after n frames; '' for nothing."
+    if not (why or packets._are_few()): return ''
+    of = f' of {packets.promised}' if packets.promised and n < packets.promised else ''
+    return f'{packets.lack or "damaged"}: {n} whole frames{of}{why and f" ({why})"}'
 
 # %% ../nbs/12_videos.ipynb #ba7fd922
 def _decode(path, seen):
     "Every frame as FFmpeg has it; `OSError` after the last good one of a file that is not whole."
     with _open_video(path) as (container, stream):
-        why = ''
-        try: yield from _follow(container, stream, seen)
+        why, packets = '', _Packets(path, container, stream)
+        try:
+            for frame in _follow(packets):
+                seen.note(frame)
+                yield frame
         except (_av().FFmpegError, OSError) as e: why = _cause(e) if e.errno else str(e)
-        seen.finish(_judge(path, seen, why, container=container, stream=stream))
+        seen.finish(_judge(packets, len(seen.stamps), why))
     if seen.problem: raise _fault(path, seen.problem)
 
 # %% ../nbs/12_videos.ipynb #5b0315ae
@@ -345,10 +406,13 @@ def _file_stamp(path):
     return found.st_size, found.st_mtime_ns
 
 # %% ../nbs/12_videos.ipynb #7ba2b947
-def _first_frame(path):
-    with closing(_decode(path, _Seen())) as frames: frame = next(frames, None)
-    if frame is None: raise _fault(path, 'without a frame')
-    return frame
+def _first_frame(path, container, stream):
+    "The first frame; where that fails, the error says why."
+    with suppress(_av().FFmpegError, OSError):
+        frame = next(container.decode(stream), None)
+        if frame is not None and not frame.is_corrupt: return frame
+    with closing(_decode(path, _Seen())) as frames: next(frames, None)
+    raise _fault(path, 'without a frame')
 
 # %% ../nbs/12_videos.ipynb #d277eb2a
 def _shrink(height, width, side):
@@ -374,12 +438,12 @@ class Video:
         with _open_video(self.path) as (container, stream):
             self.codec, self.promised = stream.codec_context.name, _promise(container, stream)
             self.fps, self._tick = _rate(stream), float(stream.time_base or 0)
-        frame = _first_frame(self.path)
+            frame = _first_frame(self.path, container, stream)
         self.rotation = round(frame.rotation / 90) * 90 % 360
         self._upright = _shrink(frame.height, frame.width, self.side) # before it is turned
         self.size = self._upright[::-1] if self.rotation % 180 else self._upright
 
-    def __repr__(self): return f'Video({str(self.path)!r}: {self.size[1]}x{self.size[0]}, {self.fps:.4g} frames/s)'
+    def __repr__(self): return f'Video({self.path.name!r}: {self.size[1]}x{self.size[0]}, {self.fps:.4g} frames/s)'
 
 # %% ../nbs/12_videos.ipynb #669cbde0
 @patch
@@ -471,6 +535,9 @@ def duration(self: Video) -> float:
     "Seconds from the first frame to the end of the last, which is taken to last as long as most."
     return float(self.times[-1] + 1 / self.fps)
 
+# %% ../nbs/12_videos.ipynb #0010a344
+_NEAR = 250 # so many frames are decoded before anybody asks how many there are
+
 # %% ../nbs/12_videos.ipynb #c634a7a1
 def _landing(seen, first):
     "The last key frame to jump to for frame `first`; 0: begin at the start, as where stamps do not tell frames apart."
@@ -506,6 +573,7 @@ def _decode_from(self: Video, first):
     "Frames from number `first` on, as FFmpeg has them."
     done = first
     self._check_stamp()
+    if first > _NEAR: self._look()
     for done, frame in enumerate(self._jump(first), first + 1): yield frame
     if done > first and done == len(self._seen.stamps): self.check()
     else: yield from islice(self._decode_all(), done, None)
@@ -548,7 +616,7 @@ def read(self: Video,
     "Frames one after the other. `ValueError` if the film has fewer; `OSError` if it would have, were it whole."
     first = check_whole(first, 'first', 0)
     if frames is not None: frames = check_whole(frames, 'frames')
-    if frames is None or first + frames > max(self.promised or 0, 250): frames = self._check_span(first, frames)
+    if frames is None or first + frames > _NEAR: frames = self._check_span(first, frames)
     found = self._collect(range(first, first + frames))
     if len(found) < frames: self._check_span(first, frames)
     return found
@@ -573,5 +641,34 @@ def at(self: Video,
 ) -> np.ndarray: # (H, W, C) uint8
     "The frame that is shown at a time (to a millionth of a second), the same that going through the film gives."
     end = self.duration
-    seconds = check_number(seconds, 'seconds', lambda s: 0 <= s < end, f'a number of at least 0 and less than {end:.6g}')
-    return self[int(np.searchsorted(self.times, seconds + 1e-6, 'right')) - 1]     # 1.4 is no number of a computer
+    seconds = check_number(seconds, 'seconds', lambda s: 0 <= s < end, f'at least 0 and less than {end:.6g}')
+    return self[int(np.searchsorted(self.times, seconds + 1e-6, 'right')) - 1] # no computer can say 1.4
+
+# %% ../nbs/12_videos.ipynb #fcc92b25
+@patch
+def _rows(self: Video, count):
+    "What is known, as rows of two cells."
+    seen = self._look() if count else self._seen
+    yield 'codec', self.codec
+    turned = f', turned by {self.rotation} degrees' if self.rotation else ''
+    yield 'width x height', f'{self.size[1]} x {self.size[0]}{turned}'
+    yield 'frames per second', f'{self.fps:.4g}'
+    yield 'frames promised', 'no number' if self.promised is None else self.promised
+    if seen is None: return
+    yield 'frames counted', len(seen.stamps)
+    if seen.stamps: yield 'seconds', f'{self.duration:.2f}'
+    yield 'state', seen.problem or 'whole'
+
+# %% ../nbs/12_videos.ipynb #7bb5287b
+@patch
+def info(self: Video,
+    *,
+    count: bool = True, # decode it to its end, if that has not been done yet
+) -> Table: # two columns
+    "What is known about a film; of one that is not whole, too."
+    rows = [list(row) for row in self._rows(check_flag(count, 'count'))]
+    return Table(['', ''], rows, title=self.path.name, align='ll')
+
+# %% ../nbs/12_videos.ipynb #c79acab3
+@patch
+def _repr_html_(self: Video): return self.info(count=False).html()
