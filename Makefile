@@ -93,7 +93,7 @@ $(PY):
 $(VENV)/.runtime: $(SETUP) | $(PY)
 	@echo '[2/3] Installing $(TORCH) and what the package needs, pictures and widgets included (once; one to five minutes, most of it the download of torch)'
 	@if [ -t 1 ]; then $(PIP) $(TORCH); else $(PIP) --quiet $(TORCH); fi
-	@$(PIP) --quiet --use-pep517 --no-build-isolation -e '.[notebook,authors]'
+	@$(PIP) --quiet --use-pep517 --no-build-isolation -e '.[notebook,authors,video]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime

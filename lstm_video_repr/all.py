@@ -13,14 +13,16 @@ from .lstm import PeepholeLSTM, backend_names, set_backend
 from .digits import embedded_digits, load_digits, mnist_digits, read_idx
 from .clips import Clips, FixedClips, FiniteClips, MovingDigits, MovingMNISTFile
 from .clips import as_clips, clips_checksum, fixed_test_set
-from .models import VideoLSTM, VideoLSTMConfig, VideoLoss, VideoOutput, frame_loss
-from .metrics import LastFrame, MeanFrame, Scores, compare, evaluate
+from .models import FrameCode, VideoLSTM, VideoLSTMConfig, VideoLoss, VideoOutput, frame_loss
+from .metrics import ClipScores, LastFrame, LinearPredictor, MeanFrame, MeanOfPast, Scores, Skill
+from .metrics import compare, evaluate, score_clips
 from .metrics import mae, mse, nats_floor, nats_per_frame, psnr, ssim
 from .training import RECIPES, Callback, Checkpoint, History, LivePlot, Recipe, Run, StopAfter, Validation
 from .training import paper_start, train
 from .scale import processes
 from .zoo import PRESETS, Card, Preset, load_model, load_pretrained, measure_card, preset, save_model, widen
 from .zoo import load_authors_checkpoint, save_authors_checkpoint
+from .videos import Patches, Video, VideoFolder, make_film, save_video
 from .actions import LSTMClassifier, LabelledDigits, accuracy, few_labels, predict_clips, train_classifier
 
 # %% ../nbs/index.ipynb #ad1442e2
