@@ -319,7 +319,7 @@ def _check_row(values, name):
     "Numbers in a row as a float64 array of its own; None stays None."
     if values is None: return None
     try: row = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError, NotImplementedError): row = np.zeros(())
+    except (TypeError, ValueError, RuntimeError, NotImplementedError, OverflowError): row = np.zeros(())
     if row.ndim == 1 and row.size and not np.isnan(row).any(): return row
     raise argument_error(name, values, 'numbers in a row, one for each frame, or None')
 
@@ -807,7 +807,7 @@ def evaluate(
 def _check_table(values, name, shape):
     "Numbers (N, T) as a float64 array of its own."
     try: x = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError, NotImplementedError): x = np.zeros(())
+    except (TypeError, ValueError, RuntimeError, NotImplementedError, OverflowError): x = np.zeros(())
     fits = x.ndim == 2 and x.size and len(x) == shape[0] and shape[1] in (None, x.shape[1])
     if fits and np.isfinite(x).all(): return x
     raise argument_error(name, values, f'finite numbers ({shape[0]}, {shape[1] or "T"}), for each clip and frame')
@@ -1162,11 +1162,12 @@ class LinearPredictor(nn.Module):
         super().__init__()
         if not isinstance(code, FrameCode): raise argument_error('code', code, 'a FrameCode')
         self.code, self.ridge = code, check_number(ridge, 'ridge', lambda v: v >= 0, 'a number of at least 0')
-        self.past, self.future = check_whole(past, 'past', 1, 10**5), check_whole(future, 'future', 0, 10**5)
-        self.memory = check_whole(memory, 'memory', 1, past * code.size)
-        seen, emitted = past * code.size, (past + future) * code.size
+        most = 2**26 // code.size # frames
+        self.past, self.future = check_whole(past, 'past', 1, most), check_whole(future, 'future', 0, most)
+        seen, emitted = self.past * code.size, (self.past + self.future) * code.size
+        self.memory = check_whole(memory, 'memory', 1, min(seen, 2**32 // (seen + emitted)))
         def fixed(*shape): return nn.Parameter(torch.zeros(*shape), requires_grad=False)
-        self.reader, self.writer = fixed(seen, memory), fixed(memory, emitted)
+        self.reader, self.writer = fixed(seen, self.memory), fixed(self.memory, emitted)
         self.mean_seen, self.mean_emitted = fixed(seen), fixed(emitted)
 
     def extra_repr(self): return f'past={self.past}, future={self.future}, memory={self.memory}, ridge={self.ridge:.3g}'
@@ -1208,9 +1209,9 @@ def _mark_held(groups, n, first, seen):
     return torch.tensor([seen.setdefault(g, len(seen) % 5 == 1) for g in groups])
 
 # %% ../nbs/05_metrics.ipynb #2764a891
-def _begin(batches, clips):
-    "The first clips, some 2**26 numbers of them, as a batch; and all batches."
-    size, first, most = (clips.past + clips.future) * math.prod(clips.frame_shape), [], 2**26
+def _begin(batches, clips, most):
+    "The first clips, at least so many numbers of them, as a batch; and all batches."
+    size, first = (clips.past + clips.future) * math.prod(clips.frame_shape), []
     for batch in batches:
         first.append(batch)
         if size * sum(len(past) for past, *_ in first) >= most: break
@@ -1248,8 +1249,8 @@ def _pool(kept, held):
 # %% ../nbs/05_metrics.ipynb #3ce6a25d
 def _settle_ridge(ridge, kept, held):
     "That which was asked for, or the best."
-    if ridge is None and not held.n:
-        raise argument_error('ridge', None, 'a number, since there is only one clip, or one group of them')
+    if ridge is None and (not held.n or kept.n < 2):
+        raise argument_error('ridge', None, 'a number, since clips are too few to hold some of them back')
     if not kept.about(kept.x / kept.n, kept.y / kept.n)[0].trace() > 0:
         raise ValueError('clips are all alike in what is seen of their pasts; expected some that differ')
     return _choose_ridge(kept, held) if ridge is None else max(ridge, _least_ridge(kept))
@@ -1274,18 +1275,20 @@ def _learn(self: LinearPredictor, all_clips):
     return self
 
 # %% ../nbs/05_metrics.ipynb #3dd6f39e
-def _make_code(code, shape, normalise, components, first):
-    "One that has learned, in the dtype and on the device of the clips."
+def _make_code(code, shape, normalise, components):
+    "One of its own; it may still have to learn."
     if code is None:
         if components is not None and check_whole(components, 'components') >= math.prod(shape): components = None
-        code = FrameCode(shape, normalise=normalise, components=components)
+        return FrameCode(shape, normalise=normalise, components=components)
     if not isinstance(code, FrameCode): raise argument_error('code', code, 'a FrameCode, or None')
-    if code.frame_shape != tuple(shape):
-        raise ValueError(f'code is for frames {code.frame_shape}; expected {tuple(shape)}, as clips have')
-    code = deepcopy(code).to(first[0])
-    return code.fit(*first) if code.is_blank else code
+    if code.frame_shape == tuple(shape): return deepcopy(code)
+    raise ValueError(f'code is for frames {code.frame_shape}; expected {tuple(shape)}, as clips have')
 
 # %% ../nbs/05_metrics.ipynb #e9ba08cd
+def _check_ridge(ridge):
+    if ridge is not None: check_number(ridge, 'ridge', lambda v: v > 0, 'a positive number, or None')
+
+# %% ../nbs/05_metrics.ipynb #920a7a3d
 @patch(cls_method=True)
 @torch.no_grad()
 def from_clips(
@@ -1301,12 +1304,12 @@ def from_clips(
     batch_size: int = 50, # clips at a time
 ) -> LinearPredictor: # ready to be evaluated
     "Learns by least squares, in one pass and memory that does not grow with n. Does not move `clips.index`."
-    check_whole(memory, 'memory')
-    if ridge is not None: check_number(ridge, 'ridge', lambda v: v > 0, 'a positive number, or None')
+    check_whole(memory, 'memory'), _check_ridge(ridge)
     clips = as_clips(clips, seed=None)
+    code = _make_code(code, clips.frame_shape, normalise, components)
     batches = _walk_groups(clips, _read(clips, batch_size, _count(clips, n, 'n')))
-    first, batches = _begin(batches, clips)
-    code = _make_code(code, clips.frame_shape, normalise, components, first)
+    first, batches = _begin(batches, clips, 2**26 * code.is_blank)
+    code = code.to(first[0]).fit(*first) if code.is_blank else code.to(first[0])
     kept, held = _add_up(code, batches, ridge is None)
     memory, ridge = min(memory, clips.past * code.size), _settle_ridge(ridge, kept, held)
     made = cls(code, past=clips.past, future=clips.future, memory=memory, ridge=ridge)

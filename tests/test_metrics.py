@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 
 from lstm_video_repr.clips import Clips, FixedClips, MovingDigits, MovingMNISTFile, as_clips
-from lstm_video_repr.metrics import (Comparison, FrameScores, LastFrame, MeanFrame, Scores, clips_for, compare,
-                                     evaluate)
+from lstm_video_repr.metrics import (ClipScores, Comparison, FrameScores, LastFrame, LinearPredictor, MeanFrame,
+                                     MeanOfPast, Scores, clips_for, compare, evaluate, ratio_error, score_clips)
 from lstm_video_repr.metrics import mae, mse, nats_floor, nats_per_frame, psnr, squared_error, ssim
-from lstm_video_repr.models import VideoLSTM, VideoOutput, frame_loss
+from lstm_video_repr.models import FrameCode, VideoLSTM, VideoOutput, frame_loss
 
 SMALL = dict(frame_shape=(1, 8, 8), hidden_size=12)
 
@@ -191,7 +191,7 @@ def test_memory_is_constant():
     class Source(Clips):
         frame_shape, past, future = (1, 8, 8), 2, 2
         def read(self, first, n):
-            gc.collect()
+            gc.collect(1)
             assert sum(r() is not None for r in alive) <= 2
             past = rand(n, 2, 1, 8, 8, seed=first)
             alive.append(weakref.ref(past))
@@ -520,14 +520,16 @@ def test_a_loader_without_length_is_measured_once():
     assert scores.n_clips == 7
     assert scores.to_dict() == evaluate(LastFrame(output='gaussian'), (clip[:, :4], clip[:, 4:])).to_dict()
     assert evaluate(LastFrame(output='gaussian'), iter(loader), batch_size=2).n_clips == 7      # once is enough
-    with pytest.raises(ValueError, match='n_clips is 8; expected at most 7'): evaluate(LastFrame(output='gaussian'), loader, 8)
+    with pytest.raises(ValueError, match='n_clips is 8; expected at most 7'):
+        evaluate(LastFrame(output='gaussian'), loader, 8)
 
 
 def test_clips_that_give_fewer_than_they_were_asked_for():
     class Two(Clips):
         frame_shape, past, future = (3,), 2, 2
         def read(self, first, n): return torch.zeros(2, 2, 3), torch.zeros(2, 2, 3)
-    with pytest.raises(ValueError, match='clips gives 2 clips where 30 were asked for'): evaluate(LastFrame(output='gaussian'), Two(), 30)
+    with pytest.raises(ValueError, match='clips gives 2 clips where 30 were asked for'):
+        evaluate(LastFrame(output='gaussian'), Two(), 30)
 
 
 # ---- nothing of others is changed
@@ -671,3 +673,501 @@ def test_pixels_that_are_one():
     torch.testing.assert_close(mse(one, other), (one - other).square().double().mean((0, 2)))
     assert psnr(one, one, cap=1e300).tolist() == [1e300]*3
     with pytest.raises(ValueError, match='for SSIM'): ssim(one, other)
+
+
+# ---- standard errors
+
+class Cut(Clips):
+    "Clips in a row, cut from films of unequal numbers of clips."
+    past, future = 4, 3
+    def __init__(self, films=('a', 'b', 'a', 'c', 'c', 'b', 'a', 'd', 'a', 'b', 'e'), shape=(1, 8, 8)):
+        self.films, self.frame_shape = list(films), shape
+        self.x = rand(len(self.films), 7, *shape)
+    def __len__(self): return len(self.films)
+    def read(self, first, n): return self.x[first:first + n, :4].clone(), self.x[first:first + n, 4:].clone()
+    def groups(self, first, n): return self.films[first:first + n]
+
+
+def clip_means(clips, measure=mse):
+    "Of each clip the error of repeating its last frame, averaged over frames."
+    past, future = clips.read(0, len(clips))
+    guess = past[:, -1:].expand_as(future)
+    return np.array([measure(guess[k:k + 1], future[k:k + 1]).mean().item() for k in range(len(clips))])
+
+
+def test_standard_error_of_clips_by_hand(pairs):
+    s = evaluate(LastFrame(output='gaussian'), pairs, batch_size=4)
+    guess = pairs.past[:, -1:].expand_as(pairs.future)
+    for name, measure in dict(mse=mse, mae=mae, ssim=ssim, psnr=psnr, squared_error=squared_error).items():
+        each = np.array([measure(guess[k:k+1], pairs.future[k:k+1]).mean().item() for k in range(11)])
+        assert s.future.errors[name] == pytest.approx(each.std(ddof=1) / 11**.5, rel=1e-9)
+    assert s.n_groups is None and set(s.future.errors) == set(s.future.overall)
+    nats = evaluate(LastFrame(), pairs).future
+    assert set(nats.errors) == set(nats.overall) and 0 < nats.errors['floor'] < nats.errors['above_floor']
+
+
+@pytest.mark.parametrize('batch_size', [1, 3, 50])
+def test_standard_error_of_films_by_hand(batch_size):
+    clips = Cut()
+    each, names = clip_means(clips), np.array(clips.films)
+    sums, sizes = (np.array([v[names == g].sum() for g in 'abcde']) for v in (each, np.ones(11)))
+    by_hand = np.sqrt(5 / 4 * ((sums - each.mean() * sizes)**2).sum()) / 11
+    s = evaluate(LastFrame(output='gaussian'), clips, batch_size=batch_size)
+    assert s.future.errors['mse'] == pytest.approx(by_hand, rel=1e-9) == ratio_error(sums, sizes)
+    assert s.n_groups == 5 and s.future.overall['mse'] == pytest.approx(each.mean(), rel=1e-9)
+    fixed = evaluate(LastFrame(output='gaussian'), FixedClips(clips, 11), batch_size=batch_size)
+    assert fixed.to_dict() == s.to_dict() and 'of 5 groups' in str(s) and 'from group to group' in str(s)
+
+
+def test_a_film_that_is_shown_again_adds_nothing():
+    "Crops of the same films, and more crops of them: the error over films stays, that over clips would shrink."
+    few = Cut('abcdef')
+    many = Cut('abcdef' * 9)
+    many.x[:] = few.x.repeat(9, 1, 1, 1, 1)
+    a, b = (evaluate(LastFrame(output='gaussian'), c).future.errors['mse'] for c in (few, many))
+    class Alone(Cut):
+        def groups(self, first, n): return None
+    alone = Alone('abcdef' * 9)
+    alone.x[:] = many.x
+    assert a == pytest.approx(b, rel=1e-9)
+    assert evaluate(LastFrame(output='gaussian'), alone).future.errors['mse'] < b / 2
+
+
+def test_no_error_of_one(pairs):
+    assert evaluate(LastFrame(), pairs, 1).future.errors is None
+    one = evaluate(LastFrame(), Cut('aaaaaa'))
+    assert one.future.errors is None and one.n_groups == 1 and 'standard error' not in str(one)
+
+
+def test_large_numbers_keep_their_digits():
+    "Spread 1 around a million: the difference of two sums of squares would have lost it."
+    x = 1e6 + rand(40, 1, 1, dtype=torch.float64)
+    model = lambda past, future_frames: VideoOutput(None, torch.zeros_like(past), 'gaussian')
+    s = evaluate(model, Pairs(x, x), batch_size=7)
+    each = x.flatten().square().numpy()
+    assert s.future.errors['mse'] == pytest.approx(each.std(ddof=1) / 40**.5, rel=1e-9)
+
+
+@pytest.mark.parametrize('clips', [Cut(), Pairs(rand(11, 4, 1, 8, 8), rand(11, 3, 1, 8, 8, seed=1))],
+                         ids=['films', 'clips'])
+@pytest.mark.parametrize('ranks', [2, 3])
+def test_processes_that_share_the_work_find_the_same_errors(monkeypatch, clips, ranks):
+    want = evaluate(LastFrame(), clips)
+    sent = []
+    def run(rank, gather):
+        monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+        monkeypatch.setattr(torch.distributed, 'get_rank', lambda: rank)
+        monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: ranks)
+        monkeypatch.setattr(torch.distributed, 'all_gather_object', gather)
+        return evaluate(LastFrame(), clips, batch_size=2, shared=True)
+    class Sent(Exception): pass
+    def keep(found, own):
+        sent.append(own)
+        raise Sent
+    for rank in range(ranks):
+        with pytest.raises(Sent): run(rank, keep)
+    def gather(found, own): found[:] = sent
+    found = [run(rank, gather) for rank in range(ranks)]
+    assert found[0].to_dict() == found[-1].to_dict() and found[0].n_clips == 11
+    assert found[0].n_groups == want.n_groups
+    for name, error in want.future.errors.items():
+        assert found[0].future.errors[name] == pytest.approx(error, rel=1e-9)
+        assert found[0].future.overall[name] == pytest.approx(want.future.overall[name], rel=1e-12)
+
+
+@pytest.mark.parametrize('names', ['ab', ['a'], [1] * 11, 'abcdefghijk', 3])
+def test_groups_that_are_no_names(names):
+    class Odd(Cut):
+        def groups(self, first, n): return names
+    with pytest.raises(ValueError, match='^groups of clips is .*; expected a list of 11 names'):
+        evaluate(LastFrame(), Odd())
+
+
+def test_groups_of_some():
+    class Odd(Cut):
+        def groups(self, first, n): return None if first else super().groups(first, n)
+    with pytest.raises(ValueError, match='^groups of clips is None; expected names for all'):
+        evaluate(LastFrame(), Odd(), batch_size=4)
+    assert evaluate(LastFrame(), Odd()).n_groups == 5
+
+
+def test_errors_in_tables(pairs):
+    s = evaluate(LastFrame(output='gaussian'), pairs)
+    last = str(s).split('\n\n')[0].splitlines()[-1]
+    assert last.startswith('standard error') and f"{s.future.errors['mse']:.2g}" in last
+    wide, slim = (str(compare({'a': evaluate(LastFrame(output=o), pairs)})) for o in ('bernoulli', 'gaussian'))
+    assert wide.count('±') == 2 and slim.count('±') == 10     # in the first column; in five columns of both tables
+    assert max(map(len, (wide + slim).split('Free')[0].splitlines())) <= 120
+    assert f"{s.future.overall['mse']:.1f} ± {s.future.errors['mse']:.2g}" in slim
+    told = json.loads(json.dumps(s.to_dict(), allow_nan=False))
+    assert told['future']['standard_error'] == s.future.errors and told['n_groups'] is None
+
+
+@pytest.mark.parametrize('errors', [3, [1.], dict(mse=-1.), dict(mse=torch.nan), dict(mse=None), dict(size=1.),
+                                    {3: 1.}])
+def test_errors_that_are_none(errors):
+    with pytest.raises(ValueError, match=r'^errors\S* is .*; expected '): FrameScores(mse=[1.], errors=errors)
+
+
+@pytest.mark.parametrize('n', [0, 4, 'a', 1.5])
+def test_numbers_of_groups_that_are_none(n):
+    with pytest.raises(ValueError, match='^n_groups is '): Scores(None, FrameScores(mse=[1.]), 3, (1,), n_groups=n)
+
+
+@pytest.mark.parametrize('sums, sizes, name', [([1.], [1., 2.], 'sizes'), ('a', [1.], 'sums'), ([1.], None, 'sizes'),
+                                               ([math.inf, 1.], [1., 1.], 'sums'), ([[1.]], [1.], 'sums')])
+def test_ratio_error_refuses(sums, sizes, name):
+    with pytest.raises(ValueError, match=f'^{name} is .*; expected '): ratio_error(sums, sizes)
+
+
+def test_ratio_error_is_the_jackknife_of_many():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 9, 300).astype(float)
+    sums = sizes * rng.normal(5, 1, 300)
+    left_out = np.array([(sums.sum() - s) / (sizes.sum() - n) for s, n in zip(sums, sizes)])
+    jackknife = np.sqrt(299 / 300 * ((left_out - left_out.mean())**2).sum())
+    assert ratio_error(sums, sizes) == pytest.approx(jackknife, rel=.01)
+    assert ratio_error([1., 2.], [1., -1.]) is None and ratio_error([1.], [1.]) is None
+
+
+# ---- clip by clip
+
+@pytest.mark.parametrize('clips', [Cut(), Cut(shape=(3, 9, 8)), Cut(shape=(5,)),
+                                   Pairs(rand(11, 4, 1, 8, 8), rand(11, 3, 1, 8, 8, seed=1))],
+                         ids=['grey', 'colour', 'series', 'pairs'])
+@pytest.mark.parametrize('output', ['bernoulli', 'gaussian'])
+def test_evaluate_is_the_mean_of_score_clips(clips, output):
+    for options in (dict(), dict(batch_size=4, future_frames=2, ssim=False, n_clips=9)):
+        a, b = (f(LastFrame(output=output), clips, **options) for f in (evaluate, score_clips))
+        assert isinstance(b, ClipScores) and len(b) == a.n_clips and b.mean().n_groups == a.n_groups
+        for task in ('future', 'reconstruction'):
+            whole, mean = getattr(a, task), getattr(b.mean(), task)
+            assert list(whole.per_frame) == list(mean.per_frame) == list(getattr(b, task))
+            for name, row in whole.per_frame.items():
+                np.testing.assert_allclose(getattr(mean, name), row, rtol=1e-12)
+                assert mean.errors[name] == pytest.approx(whole.errors[name], rel=1e-9)
+                assert getattr(b, task)[name].shape == (len(b), len(row)) and getattr(b, task)[name].dtype == np.float64
+        assert str(b) == str(b.mean())
+
+
+def test_scores_of_each_clip_are_its_own(pairs):
+    found = score_clips(LastFrame(), pairs, batch_size=4)
+    for k in (0, 5, 10):
+        alone = evaluate(LastFrame(), Pairs(pairs.past[k:k+1], pairs.future[k:k+1]))
+        for name, row in alone.future.per_frame.items():
+            np.testing.assert_allclose(found.future[name][k], row, rtol=1e-6)
+
+
+def test_motion_by_hand(pairs):
+    x = torch.cat([pairs.past, pairs.future], 1)
+    by_hand = [(x[k, 1:] - x[k, :-1]).abs().mean().item() for k in range(11)]
+    for options in (dict(), dict(future_frames=1, batch_size=2)):      # of the whole clip, whatever is predicted
+        np.testing.assert_allclose(score_clips(LastFrame(), pairs, **options).motion, by_hand, rtol=1e-6)
+    assert score_clips(VideoLSTM.autoencoder(**SMALL), pairs.past[:, :1]).motion.tolist() == [0] * 11
+
+
+def test_score_clips_keeps_groups_and_leaves_no_trace():
+    clips = Cut()
+    model = VideoLSTM.composite(**SMALL, dropout=.5, num_layers=2).train()
+    a, b = (score_clips(model, clips, batch_size=n) for n in (3, 11))
+    assert a.groups == b.groups == clips.films and model.training
+    np.testing.assert_allclose(a.future['nats'], b.future['nats'], rtol=1e-6)
+    assert a.take([1, 7]).groups == ['b', 'd'] and score_clips(model, (clips.x[:, :4], clips.x[:, 4:])).groups is None
+
+
+def test_a_number_that_does_not_apply_to_some_applies_to_none():
+    x = torch.cat([rand(2, 2, 1, 8, 8), 9 * rand(2, 2, 1, 8, 8)])
+    for batch_size in (2, 4):
+        found = score_clips(LastFrame(output='gaussian'), as_clips(Pairs(x, x), seed=None), batch_size=batch_size)
+        assert list(found.future) == ['squared_error', 'mse', 'mae']
+
+
+def test_by_motion_takes_the_stillest_first():
+    n = 10
+    still = rand(n, 1, 1, 8, 8).expand(n, 7, 1, 8, 8)
+    x = .5 * still + torch.linspace(0, .5, n)[:, None, None, None, None] * rand(n, 7, 1, 8, 8, seed=1)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    found = score_clips(LastFrame(output='gaussian'), Pairs(x[order, :4], x[order, 4:]))
+    parts = found.by_motion(3)
+    assert [s.n_clips for s in parts.scores.values()] == [4, 3, 3] and parts.tables()[0].head[0] == 'motion'
+    want = [mse(x[k, 3:4].expand(1, 3, 1, 8, 8), x[k:k+1, 4:]).mean().item() for k in range(n)]
+    np.testing.assert_allclose([s.future.overall['mse'] for s in parts.scores.values()],
+                               [np.mean(want[:4]), np.mean(want[4:7]), np.mean(want[7:])], rtol=1e-6)
+    assert [name.split(' (')[0] for name in parts.scores] == ['1 of 3', '2 of 3', '3 of 3']
+    for parts in (0, 11, 2.5, None):
+        with pytest.raises(ValueError, match='^parts is '): found.by_motion(parts)
+
+
+def test_skill_by_hand():
+    clips = Cut()
+    a, b = score_clips(MeanOfPast(output='gaussian'), clips), score_clips(LastFrame(output='gaussian'), clips)
+    s = a.skill(b, parts=2)
+    for task in ('future', 'reconstruction'):
+        mine, theirs, found = getattr(a, task)['squared_error'], getattr(b, task)['squared_error'], getattr(s, task)
+        assert found.overall['skill'] == pytest.approx(1 - mine.sum() / theirs.sum())
+        assert found.overall['better'] == np.mean(mine.mean(1) < theirs.mean(1))
+        names = np.array(clips.films)
+        sums, sizes = ([v.mean(1)[names == g].sum() for g in 'abcde'] for v in (mine, theirs))
+        assert found.overall['error'] == pytest.approx(ratio_error(sums, sizes))
+        rows = np.argsort(a.motion, kind='stable')[:6]
+        assert found.by_motion['skill'][0] == pytest.approx(1 - mine[rows].sum() / theirs[rows].sum())
+        assert found.by_motion['better'][0] == np.mean(mine[rows].mean(1) < theirs[rows].mean(1))
+        for t in range(mine.shape[1]):
+            if theirs[:, t].any(): skill = pytest.approx(1 - mine[:, t].sum() / theirs[:, t].sum())
+            else: skill = pytest.approx(np.nan, nan_ok=True)
+            assert found.per_frame['skill'][t] == skill
+            assert found.per_frame['better'][t] == np.mean(mine[:, t] < theirs[:, t])
+    assert np.isnan(s.reconstruction.per_frame['skill'][-1])     # copying is exactly right there
+    told = json.loads(json.dumps(s.to_dict(), allow_nan=False))
+    assert told['reconstruction']['per_frame']['skill'][-1] is None and told['measure'] == 'squared_error'
+    assert told['n_groups'] == 5 and told['future']['overall']['skill'] == s.future.overall['skill']
+    text = str(s)
+    for word in ('overall', 'motion 2 of 2', 'frame 3', 'better in', '11 clips of 5 groups', 'from group to group'):
+        assert word in text
+    assert '<table>' in s._repr_html_()
+
+
+def test_the_standard_error_of_a_skill_is_that_of_the_jackknife():
+    clips = Cut([f'film {k % 60}' for k in range(180)])
+    a, b = (score_clips(p(output='gaussian'), clips, ssim=False) for p in (MeanOfPast, LastFrame))
+    mine, theirs, names = a.future['mse'].mean(1), b.future['mse'].mean(1), np.array(clips.films)
+    left_out = np.array([1 - mine[names != g].sum() / theirs[names != g].sum() for g in set(clips.films)])
+    jackknife = np.sqrt(59 / 60 * ((left_out - left_out.mean())**2).sum())
+    assert a.skill(b).future.overall['error'] == pytest.approx(jackknife, rel=.05)
+
+
+def test_skill_of_other_measures(pairs):
+    a, b = score_clips(MeanOfPast(), pairs), score_clips(LastFrame(), pairs)
+    assert a.skill(b, measure='mse').future.overall['skill'] == pytest.approx(a.skill(b).future.overall['skill'])
+    nats, above = (a.skill(b, measure=m).future.overall['skill'] for m in ('nats', 'above_floor'))
+    assert nats < above and a.skill(b).n_groups is None and 'from clip to clip' in str(a.skill(b))
+    for measure in ('ssim', 'psnr', 'floor', 'size', None, 3):
+        with pytest.raises(ValueError, match='^measure is '): a.skill(b, measure=measure)
+    with pytest.raises(ValueError, match='^measure is .nats.; expected one that was measured: squared_error'):
+        a.skill(score_clips(LastFrame(output='gaussian'), pairs), measure='nats')
+
+
+def test_skill_refuses_other_clips(pairs):
+    a = score_clips(LastFrame(), pairs)
+    other = Pairs(pairs.past, pairs.future.flip(0))
+    for clips in (other, Pairs(pairs.past[:10], pairs.future[:10]), Cut()):
+        with pytest.raises(ValueError, match='^reference has another .*; expected scores of the same clips'):
+            a.skill(score_clips(LastFrame(), clips))
+    with pytest.raises(ValueError, match='^reference has 2 frames of future; expected 3'):
+        a.skill(score_clips(LastFrame(), pairs, future_frames=2))
+    for reference in (None, evaluate(LastFrame(), pairs), 'last'):
+        with pytest.raises(ValueError, match='^reference is .*; expected ClipScores'): a.skill(reference)
+    blind, deaf = (score_clips(f(**SMALL), pairs) for f in (VideoLSTM.autoencoder, VideoLSTM.future_predictor))
+    with pytest.raises(ValueError, match='^reference has another|^reference is '): blind.skill(deaf)
+
+
+GOOD = dict(reconstruction=None, future=dict(mse=[[1., 2.], [3., 4.]]), motion=[.1, .2], frame_shape=(3,))
+
+@pytest.mark.parametrize('name, value', [
+    ('future', 3), ('future', {}), ('future', dict(size=[[1.]])), ('future', dict(mse=[1., 2.])), ('future', None),
+    ('future', dict(mse=[[1., torch.nan]] * 2)), ('future', dict(mse=[[1.]] * 3)),
+    ('future', dict(mse=[[1.]] * 2, mae=[[1., 2.]] * 2)),
+    ('motion', None), ('motion', [[.1]]), ('motion', 'a'), ('groups', ['a']), ('groups', 'ab'), ('groups', [1, 2]),
+    ('frame_shape', None), ('output', 'poisson')])
+def test_clip_scores_that_are_none(name, value):
+    assert len(ClipScores(**GOOD)) == 2
+    with pytest.raises(ValueError, match=rf'^{name}\S* is .*; expected '): ClipScores(**GOOD | {name: value})
+
+
+# ---- the mean of the past, and the best linear predictor
+
+def test_mean_of_past(pairs):
+    out = MeanOfPast(clamp=.01)(pairs.past, future_frames=3, reconstruction_frames=2)
+    mean = pairs.past.mean(1)
+    for f in (*out.future.unbind(1), *out.reconstruction.unbind(1)): torch.testing.assert_close(f, mean.clamp(.01, .99))
+    exact = MeanOfPast(output='gaussian')(9 * pairs.past.half())
+    assert exact.future.dtype == torch.float16 and exact.future.shape == (11, 10, 1, 8, 8)
+    torch.testing.assert_close(exact.future[:, 0], (9 * pairs.past.half()).float().mean(1).half())
+    with pytest.raises(ValueError, match='past has values'): MeanOfPast()(9 * pairs.past)
+
+
+def autoregressive(n, T, seed=0):
+    "Series of two values that a linear rule of second order makes, exactly."
+    x = list(torch.randn(2, n, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+    a, b = torch.tensor([[1.2, -.3], [.4, .9]]).double(), torch.tensor([[-.5, .1], [0., -.4]]).double()
+    while len(x) < T: x.append(x[-1] @ a + x[-2] @ b)
+    return torch.stack(x, 1)
+
+
+def test_a_linear_world_is_predicted_exactly():
+    "A rule of second order in two dimensions: four numbers say all, three do not."
+    seen, unseen = autoregressive(300, 12), autoregressive(50, 12, seed=1)
+    for memory, exact in ((4, True), (1000, True), (3, False)):
+        p = LinearPredictor.from_clips(seen, memory=memory, normalise=False)
+        s = evaluate(p, unseen)
+        assert (max(s.future.mse.max(), s.reconstruction.mse.max()) < 1e-9) == exact
+        assert p.memory == min(memory, 12) and p.ridge < 1e-6 and s.output == 'gaussian'
+    assert p(unseen[:, :6]).future.dtype == torch.float64
+
+
+def test_levels_of_their_own_are_no_hindrance():
+    "Straight flight keeps its rule at any place and of any size; a fit without levels does not know those far away."
+    def flight(n, seed, far=0.):
+        place, speed = torch.randn(2, n, 1, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        return far + place + speed * torch.arange(8.)[:, None]
+    p = LinearPredictor.from_clips(flight(400, 0))
+    assert evaluate(p, flight(50, 1, far=1000.)).future.mse.max() < 1e-3
+
+
+def test_least_squares_are_those_of_numpy():
+    "All numbers kept and nearly no ridge: ordinary least squares, with a bias."
+    x = (rand(200, 7, 3, dtype=torch.float64) + 5).cumsum(1)
+    p = LinearPredictor.from_clips(x, ridge=1e-11, normalise=False)
+    past, future = x[:, :4].flatten(1).numpy(), x[:, 4:].flatten(1).numpy()
+    ones = np.ones((200, 1))
+    best = np.linalg.lstsq(np.hstack([past, ones]), future, rcond=None)[0]
+    other = (rand(20, 7, 3, seed=9, dtype=torch.float64) + 5).cumsum(1)
+    want = np.hstack([other[:, :4].flatten(1).numpy(), np.ones((20, 1))]) @ best
+    np.testing.assert_allclose(p(other[:, :4]).future.flatten(1), want, atol=1e-5)
+    np.testing.assert_allclose(p(other[:, :4]).recalled, other[:, :4], atol=1e-5)
+
+
+def test_no_other_map_of_that_rank_is_better():
+    x = rand(300, 6, 4, dtype=torch.float64).cumsum(1)
+    options = dict(ridge=1e-9, normalise=False)
+    def error(memory): # summed over past and future, on what it has learned
+        s = evaluate(LinearPredictor.from_clips(x, memory=memory, **options), x)
+        return s.future.mse.sum() + s.reconstruction.mse.sum()
+    past, both = x[:, :3].flatten(1), x.flatten(1)
+    past, both = past - past.mean(0), both - both.mean(0)
+    fitted = past @ torch.linalg.lstsq(past, both).solution
+    sizes = torch.linalg.svdvals(fitted).square() / 300
+    floor = (both - fitted).square().sum().item() / 300
+    for memory in (1, 3, 8, 12): assert error(memory) == pytest.approx(floor + sizes[memory:].sum().item(), rel=1e-5)
+    p = LinearPredictor.from_clips(x, memory=3, **options)
+    change = p(x[:, :3]).future - p(x[:, :3]).future.mean(0)
+    assert torch.linalg.matrix_rank(change.flatten(1), atol=1e-6) == 3
+    assert p.encode(x[:, :3]).shape == (300, 3)
+    products = p.writer @ p.writer.T
+    assert (products - torch.diag(products.diag())).abs().max() < 1e-9                        # orthogonal directions
+
+
+@pytest.mark.parametrize('films', [None, 'films'])
+def test_the_ridge_is_that_which_is_best_for_what_is_held_back(films):
+    "Tried by hand: every fifth clip, or all clips of every fifth film, is left out."
+    noise = rand(60, 8, 4, seed=3, dtype=torch.float64) - .5
+    x = autoregressive(60, 8).repeat(1, 1, 2)[..., :4] * .1 + noise.cumsum(1)
+    names = [f'{k % 10}' for k in range(60)]
+    class Films(Clips):
+        frame_shape, past, future = (4,), 4, 4
+        def __len__(self): return 60
+        def read(self, first, n): return x[first:first + n, :4].clone(), x[first:first + n, 4:].clone()
+        def groups(self, first, n): return names[first:first + n] if films else None
+    p = LinearPredictor.from_clips(Films(), normalise=False, batch_size=7)
+    held = torch.tensor([(k % 10 if films else k) % 5 == 1 for k in range(60)])
+    past, future = x[:, :4].flatten(1), x[:, 4:].flatten(1)
+    a, b = past[~held].mean(0), future[~held].mean(0)
+    gram = (past[~held] - a).T @ (past[~held] - a)
+    def error(ridge):
+        left = gram + ridge * gram.diag().mean() * torch.eye(16).double()
+        weights = torch.linalg.solve(left, (past[~held] - a).T @ (future[~held] - b))
+        return (future[held] - b - (past[held] - a) @ weights).square().sum().item()
+    tried = [1e-6, 1e-4, 1e-3, 3e-3, .01, .03, .1, .3, 1., 3., 10.]
+    assert p.ridge == min(tried, key=error) and 1e-6 < p.ridge
+    same = LinearPredictor.from_clips(Films(), normalise=False, ridge=p.ridge)                  # all clips in the end
+    torch.testing.assert_close(same(x[:, :4]).future, p(x[:, :4]).future)
+
+
+def test_large_ones_are_added_up_in_single_precision():
+    "Above 1024 values in a past products are in float32: the ridge solution all the same."
+    x = rand(150, 3, 540, seed=5).cumsum(1)
+    p = LinearPredictor.from_clips(as_clips(x, past=2), memory=1080, ridge=.01, normalise=False, components=None)
+    past, future = x[:, :2].double().flatten(1).numpy(), x[:, 2:].double().flatten(1).numpy()
+    centred, to_come = past - past.mean(0), future - future.mean(0)
+    gram = centred.T @ centred
+    weights = np.linalg.solve(gram + .01 * gram.trace() / 1080 * np.eye(1080), centred.T @ to_come)
+    np.testing.assert_allclose(p(x[:, :2]).future.flatten(1), centred @ weights + future.mean(0), atol=1e-4)
+
+
+def test_pictures_through_components(pairs):
+    clips = MovingDigits('embedded', n_digits=1, image_size=36, past=4, future=3, seed=1)
+    clips.index = 5
+    p = LinearPredictor.from_clips(clips, 200, components=30, memory=40)
+    assert clips.index == 5 and p.code.size == 30 and p.reader.shape == (120, 40)
+    test = MovingDigits('embedded', n_digits=1, image_size=36, past=4, future=3, seed=2)
+    s = {n: evaluate(q, test, 100) for n, q in dict(line=p, copy=LastFrame(output='gaussian')).items()}
+    assert s['line'].future.overall['mse'] < .8 * s['copy'].future.overall['mse'] and s['line'].future.ssim is not None
+    shared = LinearPredictor.from_clips(clips, 200, code=p.code, memory=40)
+    past = test.read(0, 3)[0]
+    torch.testing.assert_close(shared(past).future, p(past).future)
+    assert shared.code is not p.code
+    again = LinearPredictor(FrameCode((1, 36, 36), components=30), past=4, future=3, memory=40)
+    again.load_state_dict(p.state_dict())
+    assert torch.equal(again(past).future, p(past).future)
+    everything = LinearPredictor.from_clips((pairs.past, pairs.future), components=64, ridge=.1)
+    assert everything.code.basis is None and everything.memory == 256 == everything.past * 64
+
+
+def load(x):
+    from torch.utils.data import DataLoader, TensorDataset
+    return DataLoader(TensorDataset(x[:, :4], x[:, 4:]), batch_size=7)
+
+
+@pytest.mark.parametrize('make', [lambda x: (x[:, :4], x[:, 4:]), lambda x: as_clips(x, past=4, seed=3),
+                                  lambda x: iter([x[:30], x[30:]]), load], ids=['pair', 'shuffled', 'once', 'loader'])
+def test_linear_predictors_take_any_clips(make):
+    x = autoregressive(80, 8).float()
+    p = LinearPredictor.from_clips(make(x), ridge=1e-7, normalise=False)
+    assert (p.past, p.future) == (4, 4) and evaluate(p, x).future.mse.max() < 1e-4
+
+
+def test_clips_without_a_future():
+    x = autoregressive(80, 5)
+    p = LinearPredictor.from_clips((x, None), ridge=1e-9, memory=4, normalise=False)
+    s = evaluate(p, (x, None))
+    assert s.future is None and s.reconstruction.mse.max() < 1e-9 and p(x).future is None
+
+
+def test_a_linear_predictor_keeps_to_its_lengths():
+    x = autoregressive(40, 8)
+    p = LinearPredictor.from_clips(x, normalise=False)
+    whole, part = p(x[:, :4]), p(x[:, :4], future_frames=2, reconstruction_frames=3)
+    assert torch.equal(part.future, whole.future[:, :2])
+    assert torch.equal(part.reconstruction, whole.reconstruction[:, :3])
+    torch.testing.assert_close(whole.reconstruction[:, 0], x[:, 3], atol=1e-3, rtol=0)     # the last frame comes first
+    for call, word in (
+            (lambda: p(x), 'past has 8 frames; expected 4'), (lambda: p(x[:, :4, :1]), 'past has shape'),
+            (lambda: p(x[:, :4], future_frames=5), 'future_frames is 5; expected'),
+            (lambda: p(x[:, :4], reconstruction_frames=5), 'reconstruction_frames is 5; expected'),
+            (lambda: p(x[:, :4].float()), 'past has dtype float32; expected float64'),
+            (lambda: p(x[:, :4] / 0), 'past holds NaN')):
+        with pytest.raises(ValueError, match=f'^{word}'): call()
+
+
+@pytest.mark.parametrize('name, options', [
+    ('memory', dict(memory=0)), ('memory', dict(memory=1.5)), ('ridge', dict(ridge=0)), ('ridge', dict(ridge=-1)),
+    ('ridge', dict(ridge='a')), ('components', dict(components=0)), ('components', dict(components='a')),
+    ('normalise', dict(normalise=1)), ('code', dict(code=3)), ('code', dict(code=FrameCode((3,)))), ('n', dict(n=99)),
+    ('n', dict(n=0)), ('batch_size', dict(batch_size=0))])
+def test_linear_predictors_refuse(name, options):
+    with pytest.raises(ValueError, match=rf'^{name}\b.*; expected '):
+        LinearPredictor.from_clips(autoregressive(20, 6), **options)
+
+
+def test_clips_too_few_or_too_like_for_a_line():
+    x = autoregressive(20, 6)
+    with pytest.raises(ValueError, match='^ridge is None; expected a number'): LinearPredictor.from_clips(x[:1])
+    with pytest.raises(ValueError, match='^clips are all alike'):
+        LinearPredictor.from_clips(torch.ones(9, 6, 2), normalise=False)
+    with pytest.raises(ValueError, match='^clips holds NaN'): LinearPredictor.from_clips(x / 0)
+    with pytest.raises(ValueError, match='^ridge is None; expected a number'): LinearPredictor.from_clips(x[:2])
+    for few in (dict(clips=x[:2], ridge=.1), dict(clips=x[:3])):
+        assert evaluate(LinearPredictor.from_clips(**few), x).n_clips == 20
+
+
+def test_a_line_is_learned_in_constant_memory():
+    alive = []
+    class Source(Clips):
+        frame_shape, past, future = (40,), 2, 2
+        def read(self, first, n):
+            assert sum(r() is not None for r in alive) <= 4      # some 2000 clips at a time
+            past = rand(n, 2, 40, seed=first)
+            alive.append(weakref.ref(past))
+            return past, past.flip(1)
+    p = LinearPredictor.from_clips(Source(), 10_000, batch_size=1000, components=None, normalise=False, ridge=1e-6)
+    assert len(alive) == 10 and evaluate(p, Source(), 100).future.mse.max() < 1e-4

@@ -12,14 +12,14 @@ from lstm_video_repr.core.tables import Table, Tabular
 from lstm_video_repr.clips import (ArrayClips, DatasetClips, FixedClips, MovingDigits, MovingMNISTFile, StreamClips,
                                    as_clips)
 from lstm_video_repr.lstm import PeepholeLSTM
-from lstm_video_repr.metrics import evaluate
-from lstm_video_repr.models import Decoder, VideoLSTM, VideoLSTMConfig
+from lstm_video_repr.metrics import LastFrame, LinearPredictor, evaluate, score_clips
+from lstm_video_repr.models import Decoder, FrameCode, VideoLSTM, VideoLSTMConfig
 from lstm_video_repr.training import Checkpoint, ClampedSGD, History, LivePlot, Recipe, Run, make_optimizer
 from lstm_video_repr.zoo import PRESETS, Card, save_authors_checkpoint, save_model
 
 # What else is in core serves the package, not its users.
 MODULES = ('core.tables lstm fast_lstm digits clips models metrics training scale zoo pictures activity widgets '
-           'actions cli').split()
+           'videos actions cli').split()
 B, T, H, D = 2, 3, 8, 64 # clips, frames, units, values in a frame (1, 8, 8)
 SIZES = dict(hidden_size=H, frame_shape=(1, 8, 8))
 
@@ -27,7 +27,7 @@ SIZES = dict(hidden_size=H, frame_shape=(1, 8, 8))
 # what downloads or takes long; and `Row`, which is looked at when it is drawn.
 BEHIND_THE_DOOR = set('''begin after_loss after_step end fail extra_repr advance tell tell_failure hold work is_ready
     beside record_graph do_together add_up RecordedStep.work plain_step detach_losses check_finite objective choose_step
-    prepare going mean_row patch Missing Scores FrameScores
+    prepare going mean_row patch Missing Scores FrameScores TaskSkill Skill
     Comparison Position RowFile download run_download run_demo run_train import_extra Row
     set_state clear pop popitem setdefault update'''.split())
 
@@ -53,6 +53,12 @@ def out(): return model()(rand(B, T, 1, 8, 8), future_frames=T)
 def scores(): return evaluate(model(), clips(), 2)
 
 
+def clip_scores(): return score_clips(LastFrame(), clips(), 4)
+
+
+def line(): return LinearPredictor.from_clips(clips(), ridge=.1, memory=2)
+
+
 def classifier():
     from lstm_video_repr.actions import LSTMClassifier
     return LSTMClassifier(D, H, 3)
@@ -73,6 +79,12 @@ def files():
     save_authors_checkpoint(model(), found.hdf5)
     run().save(found.run)
     return found
+
+
+def film():
+    "The name of a small film, in the current folder."
+    from lstm_video_repr.videos import make_film, save_video
+    return 'a.avi' if Path('a.avi').exists() else str(save_video('a.avi', make_film(2 * T, size=(8, 8))))
 
 
 # ---- what an argument is by its name
@@ -127,7 +139,12 @@ CALLS = {
     'clips.clips_checksum': PICTURES, 'models.VideoLSTM': dict(config=lambda: VideoLSTMConfig(**SIZES)),
     'models.VideoLSTM.loss': dict(future=GOOD['future']), 'models.VideoLoss': dict(future=lambda: torch.tensor(1.)),
     'models.Decoder.teacher_force': dict(target=lambda: rand(B, T, D)),
-    'training.History.column': dict(name=lambda: 'total'),
+    'metrics.ratio_error': dict(sums=lambda: [1., 2.], sizes=lambda: [1., 1.]),
+    'metrics.LinearPredictor': dict(
+        code=lambda: FrameCode((1, 8, 8)), past=lambda: 2, future=lambda: 2, memory=lambda: 3),
+    'metrics.ClipScores': dict(reconstruction=lambda: None, future=lambda: dict(mse=[[1.], [2.]]),
+                               motion=lambda: [.1, .2], frame_shape=lambda: (1, 8, 8)),
+    'metrics.ClipScores.skill': dict(reference=clip_scores), 'training.History.column': dict(name=lambda: 'total'),
     'training.Run.load': dict(path=lambda: files().run),
     'training.train': dict(steps=lambda: 2, progress=lambda: None, batch_size=lambda: 2),
     'zoo.Preset': dict(about=lambda: 'a model'), 'zoo.preset': dict(name=lambda: 'quick'),
@@ -148,6 +165,8 @@ CALLS = {
     'actions.LSTMClassifier.*': dict(frames=lambda: rand(B, T, 1, 8, 8), labels=lambda: torch.tensor([0, 1])),
     'actions.predict_clips': dict(model=classifier, frames=lambda: rand(B, T, 1, 8, 8)),
     'actions.train_classifier': dict(model=classifier, frames=lambda: rand(6, T, 1, 8, 8), steps=lambda: 2),
+    'videos.Video': dict(path=film), 'videos.Video.at': dict(seconds=lambda: .1),
+    'videos.save_video': dict(path=lambda: 'new.mp4', frames=lambda: np.zeros((T, 8, 8, 3), np.uint8)),
     'cli.main': dict(argv=lambda: ['--version']), 'cli.run_evaluate': dict(n_clips=lambda: 2),
     'cli.run_predict': dict(out=lambda: 'new.png'),
 }
@@ -158,15 +177,17 @@ SELF = {
     'Table': lambda: Table(['a'], [[1]]), 'Tabular': Tabular, 'PeepholeLSTM': lambda: PeepholeLSTM(D, H),
     'Decoder': lambda: Decoder(D, H), 'VideoLSTM': model, 'History': History,
     'ClampedSGD': lambda: ClampedSGD(model().parameters(), .1), 'Run': run, 'Preset': lambda: PRESETS['quick'],
-    'Presets': lambda: PRESETS, 'Card': Card, 'LivePlot': LivePlot,
+    'Presets': lambda: PRESETS, 'ClipScores': clip_scores, 'LinearPredictor': line, 'Card': Card, 'LivePlot': LivePlot,
     'Checkpoint': lambda: Checkpoint('new.safetensors'), 'LSTMClassifier': classifier,
     'StepSoftmax': lambda: classifier().softmax, 'Animation': drawn('pictures', 'animate', rand(2, 1, 8, 8)),
+    'Video': lambda: drawn('videos', 'Video', film())(),
     'FrameStepper': drawn('widgets', 'FrameStepper', rand(4, 1, 8, 8)),
     'FeatureBrowser': lambda: drawn('widgets', 'FeatureBrowser', model(), rand(B, T, 1, 8, 8), n=4)(),
 }
 MORE = { # of functions with **options: what these may be
     'training.train': [f.name for f in fields(Recipe)], 'training.get_recipe': [f.name for f in fields(Recipe)],
-    'metrics.MeanFrame': ['clamp', 'output'], 'pictures.save_strip': ['i', 'every', 'width', 'title', 'clamp'],
+    'metrics.MeanFrame': ['clamp', 'output'],
+    'pictures.save_strip': ['i', 'every', 'width', 'title', 'clamp'],
     'pictures.save_animation': ['i', 'fps', 'scale', 'title', 'clamp']}
 MAKERS = ['models.VideoLSTM.autoencoder', 'models.VideoLSTM.future_predictor', 'models.VideoLSTM.composite']
 CALLS |= dict.fromkeys(MAKERS, {k: lambda v=v: v for k, v in SIZES.items()})
