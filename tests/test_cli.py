@@ -164,13 +164,18 @@ OLD_WORDS = {
     'download': 'moving-mnist'}
 
 
+FILMS = {'motion': 'best of 4', 'cache': None, 'max_bytes': 2**31}
+NEW_OPTIONS = {'train': {'checkpoint_every': 5., 'videos': None, 'mix': True, 'grey': False, **FILMS},
+               'evaluate': {'videos': None, **FILMS}, 'predict': dict.fromkeys(['video', 'at', 'place'])}
+
+
 @pytest.mark.parametrize('name', OLD_WORDS)
 def test_old_words_are_understood(name):
     "Every option that `lvr` has had, as the value that its function takes."
     parser = argparse.ArgumentParser()
     add_arguments(parser, getattr(cli, f'run_{name}'))
     told = vars(parser.parse_args(OLD_WORDS[name].split()))
-    new = {'train': {'checkpoint_every': 5.}}.get(name, {})
+    new = NEW_OPTIONS.get(name, {})
     assert told | new == told                                       # what came later has its default
     given = [w for w in OLD_WORDS[name].split() if w[:2] == '--']
     assert len(told) == len(given) + len(new) + (name in ('evaluate', 'predict', 'download'))
@@ -408,3 +413,159 @@ def test_installed_command(tmp_path):
     done = lvr('train', '--preset', 'nothing', cwd=tmp_path, check=False)
     assert done.returncode == 2 and 'composite' in done.stderr and 'Traceback' not in done.stderr
     assert lvr('--version', cwd=tmp_path).stdout.startswith('lstm-video-repr ')
+
+
+# ---- films
+
+@pytest.fixture(scope='module')
+def films(tmp_path_factory):
+    "A folder with three small films in it and four files that are none, and a cache for what comes of it."
+    pytest.importorskip('av', reason='needs the extra [video]')
+    from lstm_video_repr.videos import make_film, save_video
+    folder = tmp_path_factory.mktemp('films')
+    (folder/'below').mkdir()
+    for k, name in enumerate(('a [1].mp4', 'b ü.avi', 'below/c.mkv')):
+        save_video(folder/name, make_film(40, size=(48, 64), seed=k))
+    raw = (folder/'b ü.avi').read_bytes()
+    for name, content in (('cut.avi', raw[:len(raw) // 2]), ('text.mp4', b'<html>'), ('empty.webm', b'')):
+        (folder/name).write_bytes(content)
+    save_video(folder/'short.mp4', make_film(20, size=(48, 64)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('LVR_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield folder
+
+
+@pytest.fixture
+def watcher(tmp_path):
+    "The file of a small colour model that has learned nothing yet."
+    network = VideoLSTM.composite(frame_shape=(3, 32, 32), hidden_size=2, output='gaussian')
+    return str(save_model(network, tmp_path/'watcher.safetensors'))
+
+
+FILM_LINE = 'train --grey --steps 3 --batch-size 2 --n-clips 6 --validate-every 3 --out t'.split()
+
+
+def test_from_a_folder_to_a_model(here, films, one_thread, capsys):
+    "Trained, measured on a source that was held out, found again by `lvr evaluate`; the card names no folder above."
+    assert main([*FILM_LINE, '--videos', str(films)]) == 0
+    said, warned = capsys.readouterr()
+    for word in ('cut.avi: ', 'text.mp4: ', 'empty.webm: ', 'left out: short.mp4'): assert word in warned
+    assert '3 steps on 2 of 3 videos' in said and 'mean of the past' in said and 'better in' in said
+    card = load_model('t/model.safetensors').card
+    assert card['videos'] | {'videos': 3, 'held-out sources': 1, 'mix': True, 'grey': True} == card['videos']
+    assert card['videos']['folder'] == films.name and str(films.parent) not in json.dumps(card)
+    assert card['clips seen'] == 6 and f'--videos {films.name} ' in card['command'] and '--grey' in card['command']
+    assert main('evaluate t/model.safetensors --n-clips 6 --json s.json'.split() + ['--videos', str(films)]) == 0
+    found = json.loads(Path('s.json').read_text())
+    assert found['clips'] == f'1 video of {films.name}, held out in training' and found['n_groups'] == 1
+    for name, scores in (('model', found), *found['rivals'].items()):
+        kept, error = card['test']['future'][name], scores['future']['overall']['squared_error']
+        assert kept['squared_error'] == pytest.approx(error, abs=1e-3)
+    better = found['beside_last_frame']['future']['overall']['better']
+    assert better == pytest.approx(card['test']['future']['model']['better than the last frame in'], abs=1e-3)
+    capsys.readouterr()
+    for more in (['--seed', '1'], ['--no-mix'], ['--motion', 'any']):                 # each is another run
+        assert main([*FILM_LINE, '--videos', str(films), *more]) == 2 and '--no-resume' in capsys.readouterr().err
+    assert main([*FILM_LINE, '--videos', str(films)]) == 0                            # all is done already
+    assert load_model('t/model.safetensors').card == card
+
+
+def test_other_films_are_all_measured(here, films, watcher, tmp_path_factory, capsys):
+    "Nothing is held out of a folder that nobody trained on; a folder that has changed since is pointed out."
+    assert main(['evaluate', watcher, '--videos', str(films), '--n-clips', '4', '--motion', 'any']) == 0
+    assert 'on 4 clips of 3 videos of' in capsys.readouterr().out
+    network = load_model(watcher)
+    card = {'videos': {'folder': films.name, 'frames': 'other ones'}}
+    save_model(network, 'known.safetensors', card=card)
+    assert main(['evaluate', 'known.safetensors', '--videos', str(films), '--n-clips', '4']) == 0
+    said, warned = capsys.readouterr()
+    assert '3 videos of' in said and 'may have seen' in warned
+
+
+def test_a_window_of_a_film(here, films, watcher, capsys):
+    "What the command says of its window asks for the same one; the page shows where it stands."
+    film = str(films/'a [1].mp4')
+    assert main(['predict', watcher, '--video', film, '--out', 'p.png']) == 0
+    said = capsys.readouterr().out
+    words = said.splitlines()[0].split(': ')[1].split()
+    assert words[::2] == ['--at', '--place'] and 'repeating the last frame' in said
+    assert main(['predict', watcher, '--video', film, '--out', 'q.png', *words]) == 0
+    assert said.replace('p.png', 'q.png') == capsys.readouterr().out
+    assert Path('p.png').read_bytes() == Path('q.png').read_bytes()
+    assert main(['predict', watcher, '--video', film, '--out', 'p.gif', '--future-frames', '20', '--at', '0']) == 0
+    from PIL import Image
+    with Image.open('p.gif') as picture: assert picture.n_frames == 36 and min(picture.size) > 200
+    assert main(['predict', watcher, '--video', film, '--out', 'p.html', '--at', '0.2', '--place', '16,32']) == 0
+    page = Path('p.html').read_text()
+    assert page.count('<img') >= 1 and '--at 0.200 --place 16,32' in page
+
+
+def test_the_window_moves(here, watcher, tmp_path_factory, capsys):
+    "Where all but one corner stands still the window is there, and a cut does not distract it."
+    pytest.importorskip('av', reason='needs the extra [video]')
+    import numpy as np
+    from lstm_video_repr.videos import save_video
+    film = np.full((80, 96, 128, 3), 90, np.uint8)
+    film[40:] = 200                                                             # the cut
+    film[:, 64:, 96:] = np.random.default_rng(0).integers(0, 255, (80, 4, 4, 1)).repeat(8, 1).repeat(8, 2)
+    save_video('corner.avi', film)
+    assert main(['predict', watcher, '--video', 'corner.avi', '--out', 'p.png']) == 0
+    down, right = map(int, capsys.readouterr().out.splitlines()[0].split()[-1].split(','))
+    assert down >= 48 and right >= 80
+
+
+@pytest.mark.parametrize('line, code, word', [
+    ('train --videos nowhere --steps 2', 1, '--videos is'), ('train --videos . --steps 2', 1, 'with videos in it'),
+    ('train --videos FILMS/text.mp4 --steps 2', 1, 'Not a directory'),
+    ('train --videos FILMS/below --steps 2 --grey', 1, 'of one source (c.mkv)'),
+    ('train --videos FILMS --steps 2 --preset quick', 2, 'expected one for videos: patches'),
+    ('train --preset patches --steps 2', 2, 'expected videos to train it on'),
+    ('train --videos FILMS --steps 2 --motion lively', 2, '--motion is'),
+    ('train --videos FILMS --steps 2 --digits mnist', 2, '--digits is'), ('train --no-mix', 2, '--mix is'),
+    ('train --videos FILMS --steps 2 --max-bytes 0', 2, '--max-bytes is'), ('train --cache c', 2, '--cache is'),
+    ('train --videos FILMS --steps 2 --cache FILMS/text.mp4', 1, 'text.mp4'), ('train --grey', 2, '--grey is'),
+    ('evaluate digits --videos FILMS', 2, 'expected (C, S, S)'), ('evaluate --motion any', 2, 'without videos'),
+    ('evaluate WATCHER --videos FILMS --n-digits 1', 2, 'with videos'), ('evaluate WATCHER', 2, '--videos FOLDER'),
+    ('evaluate WATCHER --videos FILMS --json WATCHER', 2, '--json is'), ('predict WATCHER', 2, '--video FILE'),
+    ('predict WATCHER --video nowhere.mp4', 1, '--video is'), ('predict WATCHER --video FILMS', 1, 'a folder'),
+    ('predict WATCHER --video FILMS/cut.avi', 1, 'cut short'), ('predict WATCHER --video FILMS/text.mp4', 1, '--video'),
+    ('predict WATCHER --video FILMS/short.mp4', 1, '20 frames'), ('predict --place 1,1', 2, 'without video'),
+    ('predict WATCHER --video FILMS/below/c.mkv --at 9', 2, '--at is 9.0; expected at most'),
+    ('predict WATCHER --video FILMS/below/c.mkv --at -1', 2, '--at is -1.0'),
+    ('predict WATCHER --video FILMS/below/c.mkv --place 17,0', 2, 'expected at most 16,32'),
+    ('predict WATCHER --video FILMS/below/c.mkv --place 1', 2, "--place is '1'"),
+    ('predict WATCHER --video FILMS/below/c.mkv --clip 1', 2, '--clip is'),
+    ('video info FILMS', 1, 'FILE is'), ('video info nowhere', 1, 'FILE is'),
+    ('video info FILMS/empty.webm', 1, 'empty'), ('video check nowhere', 1, 'FOLDER is'),
+    ('video check .', 1, 'FOLDER is'), ('video', 2, 'WHAT'), ('video info', 2, 'FILE')])
+def test_mistakes_with_films(here, films, watcher, line, code, word, capsys):
+    "One line, with the name of the option, a hint below it at most; nothing is written."
+    words = [w.replace('FILMS', str(films)).replace('WATCHER', watcher) for w in line.split()]
+    try: got = main(words)
+    except SystemExit as e: got = e.code
+    said = capsys.readouterr().err
+    assert got == code and word in said and 'Traceback' not in said
+    assert [p.name for p in here.iterdir()] == ['watcher.safetensors']
+
+
+def test_what_video_files_hold(films, capsys):
+    "Whole files are 0 and a line; damaged ones 1, and what there is of them; a folder as tables."
+    assert main(['video', 'info', str(films/'a [1].mp4')]) == 0
+    said = capsys.readouterr().out
+    assert 'mp4, h264, 64 x 48 pixels, 40 frames as promised, 25 frames/s, 1.6 s, whole\n' in said
+    assert main(['video', 'info', str(films/'cut.avi')]) == 1
+    said, complained = capsys.readouterr()
+    assert 'of 40 promised' in said and 'whole' not in said and 'FILE is' in complained and 'cut short' in complained
+    assert main(['video', 'check', str(films)]) == 1
+    said, complained = capsys.readouterr()
+    assert ['below/c.mkv', '64x48', '40'] in [line.split()[:3] for line in said.splitlines()]
+    assert '3 of 7 videos cannot be used' in complained
+    assert [line.split()[0] for line in said.splitlines()[-3:]] == ['cut.avi', 'empty.webm', 'text.mp4']
+    assert main(['video', 'check', str(films/'below')]) == 0
+
+
+@pytest.mark.parametrize('line', ['video', 'video info', 'video check'])
+def test_help_of_two_words(line, capsys):
+    with pytest.raises(SystemExit) as e: main([*line.split(), '--help'])
+    said = capsys.readouterr().out
+    assert e.value.code == 0 and f'usage: lvr {line}' in said and len(said) > 100
