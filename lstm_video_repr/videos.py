@@ -312,6 +312,14 @@ def _pictures(container):
     return next((stream for stream in container.streams.video if not is_cover(stream)), None)
 
 # %% ../nbs/12_videos.ipynb #52280176
+def _check_stream(path, container, stream):
+    "Can this be decoded at all? An `OSError` says why not."
+    if stream is None or stream.codec_context is None:
+        lack, kind = _tell_lack(path), 'sound alone' if container.streams.audio else 'without pictures'
+        raise _fault(path, kind if stream is None and not lack else f'{lack or "damaged"}: no pictures are left')
+    if stream.width * stream.height > _MOST_PIXELS: raise _fault(path, f'{stream.width}x{stream.height} pixels')
+
+# %% ../nbs/12_videos.ipynb #2874beee
 @contextmanager
 def _open_video(path):
     "The container and its stream of pictures, while they are needed; an `OSError` that says what else the file is."
@@ -320,9 +328,7 @@ def _open_video(path):
     except (av.FFmpegError, OSError, ValueError) as e: raise _fault(path, _tell_stranger(path, e)) from e
     with container:
         stream = _pictures(container)
-        if stream is None: raise _fault(path, 'sound alone' if container.streams.audio else 'without pictures')
-        if stream.codec_context is None: raise _fault(path, f'{_tell_lack(path) or "damaged"}: no codec is named')
-        if stream.width * stream.height > _MOST_PIXELS: raise _fault(path, f'{stream.width}x{stream.height} pixels')
+        _check_stream(path, container, stream)
         stream.thread_count = 1
         yield container, stream
 
@@ -364,7 +370,7 @@ class _Packets:
     def __init__(self, path, container, stream):
         self.container, self.stream, self.count, self.last = container, stream, 0, -1
         self.kind, self.promised = container.format.name, _promise(container, stream)
-        self.index = array('q', (e.timestamp for e in stream.index_entries) if self.kind == 'avi' else ())
+        self.index = array('q', (e.pos for e in stream.index_entries) if self.kind == 'avi' else ())
         self.lack = _tell_lack(path) or ''
         self.whole = find_break(path)[0] if self.lack and not self.promised else math.inf
 
@@ -381,10 +387,13 @@ class _Packets:
         if packet.size and self.kind == 'avi': self._check_order(packet)
 
 # %% ../nbs/12_videos.ipynb #1aa0b0f2
+_HEAD = 8 # bytes before the content of a packet of an avi: a name and a length
+
+
 @patch
 def _check_order(self: _Packets, packet):
     "Is this the packet that the index of an avi has here?"
-    if self.count < len(self.index) and packet.dts != self.index[self.count]: raise OSError('packets are lost')
+    if self.count < len(self.index) and packet.pos != self.index[self.count] + _HEAD: raise OSError('packets are lost')
     self.last = -1 if packet.dts is None else packet.dts
 
 # %% ../nbs/12_videos.ipynb #ba99d174
