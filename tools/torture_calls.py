@@ -168,7 +168,8 @@ CALLS = {
     'videos.Video': dict(path=film), 'videos.Video.at': dict(seconds=lambda: .1),
     'videos.save_video': dict(path=lambda: 'new.mp4', frames=lambda: np.zeros((T, 8, 8, 3), np.uint8)),
     'cli.main': dict(argv=lambda: ['--version']), 'cli.run_evaluate': dict(n_clips=lambda: 2),
-    'cli.run_predict': dict(out=lambda: 'new.png'),
+    'cli.run_predict': dict(out=lambda: 'new.png'), 'cli.run_video_info': dict(file=film),
+    'cli.run_video_check': dict(folder=lambda: str(Path(film()).parent)),
 }
 SELF = {
     'Clips': clips, 'FiniteClips': clips, 'MovingDigits': moving, 'FixedClips': lambda: FixedClips(moving(), 3),
