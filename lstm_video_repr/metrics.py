@@ -524,8 +524,8 @@ def tables(self: Comparison) -> list[Table]: # at most two
 def notes(self: Comparison) -> list[str]: # the first says how it was measured
     "What each number means."
     scores, shape = self.scores.values(), next(iter(self.scores.values())).frame_shape
-    return ['Free-running; every number is averaged over frames and clips.', *_notes(scores, shape),
-            *_error_notes(scores)]
+    errors = [f'{note}. The difference of two is surer: ClipScores.skill' for note in _error_notes(scores)]
+    return ['Free-running; every number is averaged over frames and clips.', *_notes(scores, shape), *errors]
 
 # %% ../nbs/05_metrics.ipynb #81cc3d65
 @patch
@@ -910,7 +910,7 @@ def score_clips(
     future_frames: int | None = None, # frames to predict; None: as many as the clips have
     ssim: bool = True, # also compute SSIM (the slowest of the measures)
     progress: bool = False, # show a bar
-) -> ClipScores: # some 70 numbers for each clip and frame of the two tasks stay in memory
+) -> ClipScores: # of every clip and frame up to nine numbers stay in memory
     "Measure a model as `evaluate` does, and keep every number of every clip and frame."
     _check_model(model)
     options = dict(batch_size=batch_size, ssim=check_flag(ssim, 'ssim'), progress=check_flag(progress, 'progress'))
