@@ -333,7 +333,7 @@ def _command(plan, asked):
 # %% ../nbs/15_cli.ipynb #f252ea4a
 def _last_name(folder):
     "The last name of a folder's path; the rest is nobody's business."
-    return None if folder is None else os.path.basename(os.path.realpath(folder)) or 'films'
+    return None if folder is None else _plain(os.path.basename(os.path.realpath(folder))) or 'films'
 
 # %% ../nbs/15_cli.ipynb #7ae692f5
 _SIDE = 120 # pixels of the shorter side of films
@@ -361,10 +361,10 @@ def _usable(films, size, frames=sum(_FRAMES)):
 
 # %% ../nbs/15_cli.ipynb #40e16cea
 def _split(films):
-    "Films to train on, and films held out; an `OSError` where all are of one source."
+    "Films to train on, and films held out; an `OSError` where all are of one group."
     if len(groups := set(films.groups)) > 1: return films.split(.25)
-    raise OSError(f'root is {films.root!r}, where all films are of one source ({groups.pop()}); '
-                  'expected at least two sources, one of them to be held out: add a film of something else')
+    raise OSError(f'root is {films.root!r}, where all films are of one group ({groups.pop()}); '
+                  'expected at least two groups, one of them to be held out: add a film of something else')
 
 # %% ../nbs/15_cli.ipynb #1fa7e58d
 def _check_motion(motion):
@@ -497,10 +497,10 @@ def _measure_digits(plan, model, about):
 
 # %% ../nbs/15_cli.ipynb #98163394
 def _describe_films(plan):
-    "What the card says of films: how many, of how many sources, in which folder (its last name only), how cut."
+    "What the card says of films: how many, of how many groups, in which folder (its last name only), how cut."
     train, test = plan.parts
-    about = {'folder': _last_name(plan.videos), 'videos': len(plan.all), 'sources': len({*plan.all.groups}),
-             'held-out videos': len(test), 'held-out sources': len({*test.groups}), 'side': _SIDE,
+    about = {'folder': _last_name(plan.videos), 'videos': len(plan.all), 'groups': len({*plan.all.groups}),
+             'held-out videos': len(test), 'held-out groups': len({*test.groups}), 'side': _SIDE,
              'grey': plan.grey, 'motion': plan.motion, 'mix': plan.mix, 'frames': plan.all.describe()}
     return {'data': f'natural patches of {_count(len(train), "video")}', 'videos': about}
 
@@ -543,7 +543,7 @@ def _figures(part):
 def _card_of_films(scores):
     "All that a card keeps of these scores."
     means, skill = {name: s.mean() for name, s in scores.items()}, _beside_copying(scores)
-    found = {'clips': len(scores['model']), 'sources': means['model'].n_groups}
+    found = {'clips': len(scores['model']), 'groups': means['model'].n_groups}
     for task in ('future', 'reconstruction'):
         if (gain := getattr(skill, task)) is None: continue
         found[task] = {name: _figures(getattr(mean, task)) for name, mean in means.items()}
@@ -665,12 +665,12 @@ def _evaluate_digits(network, asked):
     return title, scores, dict(model=str(name), clips=what) | scores.to_dict(), scores
 
 # %% ../nbs/15_cli.ipynb #b96e970b
-def _kind_of_films(network):
+def _kind_of_films(network, word):
     "The side of a model's windows, and whether they are grey; a `ValueError` for another model."
     shape = network.config.frame_shape
     if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2] or network.config.output != 'gaussian':
         raise ValueError(f'the model works on frames of shape {shape}, {network.config.output}; '
-                         'expected (C, S, S) with C = 1 or 3, gaussian, a model of videos such as patches')
+                         f'expected (C, S, S), C = 1 or 3, gaussian, such as patches has, with {word}')
     return shape[1], shape[0] == 1
 
 # %% ../nbs/15_cli.ipynb #a505fb63
@@ -688,7 +688,7 @@ def _unseen(films, card):
 def _evaluate_films(network, asked):
     "Measure on films: the title, what to say, what JSON is to hold, `ClipScores` by name."
     _check_motion(asked.motion)
-    size, grey = _kind_of_films(network)
+    size, grey = _kind_of_films(network, 'videos')
     films, note = _unseen(_usable(_open_folder(asked, grey), size), network.card)
     scores = _score_films(network, _windows(films, size, motion=asked.motion, seed=_UNSEEN), asked.n_clips)
     name = str(asked.model or 'bundled model')
@@ -774,10 +774,11 @@ def _read_place(place):
 def _open_film(asked, grey, *, size, frames):
     "A film that holds a window of that size and length, and how much changes from each frame to the next (T, h, w)."
     import numpy as np
+    from tqdm import tqdm
     from lstm_video_repr.videos import Video, motion_map
     with _called('video'):
         film, before, maps = Video(asked.video, side=_SIDE, grey=grey), None, []
-        for frame in film:
+        for frame in tqdm(film, 'decode', film.promised, unit='frame', leave=False, delay=2):
             maps.append(motion_map(frame[None], before)[0])
             before = frame
     (height, width), wanted = film.size, f'at least {frames} frames of {size} x {size} pixels'
@@ -839,7 +840,7 @@ def _tell_window(asked, film, where, *, past, future, output):
 def _predict_film(network, asked):
     "A window of a film: past, future, output, what to say of it, and what to show above it on a page."
     import torch
-    size, grey = _kind_of_films(network)
+    size, grey = _kind_of_films(network, 'video')
     frames = _FRAMES[0] + (ahead := asked.future_frames or _FRAMES[1])
     film, maps = _open_film(asked, grey, size=size, frames=frames)
     fixed = _check_inside(film, asked, size=size, frames=frames)
@@ -1083,7 +1084,8 @@ def _speak(error, function):
         name = next((k for k in (found[1], *_ALSO.get(found[1], ())) if k in kinds), None)
         if name is None: return found[0]
         return '--' + name.replace('_', '-') if kinds[name] is inspect.Parameter.KEYWORD_ONLY else name.upper()
-    return re.sub(r"^(\w+)(?= is |(?<=folder) ')", option, str(error))
+    said = re.sub(r"^(\w+)(?= is |(?<=folder) ')", option, str(error))
+    return re.sub(r' (with|without) (?=videos?$)', r' \1 --', said)
 
 # %% ../nbs/15_cli.ipynb #93d769fd
 @contextmanager

@@ -452,7 +452,7 @@ def test_from_a_folder_to_a_model(here, films, one_thread, capsys):
     for word in ('cut.avi: ', 'text.mp4: ', 'empty.webm: ', 'left out: short.mp4'): assert word in warned
     assert '3 steps on 2 of 3 videos' in said and 'mean of the past' in said and 'better in' in said
     card = load_model('t/model.safetensors').card
-    assert card['videos'] | {'videos': 3, 'held-out sources': 1, 'mix': True, 'grey': True} == card['videos']
+    assert card['videos'] | {'videos': 3, 'held-out groups': 1, 'mix': True, 'grey': True} == card['videos']
     assert card['videos']['folder'] == films.name and str(films.parent) not in json.dumps(card)
     assert card['clips seen'] == 6 and f'--videos {films.name} ' in card['command'] and '--grey' in card['command']
     assert main('evaluate t/model.safetensors --n-clips 6 --json s.json'.split() + ['--videos', str(films)]) == 0
@@ -517,19 +517,19 @@ def test_the_window_moves(here, watcher, tmp_path_factory, capsys):
 @pytest.mark.parametrize('line, code, word', [
     ('train --videos nowhere --steps 2', 1, '--videos is'), ('train --videos . --steps 2', 1, 'with videos in it'),
     ('train --videos FILMS/text.mp4 --steps 2', 1, 'Not a directory'),
-    ('train --videos FILMS/below --steps 2 --grey', 1, 'of one source (c.mkv)'),
+    ('train --videos FILMS/below --steps 2 --grey', 1, 'of one group (c.mkv)'),
     ('train --videos FILMS --steps 2 --preset quick', 2, 'expected one for videos: patches'),
     ('train --preset patches --steps 2', 2, 'expected videos to train it on'),
     ('train --videos FILMS --steps 2 --motion lively', 2, '--motion is'),
     ('train --videos FILMS --steps 2 --digits mnist', 2, '--digits is'), ('train --no-mix', 2, '--mix is'),
     ('train --videos FILMS --steps 2 --max-bytes 0', 2, '--max-bytes is'), ('train --cache c', 2, '--cache is'),
     ('train --videos FILMS --steps 2 --cache FILMS/text.mp4', 1, 'text.mp4'), ('train --grey', 2, '--grey is'),
-    ('evaluate digits --videos FILMS', 2, 'expected (C, S, S)'), ('evaluate --motion any', 2, 'without videos'),
-    ('evaluate WATCHER --videos FILMS --n-digits 1', 2, 'with videos'), ('evaluate WATCHER', 2, '--videos FOLDER'),
+    ('evaluate digits --videos FILMS', 2, 'expected (C, S, S)'), ('evaluate --motion any', 2, 'without --videos'),
+    ('evaluate WATCHER --videos FILMS --n-digits 1', 2, 'with --videos'), ('evaluate WATCHER', 2, '--videos FOLDER'),
     ('evaluate WATCHER --videos FILMS --json WATCHER', 2, '--json is'), ('predict WATCHER', 2, '--video FILE'),
     ('predict WATCHER --video nowhere.mp4', 1, '--video is'), ('predict WATCHER --video FILMS', 1, 'a folder'),
     ('predict WATCHER --video FILMS/cut.avi', 1, 'cut short'), ('predict WATCHER --video FILMS/text.mp4', 1, '--video'),
-    ('predict WATCHER --video FILMS/short.mp4', 1, '20 frames'), ('predict --place 1,1', 2, 'without video'),
+    ('predict WATCHER --video FILMS/short.mp4', 1, '20 frames'), ('predict --place 1,1', 2, 'without --video'),
     ('predict WATCHER --video FILMS/below/c.mkv --at 9', 2, '--at is 9.0; expected at most'),
     ('predict WATCHER --video FILMS/below/c.mkv --at -1', 2, '--at is -1.0'),
     ('predict WATCHER --video FILMS/below/c.mkv --place 17,0', 2, 'expected at most 16,32'),
