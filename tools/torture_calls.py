@@ -28,8 +28,9 @@ SIZES = dict(hidden_size=H, frame_shape=(1, 8, 8))
 BEHIND_THE_DOOR = set('''begin after_loss after_step end fail extra_repr advance tell tell_failure hold work is_ready
     beside record_graph do_together add_up RecordedStep.work plain_step detach_losses check_finite objective choose_step
     prepare going mean_row patch Missing Scores FrameScores TaskSkill Skill
-    Comparison Position RowFile download run_download run_demo run_train import_extra Row
-    set_state clear pop popitem setdefault update'''.split())
+    Comparison Position RowFile download run_download run_demo run_train run_video_check import_extra Row
+    set_state clear pop popitem setdefault update FrameCode.level FrameCode.flatten FrameCode.encode
+    FrameCode.decode serve_films read_film'''.split())
 
 
 def rand(*shape): return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
@@ -57,6 +58,16 @@ def clip_scores(): return score_clips(LastFrame(), clips(), 4)
 
 
 def line(): return LinearPredictor.from_clips(clips(), ridge=.1, memory=2)
+
+
+def folder():
+    "A folder with one film."
+    return drawn('videos', 'VideoFolder', str(Path(film()).parent), cache='cache', workers=0, progress=False)()
+
+
+def patches():
+    films = [np.arange(40 * 8 * 8 * 3, dtype=np.uint8).reshape(40, 8, 8, 3) for _ in range(3)]
+    return drawn('videos', 'Patches', films, 8, past=T, future=T)()
 
 
 def classifier():
@@ -167,9 +178,15 @@ CALLS = {
     'actions.train_classifier': dict(model=classifier, frames=lambda: rand(6, T, 1, 8, 8), steps=lambda: 2),
     'videos.Video': dict(path=film), 'videos.Video.at': dict(seconds=lambda: .1),
     'videos.save_video': dict(path=lambda: 'new.mp4', frames=lambda: np.zeros((T, 8, 8, 3), np.uint8)),
+    'videos.motion_map': dict(frames=lambda: np.zeros((T, 8, 8, 3), np.uint8)),
+    'videos.VideoFolder': dict(root=lambda: str(Path(film()).parent), workers=lambda: 0, cache=lambda: 'cache',
+                               progress=lambda: False),
+    'videos.VideoFolder.motion': dict(i=lambda: 0), 'videos.VideoFolder.subset': dict(names=lambda: ['a.avi']),
+    'videos.Patches': dict(videos=lambda: list(patches().videos.films), size=lambda: 8, past=lambda: 2,
+                           future=lambda: 2),
+    'models.FrameCode': dict(frame_shape=lambda: (1, 8, 8)),
     'cli.main': dict(argv=lambda: ['--version']), 'cli.run_evaluate': dict(n_clips=lambda: 2),
     'cli.run_predict': dict(out=lambda: 'new.png'), 'cli.run_video_info': dict(file=film),
-    'cli.run_video_check': dict(folder=lambda: str(Path(film()).parent)),
 }
 SELF = {
     'Clips': clips, 'FiniteClips': clips, 'MovingDigits': moving, 'FixedClips': lambda: FixedClips(moving(), 3),
@@ -181,6 +198,7 @@ SELF = {
     'Presets': lambda: PRESETS, 'ClipScores': clip_scores, 'LinearPredictor': line, 'Card': Card, 'LivePlot': LivePlot,
     'Checkpoint': lambda: Checkpoint('new.safetensors'), 'LSTMClassifier': classifier,
     'StepSoftmax': lambda: classifier().softmax, 'Animation': drawn('pictures', 'animate', rand(2, 1, 8, 8)),
+    'FrameCode': lambda: FrameCode((1, 8, 8), components=4), 'VideoFolder': folder, 'Patches': patches,
     'Video': lambda: drawn('videos', 'Video', film())(),
     'FrameStepper': drawn('widgets', 'FrameStepper', rand(4, 1, 8, 8)),
     'FeatureBrowser': lambda: drawn('widgets', 'FeatureBrowser', model(), rand(B, T, 1, 8, 8), n=4)(),
