@@ -349,13 +349,16 @@ def fit(
     past: Tensor, # (B, T, *frame) *training* clips
     future: Tensor | None = None, # (B, T', *frame) what comes after
 ) -> FrameCode: # itself
-    "Learn floor and components from training clips. `train` does it for a fresh model."
+    "Learn floor and components from training clips. `train` does it for a fresh model. `ValueError` for other frames."
+    check_frames(past, 'past', self.frame_shape)
+    if isinstance(future, Tensor) and not future.numel(): future = None
+    if future is not None: check_frames(future, 'future', self.frame_shape)
     if self.normalise:
         self.floor.zero_()
         self.floor.copy_(self.level(past)[1].square().mean(0).sqrt().view_as(self.floor) / 4)
     if self.basis is None: return self
     level = self.level(past)
-    x = torch.cat([self.flatten(x, level).flatten(0, 1) for x in (past, future) if x is not None and x.shape[1]])
+    x = torch.cat([self.flatten(x, level).flatten(0, 1) for x in (past, future) if x is not None])
     with torch.autocast(x.device.type, enabled=False): self.basis.copy_(_find_components(x.float().cpu(), self.size))
     return self
 
