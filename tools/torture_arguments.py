@@ -68,7 +68,7 @@ def find_callables(
         if not callable(found) or name in BEHIND_THE_DOOR: continue
         yield f'{module}.{name}', found
         for key, method in find_methods(found).items() if inspect.isclass(found) else ():
-            if key[0] != '_' and key not in BEHIND_THE_DOOR: yield f'{module}.{name}.{key}', method
+            if key[0] != '_' and not {key, f'{name}.{key}'} & BEHIND_THE_DOOR: yield f'{module}.{name}.{key}', method
 
 
 def find_methods(
