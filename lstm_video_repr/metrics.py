@@ -1140,12 +1140,10 @@ def _choose_ridge(kept, held):
 # %% ../nbs/05_metrics.ipynb #3f841b76
 def _reduce_rank(xx, xy, ridge, memory):
     "What reads (inputs, memory) and what writes (memory, outputs): the best linear map through `memory` numbers."
-    dtype, d = xx.dtype, len(xx)
-    factor = torch.linalg.cholesky(xx.double() + ridge * torch.eye(d, dtype=torch.float64))
-    root = torch.linalg.solve_triangular(factor, torch.eye(d, dtype=torch.float64), upper=False).T.to(dtype)
-    fitted = root.T @ xy
+    factor = torch.linalg.cholesky(xx.double() + ridge * torch.eye(len(xx), dtype=torch.float64)).to(xx.dtype)
+    fitted = torch.linalg.solve_triangular(factor, xy, upper=False)
     leading = torch.linalg.eigh(fitted @ fitted.T)[1].flip(1)[:, :memory]
-    return root @ leading, leading.T @ fitted
+    return torch.linalg.solve_triangular(factor.T, leading, upper=True), leading.T @ fitted
 
 # %% ../nbs/05_metrics.ipynb #280492c5
 class LinearPredictor(nn.Module):
@@ -1209,19 +1207,25 @@ def _mark_held(groups, n, first, seen):
     return torch.tensor([seen.setdefault(g, len(seen) % 5 == 1) for g in groups])
 
 # %% ../nbs/05_metrics.ipynb #2764a891
+def _check_lessons(past, future):
+    "Clips to learn from, in a precision to compute with."
+    for x in (past, future):
+        if x.shape[1]: check_frames(x, 'clips')
+    return _wide(past), _wide(future)
+
+# %% ../nbs/05_metrics.ipynb #97794fa6
 def _begin(batches, clips, most):
     "The first clips, at least so many numbers of them, as a batch; and all batches."
     size, first = (clips.past + clips.future) * math.prod(clips.frame_shape), []
     for batch in batches:
         first.append(batch)
         if size * sum(len(past) for past, *_ in first) >= most: break
-    past, future = (_wide(torch.cat([batch[k] for batch in first])) for k in (0, 1))
-    return (past, future), chain(first, batches)
+    return _check_lessons(*(torch.cat([batch[k] for batch in first]) for k in (0, 1))), chain(first, batches)
 
-# %% ../nbs/05_metrics.ipynb #97794fa6
+# %% ../nbs/05_metrics.ipynb #88db6299
 def _as_codes(code, past, future):
     "What is seen, in a row, and what is to come."
-    past, future = _wide(check_frames(past, 'clips')), _wide(future)
+    past, future = _check_lessons(past, future)
     level = code.level(past)
     ahead = code.encode(future, level) if future.shape[1] else future.new_zeros(len(past), 0, code.size)
     return code.encode(past, level).flatten(1).cpu(), ahead.flatten(1).cpu()

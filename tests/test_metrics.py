@@ -1154,7 +1154,10 @@ def test_clips_too_few_or_too_like_for_a_line():
     with pytest.raises(ValueError, match='^ridge is None; expected a number'): LinearPredictor.from_clips(x[:1])
     with pytest.raises(ValueError, match='^clips are all alike'):
         LinearPredictor.from_clips(torch.ones(9, 6, 2), normalise=False)
-    with pytest.raises(ValueError, match='^clips holds NaN'): LinearPredictor.from_clips(x / 0)
+    late = x.clone()
+    late[13, 5] = torch.nan
+    for wrong in (x / 0, late):
+        with pytest.raises(ValueError, match='^clips holds NaN'): LinearPredictor.from_clips(wrong, batch_size=4)
     with pytest.raises(ValueError, match='^ridge is None; expected a number'): LinearPredictor.from_clips(x[:2])
     for few in (dict(clips=x[:2], ridge=.1), dict(clips=x[:3])):
         assert evaluate(LinearPredictor.from_clips(**few), x).n_clips == 20
