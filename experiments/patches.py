@@ -1,6 +1,6 @@
 """Natural patches: what makes a small network see where a film goes, and is a bigger one sharper?
 
-Windows of 32 x 32 pixels of real videos, 16 frames seen, 16 played back, 13 predicted, as in the paper's section 3.3;
+Windows of 32 x 32 pixels of real videos, 16 frames seen, 16 played back, 13 predicted, as in the paper's section 3.3:
 no film is on both sides. Every model trains for the same time on one thread. First the three sizes, with several seeds:
 the paper's claim is that bigger is sharper in playing back. Then one thing at a time is taken away from the recipe
 (normalisation, components, sums of two windows, lively windows), then come the other members of the family, and last
@@ -31,6 +31,7 @@ SETTINGS = dict(units=512, components=256, seconds=150., batch=32, lr=2.5e-3, se
                 size=32, motion='best of 4', linear_clips=12_000, threads=1, side=120)
 QUICK = dict(units=6, components=8, seconds=.5, batch=4, seeds=(0,), test_clips=12, size=8, linear_clips=60)
 
+SHOWN = {'conditional future predictor', 'long: the recipe'} # of these pictures are kept, too
 LONG = 3 # times as long: does it learn films by heart, and does the order stay?
 PAPER = {'future predictor': 225.2, 'composite': 210.7, 'conditional future predictor': 221.3,
          'composite, future conditional': 208.1} # half squared error? in a unit that the paper does not name
@@ -108,7 +109,8 @@ class Films:
         "Floor and components, found once for all models that see frames in the same way."
         key = like.normalise, like.size
         if key not in self._codes:
-            code = FrameCode(like.frame_shape, normalise=like.normalise, components=None if like.basis is None else like.size)
+            components = None if like.basis is None else like.size
+            code = FrameCode(like.frame_shape, normalise=like.normalise, components=components)
             self._codes[key] = code.fit(*Patches(self.train, motion=s.motion, seed=10, **self.options).read(0, 512))
         return self._codes[key].state_dict()
 
@@ -185,7 +187,7 @@ def one(
     model = build(films, s, seed, **fields)
     history = context.train(model, clips, steps=max(2, round(s.seconds / step)), batch_size=s.batch, lr=s.lr, warmup=50)
     found = measured(films, model.eval())
-    if seed == s.seeds[0]: context.keep_pictures(**pictures(films, model))
+    if seed == s.seeds[0] and arm in SHOWN | set(sizes(s)): context.keep_pictures(**pictures(films, model))
     return dict(arm=arm, seed=seed, parameters=sum(p.numel() for p in model.parameters()),
                 training=training_of(history) | dict(losses=thinned(history)), sets=found)
 
@@ -198,16 +200,18 @@ def pictures(
     "What it makes of the first lively test clips."
     past, future = films.sets['lively'].read(0, 8)
     out = model(past, future_frames=future.shape[1])
-    found = dict(future=out.future) | (dict(recalled=out.recalled) if out.recalled is not None else {})
-    return found | dict(past=past, truth=future)
+    return dict(future=out.future) | (dict(recalled=out.recalled) if out.recalled is not None else {})
 
 
 def trivial(
+    context, # of `run`; inside of a part
     films: Films, # what is shared
     name: str, # of the predictor
     make, # makes it
 ) -> dict: # a row
     "A predictor without a network."
+    if name == 'copy the last frame':
+        context.keep_pictures(**dict(zip(('past', 'truth'), films.sets['lively'].read(0, 8))))
     return dict(arm=name, seed=None, sets=measured(films, make()))
 
 
@@ -228,13 +232,15 @@ def run(context):
     try:
         films = Films(context)
         context.note(films=films.said, paper=PAPER, pixel_deviation=films.spread,
-                     unit='half the squared error of a frame, pixels in [0, 1]; divide by the square of pixel_deviation '
-                          'for pixels of unit variance', sets='lively: the test windows that move most of four; any: test '
-                          'windows at random; seen: lively windows of the training films')
+                     unit='half the squared error of a frame, pixels in [0, 1]; divide by the square of '
+                          'pixel_deviation for pixels of unit variance',
+                     sets='lively: the test windows that move most of four; any: test windows at random; '
+                          'seen: lively windows of the training films')
         step = context.part('pace', lambda: dict(arm='pace', seed=None, steps=paces(films, s)))['steps']
         for seed in s.seeds:
             for arm, fields in sizes(s).items():
-                context.part(f'{arm}, seed {seed}', partial(one, context, films, arm, fields, step=step[arm], seed=seed))
+                measure = partial(one, context, films, arm, fields, step=step[arm], seed=seed)
+                context.part(f'{arm}, seed {seed}', measure)
         for arm, fields in changes().items():
             context.part(arm, partial(one, context, films, arm, fields, step=step[arm], seed=s.seeds[0]))
         step['the recipe'] = step[f'{s.units} units']
@@ -244,5 +250,5 @@ def run(context):
         for name, make in (('copy the last frame', partial(LastFrame, output='gaussian')),
                            ('mean of the past', partial(MeanOfPast, output='gaussian')),
                            ('linear', partial(linear, context, films))):
-            context.part(name, partial(trivial, films, name, make))
+            context.part(name, partial(trivial, context, films, name, make))
     finally: torch.set_num_threads(threads)
