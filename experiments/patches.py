@@ -21,8 +21,9 @@ import torch
 from lstm_video_repr.clips import FixedClips
 from lstm_video_repr.metrics import LastFrame, LinearPredictor, MeanOfPast, score_clips
 from lstm_video_repr.models import FrameCode, VideoLSTM, VideoLSTMConfig
-from lstm_video_repr.training import train
+from lstm_video_repr.training import History, train
 from lstm_video_repr.videos import Patches, VideoFolder, make_film
+from lstm_video_repr.zoo import load_model, save_model
 
 from experiments.design import thinned, training_of
 
@@ -31,7 +32,8 @@ SETTINGS = dict(units=512, components=256, seconds=150., batch=32, lr=2.5e-3, se
                 size=32, motion='best of 4', linear_clips=12_000, threads=1, side=120)
 QUICK = dict(units=6, components=8, seconds=.5, batch=4, seeds=(0,), test_clips=12, size=8, linear_clips=60)
 
-SHOWN = {'conditional future predictor', 'long: the recipe'} # of these pictures are kept, too
+SHOWN = {'conditional future predictor', 'long: not normalised'} # of these pictures are kept, too
+BUNDLED = 'long: not normalised' # the model that comes with the package
 LONG = 3 # times as long: does it learn films by heart, and does the order stay?
 PAPER = {'future predictor': 225.2, 'composite': 210.7, 'conditional future predictor': 221.3,
          'composite, future conditional': 208.1} # half squared error? in a unit that the paper does not name
@@ -187,9 +189,34 @@ def one(
     model = build(films, s, seed, **fields)
     history = context.train(model, clips, steps=max(2, round(s.seconds / step)), batch_size=s.batch, lr=s.lr, warmup=50)
     found = measured(films, model.eval())
+    if arm == BUNDLED: keep_model(context, films, model, history)
     if seed == s.seeds[0] and arm in SHOWN | set(sizes(s)): context.keep_pictures(**pictures(films, model))
     return dict(arm=arm, seed=seed, parameters=sum(p.numel() for p in model.parameters()),
                 training=training_of(history) | dict(losses=thinned(history)), sets=found)
+
+
+def keep_model(
+    context, # of `run`
+    films: Films, # what is shared
+    model: VideoLSTM, # trained
+    history: History, # of that
+) -> Path: # the file; copied to `lstm_video_repr/assets`, it is what `load_pretrained('patches')` loads
+    "A model in 8 bits, measured as stored, and its log."
+    s, path, last = context.settings, context.runs/'patches.safetensors', history.rows[-1]
+    stored = load_model(save_model(model, path, dtype=torch.int8))
+    test = {}
+    for name, found in measured(films, stored).items():
+        overall, won = found['scores']['future']['overall'], found['skill']['future']['overall']
+        figures = {k: round(overall[k], 4 if k == 'ssim' else 2) for k in overall}
+        test[f'{name}, future'] = figures | {'skill against copying': round(won['skill'], 3),
+                                             'better than copying': f'{won["better"]:.0%} of clips'}
+    card = {'about': 'a composite of natural patches: 16 frames seen, 16 played back, 13 predicted', 'data': films.said,
+            'windows': f'{s.size} x {s.size}, {s.motion}, sums of two', 'batch': s.batch, 'lr': s.lr,
+            'steps': last['step'], 'clips seen': last['clips'], 'seconds': round(last['seconds']),
+            'command': 'make experiments ARGS=patches', 'stored as': 'int8, a scale for each row; measured as stored',
+            'test clips': s.test_clips, 'test': test}
+    history.save(path.with_suffix('.jsonl'))
+    return save_model(model, path, card=card, dtype=torch.int8)
 
 
 @torch.no_grad()

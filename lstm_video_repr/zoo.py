@@ -134,7 +134,7 @@ class Presets(Tabular, _Fixed):
 def _paper(num_layers=2, **decoders): return VideoLSTMConfig(hidden_size=2048, num_layers=num_layers, **decoders)
 
 # %% ../nbs/08_zoo.ipynb #005c5b2c
-_SEEN = dict(normalise=True, components=256)
+_SEEN = dict(components=256)
 _VIDEOS = dict(overrides=dict(lr=2.5e-3, batch_size=32, warmup=50), steps=1000, digits='videos')
 def _patches(hidden_size, num_layers=1, **seen):
     return VideoLSTMConfig((3, 32, 32), hidden_size, num_layers, output='gaussian', **seen)
