@@ -800,16 +800,26 @@ def _check_inside(film, asked, *, size, frames):
     return None if asked.at is None else int(np.abs(film.times - asked.at).argmin()), down, right
 
 # %% ../nbs/15_cli.ipynb #986b7fc2
+def _find_cuts(maps):
+    "Numbers of the frames at which another scene begins."
+    import numpy as np
+    change = np.median(maps, (1, 2))
+    wide = np.pad(change, 2)
+    around = np.max([wide[k:k + len(change)] for k in (0, 1, 3, 4)], 0)
+    return np.flatnonzero(change > 2 * around + 192) # and by three grey values
+
+# %% ../nbs/15_cli.ipynb #f14ae5ae
 def _liveliest(maps, fixed, *, room, size, seed):
     "First frame, row and column of the liveliest of 200 windows at random; what is not None in `fixed` stays so."
     import numpy as np
     places = np.random.default_rng(seed).integers(0, np.array(room) + 1, (200, 3))
     for column, value in enumerate(fixed):
         if value is not None: places[:, column] = value
-    frames, n = len(maps) - room[0], max(1, round(size / 8))
+    frames, n, cuts = len(maps) - room[0], max(1, round(size / 8)), _find_cuts(maps)
     def life(place):
+        whole = not ((cuts > place[0]) & (cuts < place[0] + frames)).any()
         first, top, left = place[0], *(min(round(x / 8), cells - n) for x, cells in zip(place[1:], maps.shape[1:]))
-        return np.quantile(maps[first + 1:first + frames, top:top + n, left:left + n].mean((1, 2)), .75)
+        return whole, np.quantile(maps[first + 1:first + frames, top:top + n, left:left + n].mean((1, 2)), .75)
     return max(places.tolist(), key=life)
 
 # %% ../nbs/15_cli.ipynb #ddb303f2
