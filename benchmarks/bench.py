@@ -14,6 +14,7 @@ import math
 import multiprocessing
 import re
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ from lstm_video_repr.fast_lstm import choose_backend, lstm_flops
 from lstm_video_repr.lstm import PeepholeLSTM, set_backend
 from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.training import get_recipe, make_optimizer
+from lstm_video_repr.videos import Patches, Video, make_film, save_video
 from peers import NNVideoLSTM, as_loops, python_clips, rows_layer
 from results import capability, machine, reason_of, save, stamp, today
 from timing import (DTYPES, LEAST_ROUNDS, LIMIT_NOTE, MOST_ROUNDS, Bench, bf16_or_why_not, chosen_backends, gemm,
@@ -46,13 +48,15 @@ FULL = SimpleNamespace(
                  batch=[(10, B, 512) for B in (1, 8, 32, 128, 512)],
                  units=[(10, 128, H) for H in (128, 256, 512, 1024, 2048)]),
     memory=dict(units=512, batch=32, frames=(10, 30, 100), rollout_batch=4, rollout_frames=(10, 100, 1000),
-                conditional=(False, True)))
+                conditional=(False, True)),
+    videos=dict(frames=300, size=(240, 320), side=120, batch=32, units=512, components=256, films=8))
 QUICK = SimpleNamespace(
     batch=4, frames=3, image_size=16, digit_size=8, units=(8, 16), repetitions=3, sample=.001,
     squares=(64,), squares_on_cuda=(),
     models=[(8, 1, False), (8, 2, True)],
     scaling=dict(steps=[(2, 4, 8), (4, 4, 8)], batch=[(2, 1, 8)], units=[(2, 4, 16)]),
-    memory=dict(units=8, batch=2, frames=(2,), rollout_batch=2, rollout_frames=(3,), conditional=(False, True)))
+    memory=dict(units=8, batch=2, frames=(2,), rollout_batch=2, rollout_frames=(3,), conditional=(False, True)),
+    videos=dict(frames=31, size=(48, 64), side=40, batch=2, units=8, components=8, films=2))
 LONGEST_STEP = 6. # seconds that a training step may take at the limit of the machine; larger models are left out
 LADDER = 'loop of cells', 'reference', 'rows by hand', 'fused', 'compiled' # each adds one idea
 
@@ -282,6 +286,57 @@ def clips(
                   per_second=dict(clips_per_s=s.batch))
 
 
+# ---- real video
+
+def decoding(
+    bench: Bench, # what measures
+    folder: Path, # to write films into
+):
+    "All frames of a file, by `Video` and by PyAV alone, as they are and made smaller."
+    v = bench.sizes.videos
+    def with_av(path):
+        import av
+        with av.open(str(path)) as container:
+            container.streams.video[0].thread_count = 1
+            for frame in container.decode(video=0): frame.to_ndarray(format='rgb24')
+    def whole(path, **options):
+        for _ in Video(path, **options): pass
+    for ending in ('avi', 'mp4'):
+        path = save_video(folder/f'film.{ending}', make_film(v['frames'], size=v['size']))
+        bench.compare(dict(work='decode', file=ending, frames=v['frames'], height=v['size'][0], width=v['size'][1]),
+                      {('Video', 'uint8'): lambda: whole(path), ('PyAV alone', 'uint8'): lambda: with_av(path),
+                       (f'Video, side {v["side"]}', 'uint8'): lambda: whole(path, side=v['side'])},
+                      per_second=dict(frames_per_s=v['frames']))
+
+
+def patches(
+    bench: Bench, # what measures
+):
+    "A batch of windows of films in memory, and the training step that eats it."
+    v = bench.sizes.videos
+    films = [make_film(2*v['frames'], size=(v['side'], v['side'] * 4 // 3), seed=k) for k in range(v['films'])]
+    kinds = {'any': {}, 'best of 4': dict(motion='best of 4'), 'best of 16': dict(motion='best of 16'),
+             'best of 4, sums of two': dict(motion='best of 4', mix=True)}
+    sources = {name: Patches(films, **options) for name, options in kinds.items()}
+    past, future = (x.to(bench.device) for x in sources['best of 4, sums of two'].batch(v['batch']))
+    model = VideoLSTM.composite(frame_shape=past.shape[2:], hidden_size=v['units'], output='gaussian', normalise=True,
+                                components=v['components']).to(bench.device)
+    model.frame_code.fit(past, future)
+    step = training_step(bench, make_optimizer(model, get_recipe('adam')), lambda: model.loss(past, future).total)
+    calls = {(name, 'fp32'): lambda clips=clips: clips.batch(v['batch']) for name, clips in sources.items()}
+    calls |= {('training step', dtype): step for dtype in bench.dtypes}
+    bench.compare(dict(work='patches', batch=v['batch'], frames=29, side=32, units=v['units']), calls,
+                  per_second=dict(clips_per_s=v['batch']))
+
+
+def videos(
+    bench: Bench, # what measures
+):
+    "Decoding, and windows to train on."
+    with tempfile.TemporaryDirectory() as folder: decoding(bench, Path(folder))
+    patches(bench)
+
+
 # ---- memory
 
 def memory(
@@ -380,7 +435,8 @@ def now_and_peak(
 
 
 # gemm is part of every run
-GROUPS = dict(gemm=None, layer=layer, ladder=ladder, composite=composite, clips=clips, scaling=scaling, memory=memory)
+GROUPS = dict(gemm=None, layer=layer, ladder=ladder, composite=composite, clips=clips, videos=videos, scaling=scaling,
+              memory=memory)
 
 
 # ---- a run
