@@ -304,8 +304,8 @@ def decoding(
     for ending in ('avi', 'mp4'):
         path = save_video(folder/f'film.{ending}', make_film(v['frames'], size=v['size']))
         bench.compare(dict(work='decode', file=ending, frames=v['frames'], height=v['size'][0], width=v['size'][1]),
-                      {('Video', 'uint8'): lambda: whole(path), ('PyAV alone', 'uint8'): lambda: with_av(path),
-                       (f'Video, side {v["side"]}', 'uint8'): lambda: whole(path, side=v['side'])},
+                      {('Video', 'fp32'): lambda: whole(path), ('PyAV alone', 'fp32'): lambda: with_av(path),
+                       (f'Video, side {v["side"]}', 'fp32'): lambda: whole(path, side=v['side'])},
                       per_second=dict(frames_per_s=v['frames']))
 
 
