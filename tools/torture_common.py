@@ -111,6 +111,7 @@ def judge_error(
         return Verdict('fault', 'memory: ' + last_line(error))
     spelled = {form for n in names if n for form in (n, repr(n)[1:-1])} # as errors show what is odd
     named = any(re.search(rf'(?<![^\W_]){re.escape(n)}(?![^\W_])', said) for n in spelled)
+    if isinstance(error, SystemExit) and error.code == 2: return Verdict('refused', last_line(error)) # usage was shown
     if isinstance(error, REFUSALS) and named: return Verdict('refused', last_line(error))
     return Verdict('fault', 'unnamed: ' + last_line(error))
 
