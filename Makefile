@@ -19,7 +19,8 @@ help:  ## Show this list
 	@echo '  PYTHON     the Python that makes $(VENV) (default: the first of 3.10 or newer that is found)'
 	@echo '  PIP_FLAGS  more options for pip, as --extra-index-url with torch'"'"'s smaller builds for CPUs'
 	@echo '  NB         for make notebooks: only these, for example NB=nbs/00_lstm.ipynb'
-	@echo '  ARGS       for make test: more options for pytest, for example ARGS="-k widgets -x"'
+	@echo '  ARGS       for make test: more options for pytest, for example ARGS="-k widgets -x",'
+	@echo '             or ARGS="-n 0" to run them in one process (otherwise in as many as there are cores, up to 4)'
 	@echo '             for make bench: its options, for example ARGS="--groups layer,clips"'
 	@echo '             for make gpu: its options, for example ARGS="--rehearse" (tiny, on any CPU)'
 	@echo '             for make experiments: names and settings, for example ARGS="design --steps 300"'
@@ -30,7 +31,7 @@ demo: $(VENV)/.runtime  ## Set up, then watch a small model learn and the bundle
 	@$(BIN)/lvr demo
 
 test: $(VENV)/.dev  ## Set up for development, then run all tests and all notebooks
-	@$(PY) -m pytest tests -ra --durations=5 $(ARGS)
+	@$(PY) -m pytest tests -ra --durations=5 -n auto $(ARGS)
 
 bench: $(VENV)/.runtime  ## Measure speed and memory beside others' code, into benchmarks/results (20 minutes)
 	@$(PY) benchmarks/bench.py $(ARGS)

@@ -1,4 +1,4 @@
-"What the tests share: where the data lives, threads, and a browser."
+"What the tests share: where the data lives, workers and threads, and a browser."
 import os
 import shutil
 from pathlib import Path
@@ -13,10 +13,37 @@ if not os.environ.get('LVR_DATA') and _beside.is_dir(): os.environ['LVR_DATA'] =
 os.environ.setdefault('MPLBACKEND', 'agg')
 
 
+def cores():
+    "How many this process may use."
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
 def pytest_configure(config):
     config.addinivalue_line('markers', 'browser: drives a real browser')
+    workers = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 0))
+    if not workers and getattr(config.option, 'numprocesses', None): return     # this one only hands out tests
+    threads = int(os.environ.get('OMP_NUM_THREADS') or max(1, min(4, cores() // max(1, workers))))
+    if workers: os.environ['OMP_NUM_THREADS'] = str(threads)                    # of the processes that tests start, too
     import torch
-    torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS') or min(4, os.cpu_count() or 1)))
+    torch.set_num_threads(threads)
+
+
+# ---- workers of pytest-xdist; without it the tests run one after the other
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config): return min(4, cores())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file stays with one worker, in its order: what it makes once is made once, and its processes are not in each other's way.
+    Notebooks, which share nothing, go one by one, last."""
+    from xdist.scheduler import LoadScopeScheduling
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition('::')
+            return nodeid if test.startswith('test_notebook[') else file
+    return ByFile(config, log)
 
 
 def _folder(name=''):

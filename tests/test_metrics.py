@@ -586,7 +586,7 @@ def test_whatever_is_called_like_a_model(pairs):
 
 
 @pytest.mark.parametrize('model', [torch.nn.Linear(2, 2), torch.nn.LSTM(2, 2), None, 3, 'model', len, lambda past: past,
-                                   VideoLSTM, {}, torch.zeros(3), VideoLSTM.composite(**SMALL).to('meta')], ids=repr)
+                                   VideoLSTM, {}, torch.zeros(3), VideoLSTM.composite(**SMALL).to('meta')])
 def test_what_cannot_be_asked(pairs, model):
     with pytest.raises(ValueError, match='^model is .*; expected '): evaluate(model, pairs)
 

@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,17 +97,15 @@ from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.scale import processes
 from lstm_video_repr.training import Checkpoint, Validation, train
 
-folder, kind, steps, objective = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
-torch.set_num_threads(1)
-
 def halt(run):
     if run.step == 1: run.stop = bool(run.add_row()) # the others know of neither
-def wait(run):
-    if run.step != 5: return
-    (folder/'waiting').touch()
-    while not (folder/'go').exists(): time.sleep(.01)
 
-with processes():
+def run(folder, kind, steps, objective):
+    folder.mkdir(exist_ok=True)
+    def wait(run):
+        if run.step != 5: return
+        (folder/'waiting').touch()
+        while not (folder/'go').exists(): time.sleep(.01)
     digits = torch.rand(9, 5, 5, generator=torch.Generator().manual_seed(0))
     clips = MovingDigits(digits, image_size=12, past=4, future=3, seed=1)
     held_out = MovingDigits(digits, image_size=12, past=4, future=3, seed=2)
@@ -116,6 +116,13 @@ with processes():
           log=folder/'log.jsonl', callbacks=dict(waits=[wait], halts=[halt]).get(kind, []))
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     write_safetensors(folder/f'rank{rank}.safetensors', model.state_dict())
+
+if __name__ == '__main__':
+    torch.set_num_threads(1)
+    with processes():
+        for words in sys.argv[1:]: # one training after the other
+            folder, kind, steps, objective = words.split()
+            run(Path(folder), kind, int(steps), objective)
 '''
 
 
@@ -127,21 +134,42 @@ def environment(**more):
     return {k: v for k, v in os.environ.items() if k not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')} | {'OMP_NUM_THREADS': '1'} | more
 
 
-@pytest.fixture
-def start(tmp_path):
-    "Start the script above in some processes; kill what is left at the end."
-    script, running = tmp_path/'run.py', []
+def here(words):
+    "A training of the script above in this process, which has no others."
+    names = dict(__name__='run')
+    exec(RUN, names)
+    folder, kind, steps, objective = words.split()
+    with names['processes'](): names['run'](Path(folder), kind, int(steps), objective)
+
+
+@contextmanager
+def starting(folder):
+    "Start the script above in some processes, with trainings in `folder`; kill what is left at the end."
+    script, running = folder/'run.py', []
     script.write_text(RUN)
-    def of(n, name, kind='numbered', *, steps=6, objective='frame', env=None):
-        (tmp_path/name).mkdir(exist_ok=True)
-        words = command(n, str(script), str(tmp_path/name), kind, str(steps), objective)
-        running.append(subprocess.Popen(words, env=env or environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        text=True, start_new_session=True))
-        return running[-1], tmp_path/name
-    yield of
-    for p in running:
-        if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
-        p.communicate()
+    def start(n, *trainings, **more):
+        running.append(subprocess.Popen(command(n, str(script), *trainings), cwd=folder, env=environment(**more), text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True))
+        return running[-1]
+    try: yield start
+    finally:
+        for p in running:
+            if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
+            p.communicate()
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with starting(tmp_path) as start: yield start
+
+
+def start_apart(start, n, training):
+    "The same without `torchrun`: `n` processes that can be ended one by one."
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        place = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(s.getsockname()[1]), WORLD_SIZE=str(n))
+    return [start(1, training, RANK=str(r), LOCAL_RANK=str(r), **place) for r in range(n)]
 
 
 def ends_well(process):
@@ -162,38 +190,48 @@ def same_run(a, b):
     for one, two in zip(*rows): assert one == pytest.approx(two, rel=1e-4)
 
 
-@gloo
-@pytest.mark.parametrize('kind, objective', [('numbered', 'frame'), ('pairs', 'clip'), ('pairs', 'sum')])
-def test_two_are_as_one(start, kind, objective):
-    "Batches of 7 in two processes, of endless clips and of a set with an end: unequal parts, equal results, one bar."
-    alone, one = start(1, 'one', kind, objective=objective)
-    ends_well(alone)
-    together, two = start(2, 'two', kind, objective=objective)
-    said = ends_well(together)
-    same_run(one, two)
-    first, second = (read_safetensors(two/f'rank{r}.safetensors')[0] for r in (0, 1))
-    for k in first: assert torch.equal(first[k], second[k])                      # not one bit apart among themselves
-    assert said.count('100%|') == 1, said
+TOGETHER = [('numbered', 'frame'), ('pairs', 'clip'), ('pairs', 'sum')]
 
 
-@gloo
-def test_one_stops_all(start):
-    "A callback, which only the first process calls, asks for an end at step 1, once, and for a row: all stop with the next regular one."
-    job, folder = start(2, 'halts', 'halts', steps=20)
-    ends_well(job)
+@pytest.fixture(scope='module')
+def together(tmp_path_factory):
+    "One job of two processes with the trainings above, and one that is to stop: a folder for each, and what was said."
+    folder = tmp_path_factory.mktemp('together')
+    with starting(folder) as start:
+        job = start(2, *[f'{kind}-{objective} {kind} 6 {objective}' for kind, objective in TOGETHER], 'halts halts 20 frame')
+        return folder, ends_well(job)
+
+
+def are_equal(folder):
+    "The weights of two processes, not one bit apart."
     first, second = (read_safetensors(folder/f'rank{r}.safetensors')[0] for r in (0, 1))
-    for k in first: assert torch.equal(first[k], second[k])
-    assert [row['step'] for row in log(folder)] == [1, 2]
+    return all(torch.equal(first[k], second[k]) for k in first)
 
 
 @gloo
-def test_killed_and_resumed_by_another_number(start):
+@pytest.mark.parametrize('kind, objective', TOGETHER)
+def test_two_are_as_one(together, kind, objective, tmp_path, monkeypatch):
+    "Batches of 7 in two processes, of endless clips and of a set with an end: unequal parts, equal results, one bar."
+    folder, said = together
+    monkeypatch.chdir(tmp_path)
+    here(f'one {kind} 6 {objective}')
+    same_run(tmp_path/'one', folder/f'{kind}-{objective}')
+    assert are_equal(folder/f'{kind}-{objective}')
+    assert said.count('100%|') == len(TOGETHER), said
+
+
+@gloo
+def test_one_stops_all(together):
+    "A callback, which only the first process calls, asks for an end at step 1, once, and for a row: all stop with the next regular one."
+    folder = together[0]/'halts'
+    assert are_equal(folder) and [row['step'] for row in log(folder)] == [1, 2]
+
+
+@gloo
+def test_killed_and_resumed_by_another_number(start, tmp_path):
     "One of two is killed while the other waits in a callback: the other says so, and saves. Three go on, to where one alone arrives."
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        place = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(s.getsockname()[1]), WORLD_SIZE='2')
-    pair = [start(1, 'broken', 'waits', steps=20, env=environment(RANK=str(r), LOCAL_RANK=str(r), **place)) for r in (0, 1)]
-    (first, folder), (second, _) = pair
+    folder = tmp_path/'broken'
+    first, second = start_apart(start, 2, 'broken waits 20 frame')
     deadline = time.monotonic() + 120
     while not (folder/'waiting').exists() and first.poll() is None and time.monotonic() < deadline: time.sleep(.02)
     assert (folder/'waiting').exists(), first.communicate()[0] if first.poll() is not None else 'step 5 was not reached in 120 seconds'
@@ -203,18 +241,17 @@ def test_killed_and_resumed_by_another_number(start):
     said, _ = first.communicate(timeout=120)
     assert first.returncode != 0 and 'process 0 of 2 has lost the others' in said, said
     assert json.loads(read_safetensors(folder/'checkpoint.safetensors')[1]['checkpoint'])['here']['step'] == 5
-    ends_well(start(3, 'broken', steps=20)[0])
-    alone, one = start(1, 'whole', steps=20)
-    ends_well(alone)
-    a, b = (read_safetensors(f/'rank0.safetensors')[0] for f in (folder, one))
+    for process in start_apart(start, 3, 'broken numbered 20 frame'): ends_well(process)
+    here('whole numbered 20 frame')
+    a, b = (read_safetensors(f/'rank0.safetensors')[0] for f in (folder, tmp_path/'whole'))
     for k in a: torch.testing.assert_close(a[k], b[k], rtol=1e-3, atol=1e-4)
-    assert log(folder)[-1]['clips'] == log(one)[-1]['clips'] == 20 * 7
+    assert log(folder)[-1]['clips'] == log(tmp_path/'whole')[-1]['clips'] == 20 * 7
 
 
 @gloo
-def test_asked_to_end_the_first_saves(start):
+def test_asked_to_end_the_first_saves(start, tmp_path):
     "A scheduler ends the job in the middle of a run: what was done is in the checkpoint."
-    job, folder = start(2, 'asked', 'waits', steps=20)
+    job, folder = start(2, 'asked waits 20 frame'), tmp_path/'asked'
     deadline = time.monotonic() + 120
     while not (folder/'waiting').exists() and job.poll() is None and time.monotonic() < deadline: time.sleep(.02)
     job.send_signal(signal.SIGTERM)
