@@ -215,6 +215,8 @@ def keep_model(
             'steps': last['step'], 'clips seen': last['clips'], 'seconds': round(last['seconds']),
             'command': 'make experiments ARGS=patches', 'stored as': 'int8, a scale for each row; measured as stored',
             'test clips': s.test_clips, 'test': test}
+    if isinstance(films.train, VideoFolder): # so that `lvr evaluate --videos` leaves them out
+        card['videos'] = {'trained on': ' '.join(c[:8] for c in films.train.checksums)}
     history.save(path.with_suffix('.jsonl'))
     return save_model(model, path, card=card, dtype=torch.int8)
 

@@ -496,12 +496,16 @@ def _measure_digits(plan, model, about):
     return card, Card(test=card['test'])
 
 # %% ../nbs/15_cli.ipynb #98163394
+_LETTERS = 8 # of the checksum of a film, for the card: to know it again, under any name, in any folder
+
+# %% ../nbs/15_cli.ipynb #de2e26e0
 def _describe_films(plan):
     "What the card says of films: how many, of how many groups, in which folder (its last name only), how cut."
     train, test = plan.parts
     about = {'folder': _last_name(plan.videos), 'videos': len(plan.all), 'groups': len({*plan.all.groups}),
              'held-out videos': len(test), 'held-out groups': len({*test.groups}), 'side': _SIDE,
-             'grey': plan.grey, 'motion': plan.motion, 'mix': plan.mix, 'frames': plan.all.describe()}
+             'grey': plan.grey, 'motion': plan.motion, 'mix': plan.mix, 'frames': plan.all.describe(),
+             'trained on': ' '.join(c[:_LETTERS] for c in train.checksums)}
     return {'data': f'natural patches of {_count(len(train), "video")}', 'videos': about}
 
 # %% ../nbs/15_cli.ipynb #90f24bfb
@@ -676,13 +680,15 @@ def _kind_of_films(network, word):
 # %% ../nbs/15_cli.ipynb #a505fb63
 def _unseen(films, card):
     "Of the folder that a model was trained on the films that it has not seen, of another all; and a word about it."
+    from lstm_video_repr.core.checks import argument_error
     said = card.get('videos')
-    if not isinstance(said, dict): return films, ''
-    if said.get('frames') == films.describe(): return films.split(.25)[1], ', held out in training'
-    if said.get('folder') == _last_name(films.root):
-        warnings.warn('the model was trained on a folder of this name with other films or of another size; '
-                      'it may have seen some of these')
-    return films, ''
+    known = said.get('trained on') if isinstance(said, dict) else None
+    known = set(known.split()) if isinstance(known, str) else set()
+    seen = {group for group, c in zip(films.groups, films.checksums) if c[:_LETTERS] in known}
+    if not seen: return films, ''
+    new = [name for name, group in zip(films.names, films.groups) if group not in seen]
+    if new: return films.subset(new), ', not trained on'
+    raise argument_error('videos', str(films.root), 'films, or source videos, that the model was not trained on')
 
 # %% ../nbs/15_cli.ipynb #0fd0c39f
 def _evaluate_films(network, asked):

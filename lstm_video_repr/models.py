@@ -321,7 +321,7 @@ def level(
     mean = past.mean(inner, keepdim=True)
     every = (1,) if len(self.frame_shape) == 1 else tuple(range(1, past.dim()))
     variance = (past - mean).square().mean(every, keepdim=True)
-    return mean, (variance + self.floor.square()).clamp(min=1e-12).sqrt()
+    return mean, (variance + self.floor.square()).clamp(min=1e-30).sqrt()
 
 # %% ../nbs/04_models.ipynb #0be5922f
 @patch
@@ -343,6 +343,19 @@ def _find_components(x, n):
 
 # %% ../nbs/04_models.ipynb #0d8f57d3
 @patch
+def _find_floor(self: FrameCode, past, future):
+    "A quarter of the typical contrast. A value that never changed gets that of the one that changes most."
+    self.floor.zero_()
+    mean, contrast = self.level(past)
+    if len(self.frame_shape) > 1: typical = contrast.square().mean().sqrt()
+    else: # what stands still in the past may move later
+        x = past if future is None else torch.cat([past, future], 1)
+        typical = (x - mean).square().mean((0, 1)).sqrt()
+    still = typical < 1e-6 * typical.max()
+    self.floor.copy_(torch.where(still, typical.max(), typical).clamp(min=1e-12) / 4)
+
+# %% ../nbs/04_models.ipynb #c97877e6
+@patch
 @torch.no_grad()
 def fit(
     self: FrameCode,
@@ -353,9 +366,7 @@ def fit(
     check_frames(past, 'past', self.frame_shape)
     if isinstance(future, Tensor) and not future.numel(): future = None
     if future is not None: check_frames(future, 'future', self.frame_shape)
-    if self.normalise:
-        self.floor.zero_()
-        self.floor.copy_(self.level(past)[1].square().mean(0).sqrt().view_as(self.floor) / 4)
+    if self.normalise: self._find_floor(past, future)
     if self.basis is None: return self
     level = self.level(past)
     x = torch.cat([self.flatten(x, level).flatten(0, 1) for x in (past, future) if x is not None])

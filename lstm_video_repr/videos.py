@@ -185,7 +185,8 @@ def save_video(
 ) -> Path: # the file
     "Write a film, all or nothing. `ValueError` for frames that are none, `OSError` for a place that cannot be written."
     path, frames = check_target(path, endings=tuple(_CODECS)), _check_film(frames)
-    fps = check_number(fps, 'fps', lambda v: .1 <= v <= 1000, 'a number from 0.1 to 1000')
+    most = 50 if path.suffix.lower() == '.gif' else 1000 # a gif counts hundredths of a second
+    fps = check_number(fps, 'fps', lambda v: .1 <= v <= most, f'a number from 0.1 to {most} for {path.suffix}')
     container, codec, form, options = _CODECS[path.suffix.lower()]
     try:
         with replace_file(path) as temp:
@@ -1509,6 +1510,12 @@ def motion(self: VideoFolder,
     "How much moves in a film: its `motion_map`, made when it was decoded."
     return self._find_span(check_whole(i, 'i', -len(self), len(self) - 1), 1)
 
+# %% ../nbs/12_videos.ipynb #f38587cd
+@patch(as_prop=True)
+def checksums(self: VideoFolder) -> tuple[str, ...]: # of each film, 32 letters
+    "Of the frames of each film, as they are in the cache: the same for the same frames, whatever the file is called."
+    return tuple(film['checksum'] for film in self._films)
+
 # %% ../nbs/12_videos.ipynb #3b1e8bf9
 @patch
 def describe(self: VideoFolder) -> str:
@@ -1742,10 +1749,10 @@ def read(self: Patches,
 def groups(self: Patches,
     first: int, # number of the first clip
     n: int, # number of clips
-) -> list[str]: # the source video of each; of a sum both, with a plus between
+) -> list[str]: # the source video of each; sums of two are one group, since all of them hang together
     "Where clips first to first + n - 1 come from: clips of one group are not independent of each other."
-    places = self.plan(first, n).view(n, -1, 4)[..., 0]
-    return [' + '.join(self.videos.groups[film] for film in row) for row in places.tolist()]
+    places = self.plan(first, n)
+    return ['sums of two'] * n if self.mix else [self.videos.groups[film] for film in places[:, 0].tolist()]
 
 # %% ../nbs/12_videos.ipynb #cd00357e
 @patch

@@ -194,7 +194,8 @@ def _phrase(value, depth=0):
     if isinstance(value, float): return f'{value:.6g}'
     if isinstance(value, (list, tuple)):
         return ', '.join(_phrase(v, depth + 1) for v in value) if depth < _NESTED else '...'
-    return describe(value) if isinstance(value, (np.ndarray, torch.Tensor)) else str(value)
+    if isinstance(value, (np.ndarray, torch.Tensor)): return describe(value)
+    return text if len(text := str(value)) <= 400 else f'{text[:200]}... ({len(text):,} letters)'
 
 # %% ../nbs/08_zoo.ipynb #20b59492
 def _label(text):

@@ -457,7 +457,7 @@ def test_from_a_folder_to_a_model(here, films, one_thread, capsys):
     assert card['clips seen'] == 6 and f'--videos {films.name} ' in card['command'] and '--grey' in card['command']
     assert main('evaluate t/model.safetensors --n-clips 6 --json s.json'.split() + ['--videos', str(films)]) == 0
     found = json.loads(Path('s.json').read_text())
-    assert found['clips'] == f'1 video of {films.name}, held out in training' and found['n_groups'] == 1
+    assert found['clips'] == f'1 video of {films.name}, not trained on' and found['n_groups'] == 1
     for name, scores in (('model', found), *found['rivals'].items()):
         kept, error = card['test']['future'][name], scores['future']['overall']['squared_error']
         assert kept['squared_error'] == pytest.approx(error, abs=1e-3)
