@@ -1626,8 +1626,8 @@ def _checksum(films):
 def _read_motion(motion):
     "How many windows to choose from: 1 for 'any', n for 'best of n'."
     found = re.fullmatch('best of ([1-9][0-9]{0,3})', motion) if isinstance(motion, str) else None
-    if motion == 'any': return 1
     if found: return int(found[1])
+    if isinstance(motion, str) and motion == 'any': return 1
     raise argument_error('motion', motion, "'any', or 'best of 4' or another number up to 9999")
 
 # %% ../nbs/12_videos.ipynb #d08ca2c3
