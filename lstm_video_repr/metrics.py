@@ -456,7 +456,7 @@ def _error_notes(scores):
 @patch
 def notes(self: Scores) -> list[str]: # the first says how it was measured
     "What each number means."
-    of = '' if self.n_groups is None else f' of {self.n_groups} groups'
+    of = '' if self.n_groups is None else f' of {self.n_groups} group{"s" * (self.n_groups != 1)}'
     measured = f'{self.n_clips} clips{of}, free-running; every number is averaged over clips.'
     return [measured, *_notes([self], self.frame_shape), *_error_notes([self])]
 
@@ -1050,11 +1050,12 @@ def tables(self: Skill) -> list[Table]: # at most two
 # %% ../nbs/05_metrics.ipynb #684bb819
 @patch
 def notes(self: Skill):
-    of = '' if self.n_groups is None else f' of {self.n_groups} groups'
+    of = '' if self.n_groups is None else f' of {self.n_groups} group{"s" * (self.n_groups != 1)}'
+    spread = 'clip to clip' if self.n_groups is None else 'group to group'
     return [f'{self.n_clips} clips{of}, free-running.',
             'skill: 1 - error of the model / error of the reference, both summed over clips',
             'better in: share of clips with a smaller error than the reference (a draw is none)',
-            f'±: standard error from {"clip to clip" if self.n_groups is None else "group to group"}']
+            *[f'±: standard error from {spread}'] * (self.n_groups != 1)]
 
 # %% ../nbs/05_metrics.ipynb #c4a58da2
 def _plain(found):
