@@ -504,9 +504,10 @@ def test_asked_to_end_it_saves_first(tmp_path, name, code):
 @pytest.fixture
 def usual_signals():
     "As they are at a terminal, though the tests may have been started by `nohup`."
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    usual = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items(): signal.signal(number, handler)
 
 
 def test_an_ignored_signal_stays_ignored(usual_signals):
