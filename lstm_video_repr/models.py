@@ -347,10 +347,11 @@ def _find_floor(self: FrameCode, past, future):
     "A quarter of the typical contrast. A value that never changed gets that of the one that changes most."
     self.floor.zero_()
     mean, contrast = self.level(past)
-    if len(self.frame_shape) > 1: typical = contrast.square().mean().sqrt()
-    else: # what stands still in the past may move later
+    typical = contrast.square().mean(0).sqrt().view_as(self.floor)
+    if len(self.frame_shape) == 1: # what stands still in the past may move later
         x = past if future is None else torch.cat([past, future], 1)
-        typical = (x - mean).square().mean((0, 1)).sqrt()
+        whole = (x - mean).square().mean((0, 1)).sqrt()
+        typical = torch.where(typical < 1e-3 * whole, whole, typical)
     still = typical < 1e-6 * typical.max()
     self.floor.copy_(torch.where(still, typical.max(), typical).clamp(min=1e-12) / 4)
 
