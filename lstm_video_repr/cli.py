@@ -915,12 +915,24 @@ _MOVING_MNIST = '://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq
 _MOVING_MNIST_DIGEST = 'sha256:c2a3e8d3939c001ab77bf543f130157424efa486bb4d0974d2cebb773b13f8b3'
 _MOVING_MNIST_SIZE = 819_200_096
 
+# %% ../nbs/15_cli.ipynb #d0a1f1ab
+def _download_videos(what, folder):
+    "A set of real clips, with licence and sizes said first."
+    from lstm_video_repr.actions import fetch_videos
+    found = fetch_videos(what, folder, say=_say)
+    _say(f'{found.describe()}\n{found.root}')
+    return found.root
+
 # %% ../nbs/15_cli.ipynb #54f02799
 def run_download(
-    what: Literal['mnist', 'moving-mnist'] = 'mnist', # what to fetch
-) -> Path | None: # where the file lies; None for 'mnist', which is several
-    "Fetch MNIST, or the published Moving MNIST test file, checksum and all. What is there already stays."
-    _check(run_download, locals())
+    what: Literal['mnist', 'moving-mnist', 'ucf101', 'hmdb51'] = 'mnist', # what to fetch
+    *,
+    folder: Folder | None = None, # where ucf101 or hmdb51 is kept; None: in your cache folder
+) -> Path | None: # where it lies; None for 'mnist', which is several files
+    "Fetch data, and check what came: digits, the published test file, or sets of real clips. What is there stays."
+    asked = _check(run_download, locals())
+    if what in ('ucf101', 'hmdb51'): return _download_videos(what, folder)
+    if folder is not None: raise ValueError(f'folder is {asked.folder!r}; expected none for {what}')
     from lstm_video_repr.clips import MovingMNISTFile
     from lstm_video_repr.core.files import cache_folder, download
     from lstm_video_repr.digits import mnist_digits
