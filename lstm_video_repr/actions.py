@@ -232,14 +232,22 @@ def _group_of(name):
     found = re.fullmatch(r'v_(.+_g\d+)_c\d+', PurePosixPath(name).stem)
     return found[1] if found else name
 
-# %% ../nbs/14_actions.ipynb #0be9b0a1
+# %% ../nbs/14_actions.ipynb #77da1e28
+def _call(function, argument, name):
+    "What a function of the user says of a name; a `ValueError` if it fails."
+    try: return function(name)
+    except Exception as e:
+        why = f'which fails for {name!r} ({type(e).__name__}: {e})'
+        raise ValueError(f'{argument} is {describe(function)}, {why}; expected a function of a name') from e
+
+# %% ../nbs/14_actions.ipynb #22171d5e
 def _find_groups(groups, names):
     "The group of each video, as text; or a `ValueError`."
     wanted = 'a function or a dictionary: name -> group, or a list of as many groups as videos'
     if groups is None: found = list(map(_group_of, names))
     elif isinstance(groups, dict): found = [groups.get(name) for name in names]
     elif isinstance(groups, (list, tuple)) and len(groups) == len(names): found = list(groups)
-    elif callable(groups): found = [groups(name) for name in names]
+    elif callable(groups): found = [_call(groups, 'groups', name) for name in names]
     else: raise argument_error('groups', groups, wanted)
     odd = next((name for name, group in zip(names, found) if not isinstance(group, str)), None)
     if odd is None: return tuple(found)
@@ -587,12 +595,14 @@ def _lack(self: _OfficialVideos):
     counts = Counter(name.partition('/')[0] for name in self.missing)
     return f'{len(self.missing)} videos of {len(counts)} classes are missing, such as {self.missing[0]!r}'
 
-# %% ../nbs/14_actions.ipynb #b2a7a3ac
+# %% ../nbs/14_actions.ipynb #4ab7118e
 @patch
 def notes(self: _OfficialVideos) -> list[str]:
     "What of the lists is not there, and what is there beside the lists."
-    notes = [self._lack() + '; `missing` names them all.'] * bool(self.missing)
-    return notes + [f'{len(self.unlisted)} files are in no list and left out: see `unlisted`.'] * bool(self.unlisted)
+    notes = [self._lack() + '; `missing` names them all.'] if self.missing else []
+    if not self.unlisted: return notes
+    count = _say_count(len(self.unlisted), 'file is', 'files are')
+    return notes + [f'{count} in no list and left out: see `unlisted`.']
 
 # %% ../nbs/14_actions.ipynb #38c7b84e
 @patch
@@ -813,8 +823,12 @@ def _fetch(file, path, options):
     kept = f'\nWhat has come is kept in {str(part)!r}; the same again goes on from there.' if part.exists() else ''
     raise OSError(f'{file.name} could not be fetched:\n  ' + '\n  '.join(problems) + kept)
 
-# %% ../nbs/14_actions.ipynb #9ec11396
-def _import_rarfile(): return import_extra('rarfile', 'percepts', 'archives that end in .rar')
+# %% ../nbs/14_actions.ipynb #3adb3ceb
+def _import_rarfile():
+    "The library, told to take the programs that know rar on every system, if one of them is there."
+    rarfile = import_extra('rarfile', 'percepts', 'archives that end in .rar')
+    with suppress(rarfile.Error): rarfile.tool_setup(sevenzip=False, sevenzip2=False) # Debian's 7-zip has no rar in it
+    return rarfile
 
 # %% ../nbs/14_actions.ipynb #f6b8c8bf
 def _open_archive(path):
@@ -826,10 +840,10 @@ def _open_archive(path):
     try: return kind(path)
     except Exception as e: raise _explain(path, '', e) from e
 
-# %% ../nbs/14_actions.ipynb #da409adb
+# %% ../nbs/14_actions.ipynb #5ec46f0a
 def _explain(path, name, e):
     "An error of a library as an `OSError` that names archive and member."
-    where, tools = f'{str(path)!r}{f", {name!r}," if name else ""}', 'unrar, unar, 7-zip or bsdtar'
+    where, tools = f'{str(path)!r}{f", {name!r}," if name else ""}', 'unrar, unar, bsdtar or 7-zip'
     if type(e).__name__ == 'RarCannotExec': return OSError(f'{where} needs one of the programs {tools}: install one')
     return OSError(f'{where} cannot be unpacked ({e if isinstance(e, OSError) else f"{type(e).__name__}: {e}"})')
 
@@ -846,18 +860,19 @@ def _is_plain(member):
     linked = getattr(member, 'file_redir', None) or not (member.is_dir() or getattr(member, 'is_file', lambda: True)())
     return not linked and stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR)
 
-# %% ../nbs/14_actions.ipynb #9c441bd6
+# %% ../nbs/14_actions.ipynb #9d3bbb1f
 def _plan(path, members, rename):
     "Where each file of an archive goes: name -> member; an `OSError` if one leads elsewhere, or two to one place."
     plan = {}
     for member in members:
-        name = member.orig_filename if isinstance(member, zipfile.ZipInfo) else member.filename # as it was written
+        name = member.orig_filename if isinstance(member, zipfile.ZipInfo) else member.filename
         if not _is_inside(name) or not _is_plain(member):
             kind = 'a link' if _is_inside(name) else 'a name that leads out of the folder'
             raise OSError(f'{str(path)!r} holds {describe(name)}, {kind}; nothing was unpacked')
-        new = None if member.is_dir() else name if rename is None else rename(name)
+        new = None if member.is_dir() else name if rename is None else _call(rename, 'rename', name)
         if new is None: continue
-        if not _is_inside(new): raise argument_error('rename', new, 'a function that gives names inside of the folder')
+        if not isinstance(new, str) or not _is_inside(new):
+            raise argument_error('rename', new, 'a function that gives names inside of the folder')
         if new in plan: raise OSError(f'{str(path)!r} holds {describe(new)} twice; nothing was unpacked')
         plan[new] = member
     return plan
@@ -940,7 +955,7 @@ def _place_hmdb51(name):
 # %% ../nbs/14_actions.ipynb #b737413e
 _PLACES = {UCF101: _place_ucf101, HMDB51: _place_hmdb51}
 
-# %% ../nbs/14_actions.ipynb #93c47501
+# %% ../nbs/14_actions.ipynb #a55550ce
 @dataclass(frozen=True)
 class PublishedVideos:
     "A published set of videos: what it is, under which conditions, and its files."
@@ -960,7 +975,8 @@ class PublishedVideos:
             files = getattr(self, name)
             if not isinstance(files, tuple) or not files or not all(isinstance(f, PublishedFile) for f in files):
                 raise argument_error(name, files, 'a tuple of PublishedFile, at least one')
-        if self.reader not in (UCF101, HMDB51): raise argument_error('reader', self.reader, 'UCF101 or HMDB51')
+        if not any(self.reader is kind for kind in _PLACES):
+            raise argument_error('reader', self.reader, 'UCF101 or HMDB51')
         check_whole(self.count, 'count')
         check_number(self.gigabytes, 'gigabytes', lambda v: v > 0, 'a number above 0')
 
