@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_DEVIATION', 'Encoder', 'as_encoder', 'conv_norm', 'Bottleneck', 'MobileNetV2',
-           'read_weights', 'find_weights', 'load_strictly', 'crop_pictures', 'fold_batch_norms', 'PictureEncoder',
-           'MeanOverPicture', 'VGG16', 'imagenet_names', 'name_pictures', 'flow', 'colour_flow', 'flow_histogram',
-           'FlowHistogram', 'pack_flow', 'unpack_flow', 'stack_flow', 'FlowFields', 'load_encoder', 'FeatureFile',
-           'extract_features', 'Projection', 'FeatureClips']
+           'read_weights', 'find_weights', 'load_strictly', 'crop_pictures', 'fold_batch_norms', 'MeanOverPicture',
+           'PictureEncoder', 'VGG16', 'load_encoder', 'imagenet_names', 'name_pictures', 'flow', 'colour_flow',
+           'flow_histogram', 'FlowHistogram', 'pack_flow', 'unpack_flow', 'stack_flow', 'FlowFields', 'FeatureFile',
+           'extract_features', 'read_authors_features', 'write_authors_features', 'Projection', 'FeatureClips']
 
 # %% ../nbs/13_percepts.ipynb #b586d5a5
 import hashlib
@@ -17,13 +17,15 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from copy import copy, deepcopy
+from functools import partial
 from importlib import resources
 from importlib.util import find_spec
 from itertools import islice, pairwise
@@ -43,9 +45,8 @@ from .core.checks import argument_error, check_choice, check_device, check_flag,
 from .core.checks import check_whole, describe
 from .core.files import cache_folder, check_source, check_target, download, dump_json, import_extra
 from .core.files import lock_file, make_folder, read_safetensors, replace_file, shorten
-from .core.files import write_safetensors
+from .core.files import write_safetensors, write_text
 from .core.patch import patch
-from .core.tables import Table, Tabular
 from .clips import Clips, uniform
 from .fast_lstm import fast_bf16
 from .videos import Video
@@ -191,7 +192,7 @@ def _digest(path):
 def read_weights(
     path: str | Path, # a .pth file of torch, or a .safetensors file
 ) -> dict[str, Tensor]: # by name
-    "Weights out of a file. Of a .pth file nothing but tensors is accepted; `OSError` names a file that has something else."
+    "Weights out of a file. Of a .pth file only tensors are accepted; `OSError` names one that has something else."
     path = check_source(path, 'weights', 'a .pth or .safetensors file')
     if path.suffix == '.safetensors': return read_safetensors(path)[0]
     try: found = torch.load(path, map_location='cpu', weights_only=True)
@@ -307,6 +308,11 @@ def fold_batch_norms(
             setattr(block, b, nn.Identity())
     return network
 
+# %% ../nbs/13_percepts.ipynb #d628cc93
+class MeanOverPicture(nn.Module):
+    "(B, D, H, W) -> (B, D), summed in 32 bits."
+    def forward(self, x): return x.float().mean((2, 3))
+
 # %% ../nbs/13_percepts.ipynb #2a72cffe
 def _check_triple(value, name, least):
     "Three numbers, one for each colour."
@@ -314,15 +320,75 @@ def _check_triple(value, name, least):
     return tuple(check_number(v, name, lambda v: v > least, 'three finite numbers that fit') for v in value)
 
 # %% ../nbs/13_percepts.ipynb #eac8d751
+def _structure(network):
+    "Names and kinds of all layers, and how convolutions and poolings step, in a line each."
+    steps = 'kernel_size', 'stride', 'padding', 'dilation', 'groups'
+    for name, layer in network.named_modules():
+        yield f'{name} {type(layer).__name__} {[getattr(layer, k) for k in steps if hasattr(layer, k)]}'
+
+# %% ../nbs/13_percepts.ipynb #e27bd5f4
 def _fingerprint(network):
-    "Names, shapes and values of all weights, and how the layers stand, in 16 letters."
-    done = hashlib.sha256(re.sub('0x[0-9a-f]+', '', str(network)).encode())
+    "Layers, names, shapes and values of all weights, in 16 letters."
+    done = hashlib.sha256(' '.join(_structure(network)).encode())
     for name, x in network.state_dict().items():
         done.update(f'{name} {x.dtype} {tuple(x.shape)}'.encode())
         done.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return done.hexdigest()[:16]
 
-# %% ../nbs/13_percepts.ipynb #e27bd5f4
+# %% ../nbs/13_percepts.ipynb #59bec58c
+def _choose_place(device, precision, batch_size):
+    "Where to compute, in which precision, and how many at a time."
+    device = check_device(('cuda' if torch.cuda.is_available() else 'cpu') if device is None else device)
+    precision = check_choice(precision, 'precision', ('auto', 'fp32', 'bf16'))
+    if precision == 'auto': precision = 'bf16' if fast_bf16(device) else 'fp32'
+    usual = 64 if device.type == 'cuda' else 8 if precision == 'bf16' else 4
+    return device, precision, usual if batch_size is None else check_whole(batch_size, 'batch_size', 1, 4096)
+
+# %% ../nbs/13_percepts.ipynb #64175fb0
+def _settle(network, device):
+    "For evaluation, with channels last, on a device, in 32 bits."
+    return network.eval().requires_grad_(False).to(device, torch.float32, memory_format=torch.channels_last)
+
+# %% ../nbs/13_percepts.ipynb #a5f493cc
+def _check_modules(network, head):
+    "Two modules, the second of which may be missing."
+    for x, name in ((network, 'network'), (head, 'head')):
+        if not isinstance(x, nn.Module) and (x is not None or name == 'network'):
+            raise argument_error(name, x, 'a torch module')
+
+# %% ../nbs/13_percepts.ipynb #177c1b61
+class _To16Bits(nn.Module):
+    "From here on in 16 bits."
+    def forward(self, x): return x.to(torch.bfloat16)
+
+# %% ../nbs/13_percepts.ipynb #8eabf795
+def _narrow_network(network, exact):
+    "A network in 16 bits, but for its first layers."
+    if not exact: return nn.Sequential(_To16Bits(), network.to(torch.bfloat16))
+    return nn.Sequential(*network[:exact], _To16Bits(), *network[exact:].to(torch.bfloat16))
+
+# %% ../nbs/13_percepts.ipynb #b803c417
+def _see(encoder, pictures):
+    "Bytes (B, 3, crop, crop) -> features on the device, in float32."
+    with torch.inference_mode(), torch.autocast(encoder.device.type, enabled=False):
+        x = _normalise(pictures.to(encoder.device), encoder.mean, encoder.deviation)
+        found = encoder.network(x.contiguous(memory_format=torch.channels_last))
+        return found.float() if isinstance(found, Tensor) else found
+
+# %% ../nbs/13_percepts.ipynb #fee7482c
+def _take_network(encoder, network, head):
+    "Copy the network, note which it is, make it fast, and see what it gives."
+    _check_modules(network, head)
+    encoder.fingerprint, encoder.head = _fingerprint(network), None
+    encoder.network = _settle(fold_batch_norms(deepcopy(network).eval()), encoder.device)
+    if encoder.precision == 'bf16': encoder.network = _narrow_network(encoder.network, encoder.exact)
+    if head is not None: encoder.head = _settle(deepcopy(head), encoder.device)
+    found = _see(encoder, torch.zeros(1, 3, encoder.crop, encoder.crop, dtype=torch.uint8))
+    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != 1:
+        raise ValueError(f'network is {describe(network)}, which gave {describe(found)}; expected a tensor (B, D)')
+    encoder.size = found.shape[1]
+
+# %% ../nbs/13_percepts.ipynb #55b031a3
 class PictureEncoder(Encoder):
     "A convolutional network that sees one picture at a time: pictures (B, 3, crop, crop) -> (B, D)."
     def __init__(self,
@@ -335,6 +401,7 @@ class PictureEncoder(Encoder):
         mean: tuple = IMAGENET_MEAN, # of red, green and blue, from 0 to 1
         deviation: tuple = IMAGENET_DEVIATION, # of red, green and blue
         precision: str = 'auto', # 'fp32', 'bf16', or whichever is faster here
+        exact: int = 0, # so many of the first layers of a `Sequential` stay in 32 bits
         batch_size: int | None = None, # pictures at a time; None: what is fast here
         device: str | torch.device | None = None, # where to compute; None: a GPU if there is one
     ):
@@ -343,72 +410,27 @@ class PictureEncoder(Encoder):
         self.crop = check_whole(crop, 'crop', 1, self.resize)
         self.mean = _check_triple(mean, 'mean', -math.inf)
         self.deviation = _check_triple(deviation, 'deviation', 0)
-        self._place(device, precision, batch_size)
-        self._take(network, head)
+        self.exact = check_whole(exact, 'exact', 0, len(network) if isinstance(network, nn.Sequential) else 0)
+        self.device, self.precision, self.batch_size = _choose_place(device, precision, batch_size)
+        _take_network(self, network, head)
 
-# %% ../nbs/13_percepts.ipynb #59bec58c
-@patch
-def _place(self: PictureEncoder, device, precision, batch_size):
-    "Where, in how many bits, and how many at a time."
-    found = ('cuda' if torch.cuda.is_available() else 'cpu') if device is None else device
-    self.device = check_device(found)
-    precision = check_choice(precision, 'precision', ('auto', 'fp32', 'bf16'))
-    self.precision = precision if precision != 'auto' else 'bf16' if fast_bf16(self.device) else 'fp32'
-    usual = 64 if self.device.type == 'cuda' else 8 if self.precision == 'bf16' else 4
-    self.batch_size = usual if batch_size is None else check_whole(batch_size, 'batch_size', 1, 4096)
-
-# %% ../nbs/13_percepts.ipynb #64175fb0
-def _settle(network, device, dtype=torch.float32):
-    "For evaluation, with channels last, on a device, in a precision."
-    return network.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
-
-# %% ../nbs/13_percepts.ipynb #a5f493cc
-@patch
-def _take(self: PictureEncoder, network, head):
-    "Copy the network, note which it is, make it fast, and see what it gives."
-    for x, name in ((network, 'network'), (head, 'head')):
-        if not isinstance(x, nn.Module) and (x is not None or name == 'network'):
-            raise argument_error(name, x, 'a torch module')
-    self.fingerprint = _fingerprint(network)
-    dtype = torch.bfloat16 if self.precision == 'bf16' else torch.float32
-    self._network = _settle(fold_batch_norms(deepcopy(network).eval()), self.device, dtype)
-    self.head = None if head is None else _settle(deepcopy(head), self.device)
-    found = self._run(torch.zeros(1, 3, self.crop, self.crop, dtype=torch.uint8))
-    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != 1:
-        raise ValueError(f'network is {describe(network)}, which gave {describe(found)}; expected a tensor (B, D)')
-    self.size = found.shape[1]
-
-# %% ../nbs/13_percepts.ipynb #177c1b61
-@patch
-def _run(self: PictureEncoder, pictures):
-    "Bytes (B, 3, crop, crop) -> features on the device, in float32."
-    with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-        x = _normalise(pictures.to(self.device), self.mean, self.deviation)
-        x = x.to(torch.bfloat16 if self.precision == 'bf16' else torch.float32, memory_format=torch.channels_last)
-        found = self._network(x)
-        return found.float() if isinstance(found, Tensor) else found
-
-# %% ../nbs/13_percepts.ipynb #8eabf795
+# %% ../nbs/13_percepts.ipynb #e97320e2
 @patch
 def encode(self: PictureEncoder, frames):
     "Frames (T, H, W, 3) -> (T, D), a batch at a time."
     n, found = self.batch_size, []
     for k in range(0, len(frames), n):
-        found.append(self._run(crop_pictures(frames[k:k + n], resize=self.resize, crop=self.crop)).cpu())
+        found.append(_see(self, crop_pictures(frames[k:k + n], resize=self.resize, crop=self.crop)).cpu())
     return torch.cat(found).numpy()
 
-# %% ../nbs/13_percepts.ipynb #b803c417
+# %% ../nbs/13_percepts.ipynb #6d355ea6
 @patch
 def describe(self: PictureEncoder) -> str: # a line
     "Network, weights, preparation and precision: the same text only for the same features."
     mean, deviation = (' '.join(f'{v:g}' for v in values) for values in (self.mean, self.deviation))
-    return (f'{self.name}: {self.size} values, weights {self.fingerprint}, RGB from 0 to 1, shorter side {self.resize}, '
-            f'middle {self.crop}x{self.crop}, mean {mean}, deviation {deviation}, {self.precision}')
-
-# %% ../nbs/13_percepts.ipynb #d628cc93
-class MeanOverPicture(nn.Module):
-    "(B, D, H, W) -> (B, D), summed in 32 bits."
-    def forward(self, x): return x.float().mean((2, 3))
+    return (f'{self.name}: {self.size} values, weights {self.fingerprint}, RGB from 0 to 1, '
+            f'shorter side {self.resize}, middle {self.crop}x{self.crop}, mean {mean}, deviation {deviation}, '
+            f'{self.precision}{f" after layer {self.exact}" * bool(self.exact and self.precision == "bf16")}')
 
 # %% ../nbs/13_percepts.ipynb #27595dac
 def _weights_for(name, weights):
@@ -421,8 +443,8 @@ def _load_mobilenet(weights=None, **options):
     "MobileNetV2's 1280 channels, rectified, averaged over the picture."
     with torch.device('meta'): network = MobileNetV2()
     load_strictly(network, *_weights_for('mobilenet_v2', weights))
-    return PictureEncoder(nn.Sequential(network.features, MeanOverPicture()), 'mobilenet_v2',
-                          head=network.classifier, **options)
+    layers = nn.Sequential(*network.features, MeanOverPicture())
+    return PictureEncoder(layers, 'mobilenet_v2', head=network.classifier, exact=2, **options)
 
 # %% ../nbs/13_percepts.ipynb #776c5e97
 _VGG = 64, 64, 'M', 128, 128, 'M', 256, 256, 256, 'M', 512, 512, 512, 'M', 512, 512, 512, 'M'
@@ -455,10 +477,27 @@ class VGG16(nn.Module):
 
 # %% ../nbs/13_percepts.ipynb #1074f135
 def _load_vgg(weights=None, **options):
-    "VGG-16's fc6 after its rectifier, as in the paper."
+    "VGG-16's fc6 after its rectifier; of a frame with 240 rows the middle 224x224, as in the paper."
     with torch.device('meta'): network = VGG16()
     load_strictly(network, *_weights_for('vgg16', weights))
-    return PictureEncoder(network.fc6(), 'vgg16', head=network.classifier[2:], **options)
+    return PictureEncoder(network.fc6(), 'vgg16', head=network.classifier[2:], **{'resize': 240} | options)
+
+# %% ../nbs/13_percepts.ipynb #6fa25b9e
+_ENCODERS = {'mobilenet_v2': _load_mobilenet, 'vgg16': _load_vgg}
+_OF_NETWORKS = 'weights', 'precision', 'batch_size', 'device', 'resize', 'crop', 'mean', 'deviation'
+
+# %% ../nbs/13_percepts.ipynb #81dbadc7
+def load_encoder(
+    name: str, # 'mobilenet_v2', 'vgg16', 'flow_histogram' or 'flow'
+    **options, # of a network: weights (a file) and those of `PictureEncoder`; of `FlowHistogram`; of `FlowFields`
+) -> Encoder:
+    """An encoder by name: 1280, 4096 or 180 values a frame, or stacks of flow fields.
+
+    `OSError` if weights are neither on this machine nor to be had; it says what can be done."""
+    make = _ENCODERS[check_choice(name, 'name', _ENCODERS)]
+    known = _OF_NETWORKS if inspect.isfunction(make) else tuple(inspect.signature(make).parameters)
+    for option in options: check_choice(option, 'options', known)
+    return make(**options)
 
 # %% ../nbs/13_percepts.ipynb #2fbcbd3b
 def imagenet_names() -> list[str]: # 1000 of them
@@ -490,7 +529,7 @@ def _cv2():
 # %% ../nbs/13_percepts.ipynb #81dc5a7b
 @contextmanager
 def _one_thread():
-    "OpenCV with a single thread: DIS gives other fields when several share a picture."
+    "OpenCV with a single thread: on pictures this small more of them only wait for each other."
     cv2 = _cv2()
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -571,7 +610,8 @@ def _cell_of(rows, columns, cells):
 
 # %% ../nbs/13_percepts.ipynb #2ae3fcf6
 def _check_cells(cells):
-    if not isinstance(cells, (tuple, list)) or len(cells) != 2: raise argument_error('cells', cells, 'two whole numbers')
+    pair = isinstance(cells, (tuple, list)) and len(cells) == 2
+    if not pair: raise argument_error('cells', cells, 'rows and columns, two whole numbers')
     return tuple(check_whole(n, 'cells', 1, 64) for n in cells)
 
 # %% ../nbs/13_percepts.ipynb #aaf3375b
@@ -673,8 +713,21 @@ def stack_flow(
     return windows.transpose(0, 4, 3, 1, 2).reshape(len(windows), 2 * n, *fields.shape[1:3])
 
 # %% ../nbs/13_percepts.ipynb #aee3b066
+def _take_flow_network(encoder, network):
+    "A copy of the network, and what it gives for a stack in which nothing moves."
+    shape = 2 * encoder.overlap, *encoder.options['size']
+    encoder.network, encoder.fingerprint, encoder.size = None, '', math.prod(shape)
+    if network is None: return
+    _check_modules(network, None)
+    encoder.network, encoder.fingerprint = _settle(deepcopy(network), 'cpu'), _fingerprint(network)
+    with torch.inference_mode(): found = encoder.network(torch.zeros(1, *shape))
+    if not isinstance(found, Tensor) or found.dim() != 2:
+        raise ValueError(f'network is {describe(network)}, which gave {describe(found)}; expected a tensor (B, D)')
+    encoder.size = found.shape[1]
+
+# %% ../nbs/13_percepts.ipynb #749f7b17
 class FlowFields(Encoder):
-    "Stacks of flow fields, (2 * fields * rows * columns) values; or what a network (B, 2 * fields, rows, columns) -> (B, D) gives."
+    "Stacks of flow fields, 2 * fields * rows * columns values; or what a network (B, 2 * fields, rows, columns) gives."
     def __init__(self,
         *,
         fields: int = 10, # in a stack
@@ -689,21 +742,7 @@ class FlowFields(Encoder):
         self.options = dict(zip(('size', 'method', 'preset'), _check_flow(size, method, preset)))
         if size is None: raise argument_error('size', size, 'rows and columns, such as (120, 160)')
         self.most = check_number(most, 'most', lambda v: v > 0, 'a number above 0')
-        self._take(network)
-
-# %% ../nbs/13_percepts.ipynb #749f7b17
-@patch
-def _take(self: FlowFields, network):
-    "A copy of the network, and what it gives for a stack in which nothing moves."
-    shape = 2 * self.overlap, *self.options['size']
-    self.network, self.fingerprint, self.size = None, '', math.prod(shape)
-    if network is None: return
-    if not isinstance(network, nn.Module): raise argument_error('network', network, 'a torch module')
-    self.network, self.fingerprint = _settle(deepcopy(network), 'cpu'), _fingerprint(network)
-    with torch.inference_mode(): found = self.network(torch.zeros(1, *shape))
-    if not isinstance(found, Tensor) or found.dim() != 2:
-        raise ValueError(f'network is {describe(network)}, which gave {describe(found)}; expected a tensor (B, D)')
-    self.size = found.shape[1]
+        _take_flow_network(self, network)
 
 # %% ../nbs/13_percepts.ipynb #b579a7b3
 @patch
@@ -725,21 +764,7 @@ def describe(self: FlowFields) -> str: # a line
             f'bytes up to {self.most:g} pixels{network}')
 
 # %% ../nbs/13_percepts.ipynb #aa23d61b
-_ENCODERS = {'mobilenet_v2': _load_mobilenet, 'vgg16': _load_vgg, 'flow_histogram': FlowHistogram, 'flow': FlowFields}
-_OF_PICTURES = 'weights', 'precision', 'batch_size', 'device', 'resize', 'crop'
-
-# %% ../nbs/13_percepts.ipynb #42f16fcb
-def load_encoder(
-    name: str, # 'mobilenet_v2', 'vgg16', 'flow_histogram' or 'flow'
-    **options, # of `FlowHistogram` or `FlowFields`; of networks: weights (a file), precision, batch_size, device
-) -> Encoder:
-    """An encoder by name: 1280, 4096 or 180 values, or stacks of flow fields.
-
-    `OSError` if weights are neither on this machine nor to be had; it says what can be done."""
-    make = _ENCODERS[check_choice(name, 'name', _ENCODERS)]
-    known = _OF_PICTURES if inspect.isfunction(make) else tuple(inspect.signature(make).parameters)
-    for option in options: check_choice(option, 'options', known)
-    return make(**options)
+_ENCODERS |= {'flow_histogram': FlowHistogram, 'flow': FlowFields}
 
 # %% ../nbs/13_percepts.ipynb #44d1b5c9
 def _h5py():
@@ -748,36 +773,78 @@ def _h5py():
 
 # %% ../nbs/13_percepts.ipynb #19eb695a
 _FORMAT, _VERSION = 'lstm-video-repr features', 1
-_COLUMNS = 'names', 'offsets', 'lengths', 'done', 'reasons', 'stamps'
+_TEXT = 'names', 'reasons', 'checksums'
+_COLUMNS = *_TEXT, 'offsets', 'lengths', 'done', 'stamps'
 
 # %% ../nbs/13_percepts.ipynb #59f94833
+def _make_room(file, head, rows):
+    "An empty file with room for so many rows."
+    for k, v in (('format', _FORMAT), ('version', _VERSION), ('encoder', head['encoder']), ('every', head['every'])):
+        file.attrs[k] = v
+    size, dtype = head['size'], np.dtype(head['dtype'])
+    chunk = max(1, min(rows, 2**17 // (size * dtype.itemsize)))
+    file.create_dataset('features', (rows, size), dtype, chunks=(chunk, size), fletcher32=True)
+    file.create_dataset('times', (rows,), np.float64, chunks=(min(rows, 2**14),), fletcher32=True)
+
+# %% ../nbs/13_percepts.ipynb #ca730259
+def _entry(name, rows, *, reason='', checksum='', stamp=(0, 0), offset=0):
+    "What is kept about a film; one with a reason has failed."
+    return dict(names=name, reasons=reason, checksums=checksum, offsets=offset, lengths=rows, done=not reason,
+                stamps=list(stamp))
+
+# %% ../nbs/13_percepts.ipynb #44b338e2
+def _write_entries(file, entries):
+    "The table of films, a column for each of _COLUMNS."
+    for k in _COLUMNS:
+        values, dtype = [e[k] for e in entries], bool if k == 'done' else np.int64
+        if k in _TEXT:
+            values, dtype = [v.encode('utf8', 'surrogateescape') for v in values], _h5py().string_dtype()
+            values = np.array(values, object)
+        file.create_dataset(k, data=values, dtype=dtype)
+
+# %% ../nbs/13_percepts.ipynb #08c2053f
+def _fill_file(file, head, entries, find):
+    "All films into an empty file; `find` gives features and times of an entry."
+    _make_room(file, head, sum(e['lengths'] for e in entries))
+    begin, places = 0, []
+    for e in entries:
+        if n := e['lengths']: file['features'][begin:begin + n], file['times'][begin:begin + n] = find(e)
+        places.append(e | {'offsets': begin})
+        begin += n
+    _write_entries(file, places)
+
+# %% ../nbs/13_percepts.ipynb #32e4a500
 @contextmanager
 def _open_features(path):
     "An HDF5 file to read; what it is not, or where it is damaged, is an `OSError` that names it."
-    h5py = _h5py()
+    path = check_source(path, wanted='a feature file')
     try:
-        with h5py.File(check_source(path, wanted='a feature file'), 'r', locking=False) as file: yield file
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as e:
-        if isinstance(e, OSError) and 'path is' in str(e): raise
+        with _h5py().File(path, 'r', locking=False) as file: yield file
+    except (OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, UnicodeError) as e:
         raise OSError(f'{str(path)!r} is no whole feature file ({" ".join(str(e).split())})') from e
 
-# %% ../nbs/13_percepts.ipynb #ca730259
+# %% ../nbs/13_percepts.ipynb #209edb34
 def _read_head(file):
     "What all films of a file have in common."
     if file.attrs.get('format') != _FORMAT or int(file.attrs['version']) != _VERSION:
         raise OSError(f'its format is not {_FORMAT!r}, version {_VERSION}')
-    dtype, (_, size) = file['features'].dtype, file['features'].shape
-    return dict(encoder=file.attrs['encoder'], size=int(size), every=int(file.attrs['every']), dtype=dtype.name)
+    _, size = file['features'].shape
+    return dict(encoder=str(file.attrs['encoder']), size=size, every=int(file.attrs['every']),
+                dtype=file['features'].dtype.name)
 
-# %% ../nbs/13_percepts.ipynb #44b338e2
+# %% ../nbs/13_percepts.ipynb #713ee919
 def _read_entries(file):
     "An entry for each film, as dictionaries."
-    text = {k: file[k].asstr(errors='surrogateescape')[()] for k in ('names', 'reasons')}
-    columns = [text[k].tolist() if k in text else file[k][()].tolist() for k in _COLUMNS]
-    entries = [dict(zip(_COLUMNS, row)) for row in zip(*columns, strict=True)]
-    rows = sum(e['lengths'] for e in entries)
-    if rows != len(file['features']) or rows != len(file['times']): raise OSError('its rows are not those of its films')
+    def read(k): return [_as_text(v) for v in file[k][()]] if k in _TEXT else file[k][()].tolist()
+    entries = [dict(zip(_COLUMNS, row)) for row in zip(*map(read, _COLUMNS), strict=True)]
+    ends = [0, *(e['offsets'] + e['lengths'] for e in entries)]
+    if ends[:-1] != [e['offsets'] for e in entries] or min(e['lengths'] for e in entries) < 0:
+        raise OSError('its films do not lie one after the other')
+    if {len(file[k]) for k in ('features', 'times')} != {ends[-1]}: raise OSError('it has not the rows of its films')
     return entries
+
+# %% ../nbs/13_percepts.ipynb #f02c2c18
+def _as_text(raw): return raw.decode('utf8', 'surrogateescape')
 
 # %% ../nbs/13_percepts.ipynb #2c935c74
 def _file_stamp(path):
@@ -785,9 +852,9 @@ def _file_stamp(path):
     found = os.stat(path)
     return [found.st_size, found.st_mtime_ns]
 
-# %% ../nbs/13_percepts.ipynb #ce7125a1
+# %% ../nbs/13_percepts.ipynb #16c009e1
 class FeatureFile(Sequence):
-    """Features of many films, in one file: `f[i]` are those of film i, (T, D) float32. Reads what is asked for and no more.
+    """Features of many films in one file: `f[i]` are those of film i. Reads what is asked for and no more.
 
     `OSError` for a file that is none, or is damaged, or changes meanwhile."""
     def __init__(self,
@@ -797,7 +864,7 @@ class FeatureFile(Sequence):
         self._stamp = _file_stamp(self.path)
         with _open_features(self.path) as file: self._head, entries = _read_head(file), _read_entries(file)
         self._films = tuple(e for e in entries if e['done'])
-        self.failures = {e['names']: e['reasons'] for e in entries if not e['done']}
+        self.failures = {e['names']: e['reasons'] for e in entries if not e['done']} # name -> why
 
     def __len__(self): return len(self._films)
 
@@ -805,38 +872,44 @@ class FeatureFile(Sequence):
         "All rows of a film; `i` counts from the end if negative."
         return self._pick(range(len(self))[i]) if isinstance(i, slice) else self.read(i)
 
-# %% ../nbs/13_percepts.ipynb #16c009e1
-@contextmanager
-def _rows_of(self, i):
-    "The open file, and the entry of film i."
-    i = check_whole(i, 'i', -2**63)
-    if not -len(self) <= i < len(self): raise IndexError(f'i is {i}; expected less than {len(self)}')
+# %% ../nbs/13_percepts.ipynb #2b28fac0
+@patch
+def _film(self: FeatureFile, i):
+    "The entry of film i."
+    number = check_whole(i, 'i', -2**63)
+    if -len(self) <= number < len(self): return self._films[number]
+    raise IndexError(f'i is {i}; expected less than {len(self)}')
+
+# %% ../nbs/13_percepts.ipynb #514e6f06
+@patch
+def _column(self: FeatureFile, k, begin, n):
+    "Rows of an array of the file, as long as it is the file that it was."
     if _file_stamp(check_source(self.path, wanted='a feature file')) != self._stamp:
         raise OSError(f'path is {str(self.path)!r}, changed since this object was made; expected the same file')
-    with _open_features(self.path) as file: yield file, self._films[i]
+    with _open_features(self.path) as file: return file[k][begin:begin + n]
 
-# %% ../nbs/13_percepts.ipynb #221327e2
+# %% ../nbs/13_percepts.ipynb #b667ae87
 @patch
 def read(self: FeatureFile,
     i: int, # number of the film; a negative one counts from the end
-    first: int = 0, # row
+    first: int = 0, # number of the first row
     rows: int | None = None, # how many; None: all to the end
 ) -> np.ndarray: # (rows, D) float32
-    "Some rows of a film."
-    with _rows_of(self, i) as (file, film):
-        first = check_whole(first, 'first', 0, film['lengths'])
-        left = film['lengths'] - first
-        begin, n = film['offsets'] + first, left if rows is None else check_whole(rows, 'rows', 0, left)
-        return file['features'][begin:begin + n].astype(np.float32)
+    "Some rows of a film, or all. `IndexError` if there is no such film."
+    film = self._film(i)
+    first = check_whole(first, 'first', 0, film['lengths'])
+    left = film['lengths'] - first
+    n = left if rows is None else check_whole(rows, 'rows', 0, left)
+    return self._column('features', film['offsets'] + first, n).astype(np.float32)
 
-# %% ../nbs/13_percepts.ipynb #2b28fac0
+# %% ../nbs/13_percepts.ipynb #a79ce809
 @patch
 def times(self: FeatureFile,
     i: int, # number of the film; a negative one counts from the end
 ) -> np.ndarray: # (T,) float64, seconds from the film's first frame
     "When the last frame that a row has seen is shown."
-    with _rows_of(self, i) as (file, film):
-        return file['times'][film['offsets']:film['offsets'] + film['lengths']]
+    film = self._film(i)
+    return self._column('times', film['offsets'], film['lengths'])
 
 # %% ../nbs/13_percepts.ipynb #4747b7a1
 @patch(as_prop=True)
@@ -871,24 +944,30 @@ def _pick(self: FeatureFile, numbers):
     return part
 
 # %% ../nbs/13_percepts.ipynb #54521dc8
-@patch
-def subset(self: FeatureFile,
-    names: Sequence[str], # of films; none twice
-) -> 'FeatureFile': # of the same file
-    "These films, in the order of the names. `ValueError` names the first that is not there."
-    place = {name: i for i, name in enumerate(self.names)}
-    if isinstance(names, str) or not isinstance(names, Sequence): raise argument_error('names', names, 'a list of names')
+def _check_names(names, there, what):
+    "Names that are all there, none twice; or a `ValueError`."
+    if not isinstance(names, (list, tuple)) or not names: raise argument_error('names', names, 'a list of names')
     for name in names:
-        if name not in place: raise argument_error('names', name, f'names of films in {self.path.name!r}')
+        if isinstance(name, str) and name in there: continue
+        raise argument_error('names', name, f'names of films in {what}')
     if len({*names}) < len(names): raise argument_error('names', names, 'each name once')
-    return self._pick([place[name] for name in names])
+    return names
 
 # %% ../nbs/13_percepts.ipynb #beda0108
 @patch
+def subset(self: FeatureFile,
+    names: list[str], # of films, none twice
+) -> 'FeatureFile': # on the same file
+    "These films, in the order of the names. `ValueError` says which is not there."
+    place = {name: i for i, name in enumerate(self.names)}
+    return self._pick([place[name] for name in _check_names(names, place, self.path.name)])
+
+# %% ../nbs/13_percepts.ipynb #843c60bb
+@patch
 def describe(self: FeatureFile) -> str: # a line
     "Encoder and films: the same text only for the same features."
-    films = [[film[k] for k in ('names', 'lengths', 'stamps')] for film in self._films]
-    digest = hashlib.sha256(dump_json([films, self._head]).encode()).hexdigest()[:16]
+    films = [[film[k] for k in ('names', 'lengths', 'checksums')] for film in self._films]
+    digest = hashlib.sha256(dump_json([films, self._head], sort_keys=True).encode()).hexdigest()[:16]
     every = f', every {self._head["every"]} frames' * (self._head['every'] > 1)
     return f'{len(self)} films, {self.lengths.sum()} rows{every}, {self._head["dtype"]}, of {self.encoder} ({digest})'
 
@@ -897,44 +976,48 @@ _ENDINGS = tuple('.avi .mp4 .mkv .webm .gif .mov .m4v .mpg .mpeg .wmv .flv .ogv 
 
 # %% ../nbs/13_percepts.ipynb #d829fb94
 def _walk(root):
-    "All videos below a folder, sorted by name: hidden ones left out, links followed, but none in a circle."
+    "All videos below a folder by name, sorted: hidden ones left out, links followed, but not in a circle."
     seen, found = set(), {}
     for here, folders, files in os.walk(root, followlinks=True):
         place = os.path.realpath(here)
         folders[:] = sorted(f for f in folders if f[0] != '.') if place not in seen else []
-        if place in seen: continue
+        files = files if place not in seen else []
         seen.add(place)
-        for name in files:
-            if name[0] == '.' or not name.lower().endswith(_ENDINGS): continue
-            path = Path(here)/name
-            found[path.relative_to(root).as_posix()] = path
+        paths = [Path(here)/f for f in files if f[0] != '.' and f.lower().endswith(_ENDINGS)]
+        found |= {p.relative_to(root).as_posix(): p for p in paths}
     return dict(sorted(found.items()))
 
 # %% ../nbs/13_percepts.ipynb #b1084481
+def _list_place(path):
+    "Below a folder, or one file."
+    return _walk(path) if path.is_dir() else {path.name: check_source(path, 'videos', 'a folder of videos')}
+
+# %% ../nbs/13_percepts.ipynb #ec2b9e9b
 def _list_films(videos):
     "Name -> path of each film; or an error."
+    def is_path(p): return isinstance(p, (str, os.PathLike))
     if hasattr(videos, 'names') and hasattr(videos, 'paths'): found = dict(zip(videos.names, map(Path, videos.paths)))
-    elif isinstance(videos, (str, os.PathLike)): found = _list_place(Path(videos))
-    elif isinstance(videos, (list, tuple)) and all(isinstance(p, (str, os.PathLike)) for p in videos):
+    elif is_path(videos): found = _list_place(Path(videos))
+    elif isinstance(videos, (list, tuple)) and all(map(is_path, videos)):
         found = {Path(p).as_posix(): Path(p) for p in videos}
     else: raise argument_error('videos', videos, 'a folder, a list of files, or a set with names and paths')
     if found: return found
     raise argument_error('videos', videos, 'at least one video')
 
-# %% ../nbs/13_percepts.ipynb #ec2b9e9b
-def _list_place(path):
-    "A folder, or one file."
-    if path.is_dir(): return _walk(path)
-    return {path.name: check_source(path, 'videos', 'a folder of videos')}
-
 # %% ../nbs/13_percepts.ipynb #c52a1311
-class _Unreadable(Exception): "A film that gives no features, and why."
+class _Unreadable(Exception):
+    "A film that gives no features, and why."
 
 # %% ../nbs/13_percepts.ipynb #6259e887
+def _reason(e, path):
+    "What an error says of a file, without the name that stands beside it anyway."
+    return re.sub(r'; expected [\w ]+$', '', str(e).replace(f'path is {str(path)!r}, ', ''))
+
+# %% ../nbs/13_percepts.ipynb #a77b3cdb
 def _frames_of(video, every):
     "Every so many frames of a film; `_Unreadable` if it is not whole."
     try: yield from islice(video, 0, None, every)
-    except OSError as e: raise _Unreadable(str(e)) from e
+    except OSError as e: raise _Unreadable(_reason(e, video.path)) from e
 
 # %% ../nbs/13_percepts.ipynb #09721eb3
 def _chunks(frames, overlap):
@@ -947,20 +1030,21 @@ def _chunks(frames, overlap):
         held = held[len(held) - overlap:]
     if len(held) > overlap: yield np.stack(held)
 
-# %% ../nbs/13_percepts.ipynb #97a4c024
+# %% ../nbs/13_percepts.ipynb #ea3d3da4
 def _narrow(rows, dtype, name):
     "Rows in the dtype of the file; a `ValueError` for values that it cannot hold."
     most = abs(rows).max(initial=0)
     if most <= np.finfo(dtype).max: return rows.astype(dtype)
-    raise ValueError(f'dtype is {str(dtype)!r}, which ends at {np.finfo(dtype).max:g}; expected '
-                     f"'float32', since {name!r} gave {most:g}")
+    raise ValueError(f"dtype is {str(dtype)!r}, which ends at {np.finfo(dtype).max:g}; expected 'float32', "
+                     f'since {name!r} gave {most:g}')
 
-# %% ../nbs/13_percepts.ipynb #ea3d3da4
+# %% ../nbs/13_percepts.ipynb #6118db95
 def _encode_film(path, encoder, every, dtype):
     "Features (T, D) and times (T,) of a film; `_Unreadable` if there are none."
     try: video = Video(path)
-    except OSError as e: raise _Unreadable(str(e)) from e
-    rows = [_narrow(encoder(chunk), dtype, encoder.name) for chunk in _chunks(_frames_of(video, every), encoder.overlap)]
+    except OSError as e: raise _Unreadable(_reason(e, path)) from e
+    chunks = _chunks(_frames_of(video, every), encoder.overlap)
+    rows = [_narrow(encoder(chunk), dtype, encoder.name) for chunk in chunks]
     times = video.times[::every]
     if rows: return np.concatenate(rows), times[encoder.overlap:]
     raise _Unreadable(f'{len(times)} frames; {encoder.name} needs at least {encoder.overlap + 1}')
@@ -973,193 +1057,206 @@ def _piece_of(folder, name, stamp, head):
 
 # %% ../nbs/13_percepts.ipynb #f51a064c
 def _read_piece(path):
-    "Features and times of a piece; None if there is none, or none that is whole."
-    try: found, _ = read_safetensors(path)
+    "Features and times of a piece, and the checksum of the film; None if there is none, or none that is whole."
+    try: found, about = read_safetensors(path)
     except OSError: return None
-    return found['features'].numpy(), found['times'].numpy()
+    return found['features'].numpy(), found['times'].numpy(), about['film']
 
 # %% ../nbs/13_percepts.ipynb #c6917470
-def _write_piece(path, features, times):
-    write_safetensors(path, {'features': torch.from_numpy(features), 'times': torch.from_numpy(times)})
+def _write_piece(path, features, times, film):
+    tensors = {'features': torch.from_numpy(features), 'times': torch.from_numpy(times)}
+    write_safetensors(path, tensors, {'film': film})
 
 # %% ../nbs/13_percepts.ipynb #bc61bd72
-def _start_file(file, head, rows):
-    "An empty file with room for so many rows."
-    for k, v in (('format', _FORMAT), ('version', _VERSION), ('encoder', head['encoder']), ('every', head['every'])):
-        file.attrs[k] = v
-    size, dtype = head['size'], np.dtype(head['dtype'])
-    chunk = max(1, min(rows, 2**17 // (size * dtype.itemsize)))
-    file.create_dataset('features', (rows, size), dtype, chunks=(chunk, size), fletcher32=True)
-    file.create_dataset('times', (rows,), np.float64, chunks=(min(rows, 2**14),), fletcher32=True)
+def _finder(old, pieces):
+    "What gives features and times of an entry: out of its piece, or out of the old file."
+    def find(e):
+        if e['names'] in pieces: return _read_piece(pieces[e['names']])[:2]
+        return tuple(old[k][e['offsets']:e['offsets'] + e['lengths']] for k in ('features', 'times'))
+    return find
 
 # %% ../nbs/13_percepts.ipynb #75498a0f
-def _write_entries(file, entries):
-    "The table of films."
-    text = _h5py().string_dtype()
-    for k in _COLUMNS:
-        values = [e[k] for e in entries]
-        if k in ('names', 'reasons'): values = np.array([v.encode('utf8', 'surrogateescape') for v in values], object)
-        file.create_dataset(k, data=values, dtype=text if k in ('names', 'reasons') else bool if k == 'done' else np.int64)
-
-# %% ../nbs/13_percepts.ipynb #a3264051
-def _fill_file(file, head, entries, find):
-    "All films into an empty file; `find` gives features and times of an entry."
-    _start_file(file, head, sum(e['lengths'] for e in entries))
-    begin = 0
-    for e in entries:
-        if n := e['lengths']: file['features'][begin:begin + n], file['times'][begin:begin + n] = find(e)
-        e['offsets'], begin = begin, begin + n
-    _write_entries(file, entries)
-
-# %% ../nbs/13_percepts.ipynb #6c84250d
 def _join(path, head, entries, pieces):
     "Make the file anew out of itself and of pieces (name -> file), all or nothing; `OSError` if it cannot be written."
-    h5py, old = _h5py(), None
-    places = {e['names']: e['offsets'] for e in entries}
-    def find(e):
-        if e['names'] in pieces: return _read_piece(pieces[e['names']])
-        begin = places[e['names']]
-        return tuple(old[k][begin:begin + e['lengths']] for k in ('features', 'times'))
-    with replace_file(path) as temp:
+    h5py = _h5py()
+    with replace_file(path) as temp, ExitStack() as stack:
         try:
-            if path.is_file(): old = h5py.File(path, 'r', locking=False)
-            with h5py.File(temp, 'w', locking=False) as file: _fill_file(file, head, entries, find)
-        except (RuntimeError, ValueError, TypeError) as e: raise OSError(str(e)) from e # HDF5 says so when a disk is full
-        finally:
-            if old: old.close()
+            old = stack.enter_context(h5py.File(path, 'r', locking=False)) if path.is_file() else None
+            with h5py.File(temp, 'w', locking=False) as file: _fill_file(file, head, entries, _finder(old, pieces))
+        except (RuntimeError, ValueError, TypeError) as e: raise OSError(str(e)) from e # HDF5's way to say: disk full
 
-# %% ../nbs/13_percepts.ipynb #3c88e2e1
+# %% ../nbs/13_percepts.ipynb #a3264051
 def _check_head(path, head):
-    "Entries of a file that is there already, if it has features of the same kind; or a `ValueError`."
+    "Entries by name of a file that is there, if it has features of the same kind; or a `ValueError`."
+    if not path.exists(): return {}
     with _open_features(path) as file: there, entries = _read_head(file), _read_entries(file)
-    for k, v in head.items():
-        if there[k] == v: continue
-        if k in ('encoder', 'size'):
-            raise ValueError(f'path is {str(path)!r}, which holds features of {there["encoder"]!r}; expected a new file, '
-                             f'or one of {head["encoder"]!r}')
-        raise ValueError(f'{k} is {v!r}; expected {there[k]!r}, as in {str(path)!r}')
+    for k in head:
+        if there[k] == head[k]: continue
+        if k in ('every', 'dtype'): raise ValueError(f'{k} is {head[k]!r}; expected {there[k]!r}, as in {str(path)!r}')
+        raise ValueError(f'path is {str(path)!r}, which holds features of {there["encoder"]!r}; expected a new file, '
+                         f'or one of {head["encoder"]!r}')
     return {e['names']: e for e in entries}
 
-# %% ../nbs/13_percepts.ipynb #5109deda
+# %% ../nbs/13_percepts.ipynb #6c84250d
 class _Job:
     "What a run is to do: films by name, entries so far, and pieces that are there."
     def __init__(self, path, films, encoder, head):
         self.path, self.films, self.encoder, self.head = path, films, encoder, head
         self.folder = path.with_name(f'{shorten(path.name)}.pieces')
-        self.entries = _check_head(path, head) if path.exists() else {}
+        self.entries = _check_head(path, head)
+        self.before = self._tell()
         self.stamps, self.pieces, self.failures = {}, {}, {}
-        self.before = dump_json(sorted(self.entries.items()))
 
-# %% ../nbs/13_percepts.ipynb #95271b35
+# %% ../nbs/13_percepts.ipynb #43427d2f
 @patch
-def find_work(self: _Job):
+def _tell(self: _Job):
+    "Which films there are, and which have failed and why."
+    return {name: e['reasons'] for name, e in self.entries.items()}
+
+# %% ../nbs/13_percepts.ipynb #d3624737
+@patch
+def _is_done(self: _Job, name, path):
+    "Has the file the features of this film, as it is now? One that has only a new date is the same."
+    entry, stamp = self.entries.get(name), self.stamps[name]
+    if not entry or not entry['done'] or entry['stamps'][0] != stamp[0]: return False
+    if entry['stamps'] != stamp and _digest(path) != entry['checksums']: return False
+    entry['stamps'] = stamp
+    return True
+
+# %% ../nbs/13_percepts.ipynb #d2d54b5b
+@patch
+def _find_work(self: _Job):
     "Names of films that are still to be done; pieces of an earlier run are taken up."
     for name, path in self.films.items():
-        try: stamp = self.stamps[name] = _file_stamp(check_source(path, wanted='a video file'))
-        except OSError as e:
-            self.fail(name, str(e))
-            continue
-        entry = self.entries.get(name)
-        if entry and entry['done'] and entry['stamps'] == stamp: continue
-        piece = _piece_of(self.folder, name, stamp, self.head)
-        if (found := _read_piece(piece)) is None: yield name
-        else: self.note(name, piece, len(found[0]))
+        try: self.stamps[name] = _file_stamp(check_source(path, wanted='a video file'))
+        except OSError as e: self._fail(name, _reason(e, path))
+        else:
+            if self._is_done(name, path): continue
+            piece = _piece_of(self.folder, name, self.stamps[name], self.head)
+            if (found := _read_piece(piece)) is None: yield name
+            else: self._note(name, piece, len(found[0]), found[2])
 
-# %% ../nbs/13_percepts.ipynb #6ba508f2
+# %% ../nbs/13_percepts.ipynb #9978916f
 @patch
-def note(self: _Job, name, piece, rows):
+def _note(self: _Job, name, piece, rows, checksum):
     "A film is done."
     self.pieces[name] = piece
-    self.entries[name] = dict(names=name, offsets=0, lengths=rows, done=True, reasons='', stamps=self.stamps[name])
+    self.entries[name] = _entry(name, rows, checksum=checksum, stamp=self.stamps[name])
 
-
+# %% ../nbs/13_percepts.ipynb #d56275fe
 @patch
-def fail(self: _Job, name, reason):
+def _fail(self: _Job, name, reason):
     "A film gives no features; what an earlier version of it gave is forgotten."
     self.failures[name] = reason
-    self.entries[name] = dict(names=name, offsets=0, lengths=0, done=False, reasons=reason,
-                              stamps=self.stamps.get(name, [0, 0]))
+    self.entries[name] = _entry(name, 0, reason=reason, stamp=self.stamps.get(name, [0, 0]))
 
-
+# %% ../nbs/13_percepts.ipynb #99596223
 @patch
-def take(self: _Job, name, features, times):
-    "Keep what was computed."
-    piece = _piece_of(make_folder(self.folder), name, self.stamps[name], self.head)
-    _write_piece(piece, features, times)
-    self.note(name, piece, len(features))
+def _take(self: _Job, name, features, times):
+    "Keep what was computed, unless the film was changed meanwhile."
+    try: checksum, stamp = _digest(self.films[name]), _file_stamp(self.films[name])
+    except OSError as e: return self._fail(name, _reason(e, self.films[name]))
+    if stamp != self.stamps[name]: return self._fail(name, 'changed while it was decoded')
+    piece = _piece_of(make_folder(self.folder), name, stamp, self.head)
+    _write_piece(piece, features, times, checksum)
+    self._note(name, piece, len(features), checksum)
 
-# %% ../nbs/13_percepts.ipynb #53465ca5
+# %% ../nbs/13_percepts.ipynb #5258df18
 @patch
-def finish(self: _Job):
+def _finish(self: _Job):
     "One file of all; then pieces are not needed any more."
-    entries = [e for _, e in sorted(self.entries.items())]
-    if not any(e['done'] for e in entries):
+    if not any(e['done'] for e in self.entries.values()):
         said = ''.join(f'\n  {name}: {reason}' for name, reason in islice(self.failures.items(), 10))
         raise OSError(f'none of {len(self.films)} videos gave features:{said}')
-    if self.pieces or dump_json(sorted(self.entries.items())) != self.before:
-        _join(self.path, self.head, entries, self.pieces)
+    self.entries = dict(sorted(self.entries.items()))
+    if self.pieces or self._tell() != self.before: _join(self.path, self.head, [*self.entries.values()], self.pieces)
     shutil.rmtree(self.folder, ignore_errors=True)
 
-# %% ../nbs/13_percepts.ipynb #64942371
+# %% ../nbs/13_percepts.ipynb #3c88e2e1
 _OWN = {} # what a worker process has been given
 
-
+# %% ../nbs/13_percepts.ipynb #5109deda
 def _start_worker(raw):
-    "In a process that works for another: one thread, and an end when the other ends."
+    "In a process that works for another: one thread, deaf to Ctrl-C, and an end when the other ends."
     def follow():
         parent_process().join()
         os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=follow, daemon=True).start()
     torch.set_num_threads(1)
-    _OWN['task'] = pickle.loads(raw)
+    _OWN['raw'] = raw
 
+# %% ../nbs/13_percepts.ipynb #95271b35
+def _work(path):
+    "The rows of one film, in a worker."
+    if 'task' not in _OWN:
+        try: _OWN['task'] = pickle.loads(_OWN['raw'])
+        except Exception as e:
+            raise ValueError(f'encoder cannot be made again in another process ({type(e).__name__}: {e}); expected one '
+                             'that lies in a module, or workers=1') from e
+    return _encode_film(path, *_OWN['task'])
 
-def _work(path): return _encode_film(path, *_OWN['task'])
-
-# %% ../nbs/13_percepts.ipynb #df65fb3e
-def _pack_task(*task):
+# %% ../nbs/13_percepts.ipynb #6ba508f2
+def _pack_task(task):
     "What other processes need to know, as bytes."
     try: return pickle.dumps(task)
     except (pickle.PicklingError, AttributeError, TypeError) as e:
-        raise argument_error('encoder', task[0], f'one that pickle can send to other processes ({e}), or workers=1') from e
+        raise argument_error('encoder', task[0], f'one that can be sent to other processes ({e}), or workers=1') from e
 
-# %% ../nbs/13_percepts.ipynb #5f4ec080
-def _with_workers(names, films, workers, task):
-    "Name and result of each film, as they come; an error of a film comes as the result."
-    with ProcessPoolExecutor(workers, get_context('spawn'), _start_worker, (_pack_task(*task),)) as pool:
+# %% ../nbs/13_percepts.ipynb #53465ca5
+@contextmanager
+def _ended_from_outside():
+    "An `OSError` for a process that was killed."
+    try: yield
+    except BrokenProcessPool as e:
+        raise OSError('a process that computed features was ended from outside, as by a lack of memory; '
+                      'what was done is kept') from e
+
+# %% ../nbs/13_percepts.ipynb #64942371
+def _share(names, films, workers, task):
+    "Name of each film, and what gives its rows, as they come from several processes."
+    with ProcessPoolExecutor(workers, get_context('spawn'), _start_worker, (_pack_task(task),)) as pool:
+        waiting, names = {}, iter(names)
         try:
-            waiting, names = {}, iter(names)
             while True:
                 for name in islice(names, 2 * workers - len(waiting)):
-                    waiting[pool.submit(_work, films[name])] = name
+                    with _ended_from_outside(): waiting[pool.submit(_work, str(films[name]))] = name
                 if not waiting: return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done: yield waiting.pop(future), future.result
-        except BrokenProcessPool as e:
-            raise OSError('a process that computed features was ended from outside; what was done is kept') from e
         finally: pool.shutdown(wait=False, cancel_futures=True)
 
-# %% ../nbs/13_percepts.ipynb #bbf0af6a
+# %% ../nbs/13_percepts.ipynb #df65fb3e
 def _alone(names, films, task):
     "The same in this process."
-    for name in names: yield name, lambda: _encode_film(films[name], *task)
+    for name in names: yield name, partial(_encode_film, films[name], *task)
+
+# %% ../nbs/13_percepts.ipynb #5f4ec080
+def _run(job, workers, progress):
+    "All that is to be done, each film kept at once; then one file of it."
+    names = list(job._find_work())
+    task, workers = (job.encoder, job.head['every'], np.dtype(job.head['dtype'])), min(workers, len(names))
+    results = _alone(names, job.films, task) if workers < 2 else _share(names, job.films, workers, task)
+    with tqdm(total=len(job.films), initial=len(job.films) - len(names), disable=not progress, unit='film') as bar:
+        for name, rows in results:
+            try:
+                with _ended_from_outside(): found = rows()
+                job._take(name, *found)
+            except _Unreadable as e: job._fail(name, str(e))
+            bar.update()
+    job._finish()
+
+# %% ../nbs/13_percepts.ipynb #bbf0af6a
+def _complain(job):
+    "One warning for all films that gave nothing."
+    if not job.failures: return
+    said = ''.join(f'\n  {name}: {reason}' for name, reason in islice(job.failures.items(), 10))
+    more = f'\n  and {len(job.failures) - 10} more' if len(job.failures) > 10 else ''
+    warnings.warn(f'{len(job.failures)} of {len(job.films)} videos gave no features:{said}{more}', stacklevel=3)
 
 # %% ../nbs/13_percepts.ipynb #a9e1850a
-def _run(job, workers, progress):
-    "All that is to be done, each film kept at once."
-    names = list(job.find_work())
-    task, workers = (job.encoder, job.head['every'], np.dtype(job.head['dtype'])), min(workers, len(names))
-    results = _alone(names, job.films, task) if workers < 2 else _with_workers(names, job.films, workers, task)
-    with tqdm(total=len(job.films), initial=len(job.films) - len(names), disable=not progress, unit='film') as bar:
-        for name, get in results:
-            try: job.take(name, *get())
-            except _Unreadable as e: job.fail(name, str(e))
-            bar.update()
-    job.finish()
-
-# %% ../nbs/13_percepts.ipynb #73b617b0
 def extract_features(
     videos, # a folder, a list of files, or a set with `names` and `paths`
-    encoder: Encoder | str, # or the name of one
+    encoder: Encoder | str, # one, or the name of one
     path: str | Path, # the feature file: made, or added to
     *,
     every: int = 1, # of so many frames one is looked at
@@ -1167,27 +1264,23 @@ def extract_features(
     workers: int = 1, # processes, each with one thread; 1: this one alone
     progress: bool = True, # show a bar
 ) -> FeatureFile:
-    """Features of all films that are not yet in the file. May be ended at any moment; the next call goes on.
+    """Features of all films that the file does not have yet. May be ended at any moment; the next call goes on.
 
-    Films that cannot be decoded are listed in `failures`, with a warning; `OSError` if no film is left, if nothing can
-    be written, or if somebody else is writing; `ValueError` for a file of another encoder. The disk needs room for
-    twice the features. With more than one worker, a script needs `if __name__ == '__main__':`."""
+    Films that cannot be decoded are in `failures`, and in a warning. `OSError` if none is left, if the disk is full or
+    somebody else is writing; `ValueError` for a file of another encoder. Needs room on the disk for twice the features;
+    with several workers a script needs `if __name__ == '__main__':`."""
     encoder, every = as_encoder(encoder), check_whole(every, 'every', 1, 10**6)
-    head = dict(encoder=encoder.describe(), size=encoder.size, every=every,
-                dtype=check_choice(dtype, 'dtype', ('float16', 'float32')))
+    dtype = check_choice(dtype, 'dtype', ('float16', 'float32'))
+    head = dict(encoder=encoder.describe(), size=encoder.size, every=every, dtype=dtype)
     films, workers = _list_films(videos), check_whole(workers, 'workers', 1, 256)
-    path, progress = Path(os.path.realpath(check_target(path))), check_flag(progress, 'progress')
-    _h5py()
-    with lock_file(path):
-        job = _Job(path, films, encoder, head)
-        _run(job, workers, progress)
-    if job.failures:
-        said = ''.join(f'\n  {name}: {reason}' for name, reason in islice(job.failures.items(), 10))
-        warnings.warn(f'{len(job.failures)} of {len(films)} videos gave no features:{said}', stacklevel=2)
+    progress = check_flag(progress, 'progress')
+    path, _ = Path(os.path.realpath(check_target(path))), _h5py()
+    with lock_file(path): _run(job := _Job(path, films, encoder, head), workers, progress)
+    _complain(job)
     return FeatureFile(path)
 
-# %% ../nbs/13_percepts.ipynb #dcd6ad7f
-def _check_rows_of(film, name, size=None):
+# %% ../nbs/13_percepts.ipynb #dbb815f1
+def _check_film(film, name, size=None):
     "A film's features as an array (T, D), finite; or a `ValueError`."
     if isinstance(film, Tensor): film = film.detach().cpu().float().numpy()
     fits = isinstance(film, np.ndarray) and film.dtype.kind == 'f' and film.ndim == 2 and film.shape[1]
@@ -1196,53 +1289,124 @@ def _check_rows_of(film, name, size=None):
     if np.isfinite(film).all(): return film
     raise ValueError(f'{name} holds NaN or infinite values; expected finite ones')
 
+# %% ../nbs/13_percepts.ipynb #4deaad22
+def _check_films(films):
+    "Some films, one after the other; or a `ValueError`."
+    if isinstance(films, Sequence) and not isinstance(films, str) and len(films): return films
+    raise argument_error('films', films, 'a sequence of arrays (T, D), at least one')
+
+# %% ../nbs/13_percepts.ipynb #dcd6ad7f
+def _read_numbers(path, name):
+    "Whole numbers out of a text file, one a line; an `OSError` names the line that has none."
+    lines = check_source(path, name, 'a text file').read_text(encoding='utf8', errors='replace').split()
+    for k, line in enumerate(lines):
+        if re.fullmatch('[0-9]{1,15}', line): continue
+        raise OSError(f'{str(path)!r} has {line[:40]!r} in line {k + 1}; expected a number')
+    return [int(line) for line in lines]
+
 # %% ../nbs/13_percepts.ipynb #8688f094
+def _lay_out(path, lengths):
+    "Head and entries of a file in the authors' layout."
+    with _open_features(path) as file:
+        rows, size = file['features'].shape
+        if rows != sum(lengths): raise OSError(f'it has {rows} rows; expected {sum(lengths)}, the sum of num_frames')
+        head = dict(encoder='unknown', size=size, every=1, dtype=file['features'].dtype.name)
+    ends = np.cumsum(lengths).tolist()
+    return head, tuple(_entry(f'video {k}', n, offset=ends[k] - n) for k, n in enumerate(lengths))
+
+# %% ../nbs/13_percepts.ipynb #19a158bd
+def read_authors_features(
+    path: str | Path, # an HDF5 file with `features` (rows of all videos, D)
+    num_frames: str | Path, # a text file: rows of each video, a line for each
+    labels: str | Path | None = None, # a text file: the class of each video, from 0
+) -> tuple[FeatureFile, Tensor | None]: # without times; and labels (N,) int64
+    "Features in the layout of the paper's authors. `OSError` if the files do not fit to each other."
+    lengths = _read_numbers(num_frames, 'num_frames')
+    classes = None if labels is None else torch.tensor(_read_numbers(labels, 'labels'))
+    if classes is not None and len(classes) != len(lengths):
+        raise OSError(f'{str(labels)!r} has {len(classes)} lines; expected {len(lengths)}, as {str(num_frames)!r}')
+    found = FeatureFile.__new__(FeatureFile)
+    found.path, found._stamp, found.failures = Path(os.path.abspath(check_source(path))), _file_stamp(path), {}
+    found._head, found._films = _lay_out(path, lengths)
+    return found, classes
+
+# %% ../nbs/13_percepts.ipynb #a7ce39a7
+def _count_rows(films):
+    "Rows of each film, and values in a row."
+    if isinstance(films, FeatureFile): return films.lengths, films.size
+    sizes = [_check_film(film, f'films[{k}]').shape for k, film in enumerate(films)]
+    if len({D for _, D in sizes}) == 1: return np.array([T for T, _ in sizes]), sizes[0][1]
+    raise ValueError(f'films have {sorted({D for _, D in sizes})} values in a row; expected one number')
+
+# %% ../nbs/13_percepts.ipynb #544d59e5
+def write_authors_features(
+    folder: str | Path, # where features.h5, num_frames.txt and labels.txt go
+    films: Sequence, # arrays (T, D), or a `FeatureFile`
+    labels: Sequence[int] | None = None, # the class of each film, from 0
+) -> Path: # the folder
+    "Features in the layout of the paper's authors, float32. `OSError` if they cannot be written."
+    lengths, size = _count_rows(_check_films(films))
+    labels = None if labels is None else [check_whole(k, 'labels', 0) for k in labels]
+    if labels is not None and len(labels) != len(lengths):
+        raise ValueError(f'labels has {len(labels)} entries; expected {len(lengths)}, one for each film')
+    folder = make_folder(folder)
+    with replace_file(folder/'features.h5') as temp, _h5py().File(temp, 'w', locking=False) as file:
+        rows = file.create_dataset('features', (sum(lengths), size), np.float32)
+        for k, (end, n) in enumerate(zip(np.cumsum(lengths), lengths)):
+            rows[end - n:end] = _check_film(films[k], f'films[{k}]', size)
+    write_text(folder/'num_frames.txt', ''.join(f'{n}\n' for n in lengths))
+    if labels is not None: write_text(folder/'labels.txt', ''.join(f'{k}\n' for k in labels))
+    return folder
+
+# %% ../nbs/13_percepts.ipynb #0da02b05
 def _add_up(films):
     "Number, mean and covariance of all rows of all films, added up in 64 bits, film by film."
-    first = _check_rows_of(films[0], 'films[0]')
-    D, shift = first.shape[1], first[:1].mean(0).astype(np.float64) if len(first) else 0.
+    first = _check_film(films[0], 'films[0]')
+    D, shift = first.shape[1], first[:1].sum(0).astype(np.float64) # so that small differences of large numbers survive
     if D > 8192: raise ValueError(f'films have {D} values in a row; expected at most 8192')
     n, total, square = 0, np.zeros(D), np.zeros((D, D))
     for k in range(len(films)):
-        x = _check_rows_of(films[k], f'films[{k}]', D).astype(np.float64) - shift
+        x = _check_film(films[k], f'films[{k}]', D).astype(np.float64) - shift
         n, total, square = n + len(x), total + x.sum(0), square + x.T @ x
     if not n: raise ValueError('films hold no rows; expected at least 2')
     mean = total / n
     return n, mean + shift, square / n - np.outer(mean, mean)
 
-# %% ../nbs/13_percepts.ipynb #19a158bd
+# %% ../nbs/13_percepts.ipynb #d69f7c1d
 class Projection:
-    "Principal components of features: (T, D) -> (T, size), centred, on one common scale. Made by `fit` or `from_state`."
-    def __init__(self, mean: np.ndarray, components: np.ndarray, scale: float, explained: float):
-        self.mean, self.components = mean.astype(np.float32), components.astype(np.float32)
-        self.scale, self.explained = float(scale), float(explained)
+    "Directions of features: (T, D) -> (T, size), centred, on one common scale. `Projection.fit(films)` finds them."
+    def __init__(self,
+        mean: np.ndarray, # (D,) that is subtracted
+        components: np.ndarray, # (D, size) of length 1, at right angles
+        *,
+        scale: float = 1., # of all of them
+        explained: float = 1., # share of the variance that is kept, from 0 to 1
+    ):
+        self.mean, self.components = np.asarray(mean, np.float32), np.asarray(components, np.float32)
+        if self.mean.ndim != 1 or self.components.ndim != 2 or len(self.mean) != len(self.components):
+            raise argument_error('components', components, 'an array (D, size), D as in mean')
+        self.scale, self.explained, self.size = float(scale), float(explained), self.components.shape[1]
 
-    @property
-    def size(self): return self.components.shape[1]
+    def __call__(self, film: np.ndarray) -> np.ndarray: # (T, D) -> (T, size) float32
+        film = _check_film(film, 'film', len(self.mean)).astype(np.float32)
+        return (film - self.mean) @ self.components * np.float32(self.scale)
 
-    def __call__(self, film: np.ndarray) -> np.ndarray:
-        "Features (T, D) -> (T, size) float32."
-        film = _check_rows_of(film, 'film', len(self.mean))
-        return ((film.astype(np.float32) - self.mean) @ self.components * np.float32(self.scale))
-
-# %% ../nbs/13_percepts.ipynb #fc6d0452
+# %% ../nbs/13_percepts.ipynb #957fb56a
 @patch(cls_method=True)
 def fit(cls: Projection,
     films: Sequence, # of arrays (T, D), or a `FeatureFile`
     size: int = 64, # components to keep
 ) -> Projection:
     "The directions in which the rows of all films vary most. `ValueError` if there are fewer than `size`."
-    if not isinstance(films, Sequence) or isinstance(films, str) or not len(films):
-        raise argument_error('films', films, 'a sequence of arrays (T, D)')
-    n, mean, covariance = _add_up(films)
+    n, mean, covariance = _add_up(_check_films(films))
     size = check_whole(size, 'size', 1, len(mean))
     values, vectors = torch.linalg.eigh(torch.from_numpy(covariance))
     values, vectors = values.numpy()[::-1], vectors.numpy()[:, ::-1][:, :size]
     rank = int((values > values[0] * 1e-10).sum()) if values[0] > 0 else 0
-    if rank < size: raise argument_error('size', size, f'at most {rank}, in so many directions {n} rows vary')
-    sign = np.sign(vectors[abs(vectors).argmax(0), np.arange(size)])
+    if rank < size: raise argument_error('size', size, f'at most {rank}: in so many directions these {n} rows vary')
+    sign = np.sign(vectors[abs(vectors).argmax(0), np.arange(size)]) # the largest entry of each is positive
     kept = values[:size].sum()
-    return cls(mean, vectors * sign, (size / kept)**.5, kept / values.sum())
+    return cls(mean, vectors * sign, scale=(size / kept)**.5, explained=kept / values.sum())
 
 # %% ../nbs/13_percepts.ipynb #f0d75316
 @patch
@@ -1251,69 +1415,63 @@ def state(self: Projection) -> dict[str, Tensor]: # for `write_safetensors`
     numbers = torch.tensor([self.scale, self.explained], dtype=torch.float64)
     return dict(mean=torch.from_numpy(self.mean), components=torch.from_numpy(self.components), numbers=numbers)
 
-# %% ../nbs/13_percepts.ipynb #4546bd34
+# %% ../nbs/13_percepts.ipynb #e733ac60
 @patch(cls_method=True)
 def from_state(cls: Projection,
     state: dict[str, Tensor], # of `state`
 ) -> Projection:
     "The projection again. `ValueError` for what is none."
-    shapes = {k: tuple(x.shape) for k, x in state.items()} if isinstance(state, dict) else {}
-    D, size = shapes.get('components', (0, 0))
-    if shapes != dict(mean=(D,), components=(D, size), numbers=(2,)):
-        raise argument_error('state', state, 'tensors mean (D,), components (D, size) and numbers (2,)')
-    return cls(state['mean'].numpy(), state['components'].numpy(), *state['numbers'].tolist())
+    wanted = 'tensors mean (D,), components (D, size) and numbers (2,)'
+    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+        raise argument_error('state', state, wanted)
+    shapes = {k: tuple(x.shape) for k, x in state.items()}
+    D, size = (*shapes.get('components', ()), 0, 0)[:2]
+    if shapes != dict(mean=(D,), components=(D, size), numbers=(2,)): raise argument_error('state', state, wanted)
+    scale, explained = state['numbers'].tolist()
+    return cls(state['mean'].numpy(), state['components'].numpy(), scale=scale, explained=explained)
 
-# %% ../nbs/13_percepts.ipynb #e733ac60
+# %% ../nbs/13_percepts.ipynb #6814ded8
 @patch
 def describe(self: Projection) -> str: # a line
     "The same text only for the same numbers."
     done = hashlib.sha256()
     for x in self.state().values(): done.update(np.ascontiguousarray(x.numpy()))
-    return (f'principal components: {len(self.mean)} -> {self.size} values, {100 * self.explained:.1f} % of the variance '
-            f'({done.hexdigest()[:16]})')
+    return (f'principal components: {len(self.mean)} -> {self.size} values, {100 * self.explained:.1f} % of the '
+            f'variance ({done.hexdigest()[:16]})')
 
 # %% ../nbs/13_percepts.ipynb #796a3a89
 def _check_sources(groups, films):
     "Where each film comes from: names."
     names = getattr(films, 'names', None) if groups is None else groups
-    if groups is None and names is None: return tuple(f'film {k}' for k in range(len(films)))
+    if names is None: return tuple(f'film {k}' for k in range(len(films)))
     if isinstance(names, (list, tuple)) and len(names) == len(films) and all(isinstance(g, str) for g in names):
         return tuple(names)
     raise argument_error('groups', groups, f'a list of {len(films)} names, one for each film')
-
-# %% ../nbs/13_percepts.ipynb #a7ce39a7
-def _count_rows(films):
-    "Rows of each film, and values in a row."
-    if isinstance(films, FeatureFile): return films.lengths, films.size
-    sizes = {film.shape[1] for film in (_check_rows_of(film, f'films[{k}]') for k, film in enumerate(films))}
-    if len(sizes) > 1: raise ValueError(f'films have {sorted(sizes)} values in a row; expected one number')
-    return np.array([len(film) for film in films]), sizes.pop()
 
 # %% ../nbs/13_percepts.ipynb #96648eaf
 def _count_starts(lengths, rows):
     "Where clips can begin, added up over films."
     starts = np.cumsum((lengths - rows + 1).clip(min=0))
     if starts[-1]: return torch.from_numpy(starts)
-    raise ValueError(f'films holds {len(lengths)} films, the longest of {max(lengths)} rows; expected one of at least {rows}')
+    wanted = f'one of at least {rows}, past and future'
+    raise ValueError(f'films holds {len(lengths)} films, the longest of {max(lengths)} rows; expected {wanted}')
 
 # %% ../nbs/13_percepts.ipynb #2d501c49
 class FeatureClips(Clips):
     "Clips cut at random out of films of features. Clip k of a seed is always the same."
     def __init__(self,
-        films: Sequence, # of arrays (T, D), or a `FeatureFile`; shorter ones than a clip are left out
+        films: Sequence, # of arrays (T, D), or a `FeatureFile`; those shorter than a clip are left out
         *,
         past: int = 16, # rows that a model is shown
         future: int = 13, # rows that come after; may be 0
         mix: bool = False, # lay two clips over each other?
-        groups: Sequence[str] | None = None, # where each film comes from; None: the names of the films
+        groups: Sequence[str] | None = None, # where each film comes from; None: names of the films
         seed: int = 0, # another seed, other clips
     ):
-        if not isinstance(films, Sequence) or isinstance(films, str) or not len(films):
-            raise argument_error('films', films, 'a sequence of arrays (T, D)')
-        self.films = films if isinstance(films, FeatureFile) else tuple(films)
+        self.films = _check_films(films) if isinstance(films, FeatureFile) else tuple(_check_films(films))
         self.past, self.future = check_whole(past, 'past', 1, 10_000), check_whole(future, 'future', 0, 10_000)
         self.mix, self.seed = check_flag(mix, 'mix'), check_whole(seed, 'seed', 0)
-        self.sources, (lengths, size) = _check_sources(groups, films), _count_rows(films)
+        self.sources, (lengths, size) = _check_sources(groups, films), _count_rows(self.films)
         self.frame_shape, self._starts = (size,), _count_starts(lengths, self.past + self.future)
 
 # %% ../nbs/13_percepts.ipynb #7e40440e
@@ -1333,18 +1491,15 @@ def plan(self: FeatureClips,
     places = torch.stack([film, begin], -1)
     return places.view(n, 2, 2) if self.mix else places
 
-# %% ../nbs/13_percepts.ipynb #e897dbb5
-@patch
-def _cut(self: FeatureClips, places):
-    "Windows (N, T, D) at places (N, 2), float32."
-    T = self.past + self.future
-    found = np.empty((len(places), T, *self.frame_shape), np.float32)
-    for window, (film, begin) in zip(found, places.tolist()):
-        lazy = isinstance(self.films, FeatureFile)
-        window[:] = self.films.read(film, begin, T) if lazy else self.films[film][begin:begin + T]
-    return torch.from_numpy(found)
-
 # %% ../nbs/13_percepts.ipynb #e041aa40
+def _cut(films, places, rows):
+    "Windows (N, rows, D) at places (N, 2), float32."
+    def window(film, begin):
+        if isinstance(films, FeatureFile): return films.read(film, begin, rows)
+        return torch.as_tensor(films[film][begin:begin + rows]).float().cpu().numpy()
+    return torch.from_numpy(np.stack([window(*place) for place in places.tolist()]))
+
+# %% ../nbs/13_percepts.ipynb #61c9c21f
 @patch
 def read(self: FeatureClips,
     first: int, # number of the first clip
@@ -1352,7 +1507,7 @@ def read(self: FeatureClips,
 ) -> tuple[Tensor, Tensor]: # (n, past, D) and (n, future, D) float32
     "Clips first to first + n - 1, cut into what a model is shown and what comes after."
     places = self.plan(first, n)
-    windows = self._cut(places.view(-1, 2))
+    windows = _cut(self.films, places.view(-1, 2), self.past + self.future)
     if self.mix:
         angle = 2 * math.pi * uniform(self.seed, torch.arange(first, first + n), 31).float()[:, None, None]
         windows = angle.cos() * windows[::2] + angle.sin() * windows[1::2]
@@ -1368,16 +1523,19 @@ def groups(self: FeatureClips,
     places = self.plan(first, n)
     return ['sums of two'] * n if self.mix else [self.sources[film] for film in places[:, 0].tolist()]
 
-# %% ../nbs/13_percepts.ipynb #52f2e79f
+# %% ../nbs/13_percepts.ipynb #460e66b0
+def _describe_films(films):
+    "Features by number and checksum."
+    if isinstance(films, FeatureFile): return films.describe()
+    done = hashlib.sha256()
+    for film in films:
+        x = _check_film(film, 'films').astype(np.float32)
+        done.update(str(x.shape).encode()), done.update(np.ascontiguousarray(x))
+    return f'{len(films)} films ({done.hexdigest()[:16]})'
+
+# %% ../nbs/13_percepts.ipynb #e15d5758
 @patch
-def describe(self: FeatureClips) -> str:
-    "What the clips are, in a line: the same text only for the same clips."
-    if isinstance(self.films, FeatureFile): films = self.films.describe()
-    else:
-        done = hashlib.sha256()
-        for film in self.films:
-            x = _check_rows_of(film, 'films').astype(np.float32)
-            done.update(str(x.shape).encode()), done.update(np.ascontiguousarray(x))
-        films = f'{len(self.films)} films ({done.hexdigest()[:16]})'
-    return (f'features of {films}: past {self.past}, future {self.future}, '
+def describe(self: FeatureClips) -> str: # a line
+    "What the clips are: the same text only for the same clips."
+    return (f'features of {_describe_films(self.films)}: past {self.past}, future {self.future}, '
             f'{"sums of two" if self.mix else "single"}, seed {self.seed}')
