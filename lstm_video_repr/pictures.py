@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAST_COLOR', 'FUTURE_COLOR', 'INK_COLOR', 'as_frames', 'strip', 'Row', 'prediction_rows', 'show_strip',
-           'show_prediction', 'show_grid', 'timeline_rows', 'Animation', 'animate', 'save_strip', 'save_animation']
+           'show_prediction', 'show_grid', 'timeline_rows', 'Animation', 'animate', 'save_strip', 'save_animation',
+           'show_timeline', 'show_confusion', 'show_label_curve', 'flow_colours', 'show_flow']
 
 # %% ../nbs/09_pictures.ipynb #4651564d
 import base64
@@ -726,3 +727,458 @@ def save_animation(
     movie = animate(rows, future, out, format=path.suffix.lower()[1:], **options)
     with replace_file(path) as temp: temp.write_bytes(movie.data)
     return path
+
+# %% ../nbs/09_pictures.ipynb #509e2ba1
+CLASS_COLORS = ('#2270ad', '#b95a00', '#0d7d5c', '#8a4fa8', '#bf3b5e', '#76700c', '#2b7a86', '#8a5a3c')
+REST_COLOR   = '#6b7280'  # all other classes together
+
+# %% ../nbs/09_pictures.ipynb #0670b0ab
+def _check_probabilities(probabilities) -> np.ndarray:
+    "Rows of probabilities in double precision, or a `ValueError`."
+    p = to_array(probabilities, 'probabilities')
+    if p.ndim != 2 or 0 in p.shape or p.dtype.kind not in 'fiub':
+        raise argument_error('probabilities', probabilities, '(T, K), a row for each moment, a column for each class')
+    p = p.astype(np.float64)
+    check_range(torch.from_numpy(p), 'probabilities')
+    if p.min() < -1e-3 or (np.abs(p.sum(1) - 1) > .02).any():
+        found = f'values from {p.min():.4g}, and rows that sum to {p.sum(1).min():.4g} to {p.sum(1).max():.4g}'
+        raise ValueError(f'probabilities has {found}; expected none below 0, and a sum of 1')
+    return p.clip(0, 1)
+
+# %% ../nbs/09_pictures.ipynb #a63cfe1c
+def check_times(
+    times, # what came: seconds, in any array
+    name: str, # of the argument
+    n: int, # how many there have to be
+    what: str, # one for each of these, in words
+) -> np.ndarray: # float64
+    "Moments that follow one another, or a `ValueError`."
+    t = to_array(times, name)
+    fits = t.ndim == 1 and t.dtype.kind in 'fiu' and len(t) == n
+    if not fits: raise argument_error(name, times, f'{n} numbers, {what}')
+    t = t.astype(np.float64)
+    check_range(torch.from_numpy(t), name)
+    if (falls := np.flatnonzero(np.diff(t) <= 0)).size:
+        k = falls[0]
+        raise ValueError(f'{name} goes from {t[k]:.4g} to {t[k + 1]:.4g} at place {k + 1}; expected seconds that rise')
+    return t
+
+# %% ../nbs/09_pictures.ipynb #2f286f8e
+def _check_classes(classes, n) -> list:
+    "Names of `n` classes as they are shown, each once."
+    if isinstance(classes, str) or not hasattr(classes, '__len__'): raise argument_error('classes', classes, 'names')
+    if len(classes) != n: raise ValueError(f'classes holds {len(classes)} names; expected {n}, one for each class')
+    found = [write_line(name, 'classes', 40) for name in classes]
+    if len(set(found)) < n: raise argument_error('classes', list(classes), 'names that differ where they are shown')
+    return found
+
+# %% ../nbs/09_pictures.ipynb #d4abfd29
+def _check_truth(truth, classes, names):
+    "The number of the true class, which came as a name or a number; None if nobody knows."
+    if truth is None: return None
+    if not isinstance(truth, str): return check_whole(truth, 'truth', 0, len(names) - 1)
+    if truth in list(classes): return list(classes).index(truth)
+    raise argument_error('truth', truth, 'one of the classes')
+
+# %% ../nbs/09_pictures.ipynb #c4ffb139
+def _choose_classes(p, top, truth) -> list:
+    "Numbers of classes to be shown, the one that leads most often first; the true one is among them."
+    leads = np.bincount(p.argmax(1), minlength=p.shape[1])
+    order = sorted(range(p.shape[1]), key=lambda k: (-leads[k], -p[:, k].max(), k))
+    chosen = order[:top]
+    return chosen if truth is None or truth in chosen else [*chosen[:-1], truth]
+
+# %% ../nbs/09_pictures.ipynb #9e5ee092
+class Course(NamedTuple):
+    "Probabilities ready to be drawn."
+    times: np.ndarray # `(T,)` seconds
+    values: np.ndarray # `(T, n)`, a column for each name
+    names: list # of classes, and perhaps of the rest
+    truth: int | None = None # which of the names is true
+    rest: bool = False # whether the last column is the sum of all other classes
+
+# %% ../nbs/09_pictures.ipynb #c1338f04
+def resolve_course(
+    probabilities, # `(T, K)`, rows that sum to 1
+    times, # `(T,)` seconds that rise
+    classes, # K names
+    *,
+    truth: str | int | None = None, # the true class, by name or number
+    top: int = 6, # show so many classes, at most 8
+) -> Course: # the classes that lead most often first
+    "Probabilities ready to be drawn. `ValueError` for what is no table of probabilities, and for lengths that differ."
+    p, top = _check_probabilities(probabilities), check_whole(top, 'top', 1, len(CLASS_COLORS))
+    times, names = check_times(times, 'times', len(p), 'one for each row'), _check_classes(classes, p.shape[1])
+    truth = _check_truth(truth, classes, names)
+    chosen = _choose_classes(p, top, truth)
+    place, rest = None if truth is None else chosen.index(truth), len(names) - len(chosen)
+    values, shown = p[:, chosen], [names[k] for k in chosen]
+    if not rest: return Course(times, values, shown, place)
+    return Course(times, np.column_stack([values, 1 - values.sum(1)]).clip(0, 1), [*shown, f'{rest} more'], place, True)
+
+# %% ../nbs/09_pictures.ipynb #b7f50bc2
+def _move_apart(places, gap, low, high) -> np.ndarray:
+    "Places at least `gap` from each other, inside a range if they fit, in the same order, close to where they were."
+    order = np.argsort(places, kind='stable')
+    steps = gap * np.arange(len(places))
+    free = np.asarray(places, float)[order] - steps
+    up, down = np.maximum.accumulate(free), np.minimum.accumulate(free[::-1])[::-1]
+    moved = np.minimum((up + down) / 2 + steps, high - steps[::-1])
+    moved = np.maximum(moved, low + steps) if high - low >= steps[-1] else low + steps
+    return moved[np.argsort(order, kind='stable')]
+
+# %% ../nbs/09_pictures.ipynb #6be39988
+def _add_chart(fig, place) -> Axes:
+    "Axes for lines at `(left, top, right, bottom)` inches: no frame, faint lines across."
+    (width, height), (left, top, right, bottom) = fig.get_size_inches(), place
+    ax = fig.add_axes((left / width, 1 - bottom / height, (right - left) / width, (bottom - top) / height))
+    ax.tick_params(length=0, labelsize=8, labelcolor=INK_COLOR)
+    for side in ax.spines.values(): side.set_visible(False)
+    ax.grid(axis='y', color='#dfe2e6', lw=.8)
+    ax.set_axisbelow(True)
+    return ax
+
+# %% ../nbs/09_pictures.ipynb #09619cf8
+def _name_lines(ax, ends, names, colors, high, *, letters=24):
+    "Names right of the ends of lines, in an axes `high` inches tall."
+    low, top = ax.get_ylim()
+    for y, name, color in zip(_move_apart(ends, .16 / high * (top - low), low, top), names, colors):
+        ax.annotate(write_line(name, 'names', letters), (1, y), (7, 0), xycoords=ax.get_yaxis_transform(),
+                    textcoords='offset points', va='center', color=color, size=9, annotation_clip=False)
+
+# %% ../nbs/09_pictures.ipynb #6569a8d0
+def _show_shares(ax):
+    "A vertical axis of shares, as per cent."
+    ax.set(ylim=(0, 1.02), yticks=[0, .25, .5, .75, 1], yticklabels=['0 %', '', '50 %', '', '100 %'])
+
+# %% ../nbs/09_pictures.ipynb #601a4fea
+def _course_colors(course) -> list:
+    return [*CLASS_COLORS[:len(course.names) - course.rest], *[REST_COLOR] * course.rest]
+
+# %% ../nbs/09_pictures.ipynb #62216c19
+@plain_style()
+def draw_course(
+    fig: Picture, # on it
+    course: Course, # what to draw
+    place: tuple, # left, top, right and bottom edge in inches
+    *,
+    span: tuple | None = None, # seconds from left to right; None: those of the course
+) -> Axes: # of the lines
+    "Probabilities as lines over time, with their names at the right; a tick marks the true class."
+    ax, colors = _add_chart(fig, place), _course_colors(course)
+    for k in reversed(range(len(course.names))):
+        kind = dict(ls=(0, (2, 2))) if colors[k] == REST_COLOR else {}
+        kind |= dict(lw=3 if k == course.truth else 1.8, marker='.' if len(course.times) == 1 else None)
+        ax.plot(course.times, course.values[:, k], color=colors[k], **kind)
+        if colors[k] != REST_COLOR: ax.fill_between(course.times, course.values[:, k], color=colors[k], alpha=.08, lw=0)
+    _show_shares(ax)
+    start, end = span or (course.times[0], course.times[-1])
+    ax.set(xlim=(start, end if end > start else start + 1), xlabel='seconds')
+    ax.xaxis.label.set(size=8, color=INK_COLOR)
+    names = [name + ' ✓' * (k == course.truth) for k, name in enumerate(course.names)]
+    _name_lines(ax, course.values[-1], names, colors, place[3] - place[1])
+    return ax
+
+# %% ../nbs/09_pictures.ipynb #f6e01d7a
+def _frame_times(frames, frame_times, span) -> tuple:
+    "Pixels `(T, H, W, C)` and their seconds, spread over the time of the course if nobody says."
+    x = to_array(frames, 'frames')
+    if x.dtype != np.uint8 or x.ndim != 4 or 0 in x.shape or x.shape[3] not in (1, 3):
+        raise argument_error('frames', frames, 'uint8 (T, H, W, C = 1 or 3)')
+    if frame_times is None: return x, np.linspace(*span, len(x))
+    return x, check_times(frame_times, 'frame_times', len(x), 'one a frame')
+
+# %% ../nbs/09_pictures.ipynb #7f6de671
+def _draw_moments(ax, frames, times, *, place, span):
+    "As many frames as fit, each in the middle of its piece of time."
+    left, top, right, bottom = place
+    wide = min((bottom - top) * frames.shape[2] / frames.shape[1], right - left)
+    n = max(1, min(len(frames), int((right - left) / (wide + _GAP))))
+    tall = wide * frames.shape[1] / frames.shape[2]
+    for k in range(n):
+        middle = (k + .5) / n
+        nearest = np.abs(times - (span[0] + middle * (span[1] - span[0]))).argmin()
+        x = left + middle * (right - left) - wide / 2
+        place_frame(ax, frames[nearest], (x, bottom - tall, x + wide, bottom))
+
+# %% ../nbs/09_pictures.ipynb #9aa967c8
+@plain_style()
+def draw_timeline(
+    course: Course, # probabilities
+    frames: np.ndarray | None = None, # `(N, H, W, C)` uint8
+    frame_times: np.ndarray | None = None, # `(N,)` seconds
+    *,
+    width: float = 10., # inches
+    title: str = '', # a heading
+) -> Picture: # frames above lines
+    "Some frames of a film, and below them, on the same time axis, what a classifier says."
+    if check_width(width) < 4: raise argument_error('width', width, 'at least 4 inches')
+    title, left, right = write_line(title, 'title'), .6, width - 1.9
+    top = .35 if title else .05
+    tall = 0 if frames is None else .95
+    fig, ax = blank_figure(width, top + tall + 2.45)
+    if title: ax.text(left, .06, title, va='top', size=11, weight='bold', color=INK_COLOR)
+    moments = course.times if frames is None else np.concatenate([course.times, frame_times])
+    span = moments.min(), moments.max()
+    if frames is not None: _draw_moments(ax, frames, frame_times, place=(left, top, right, top + tall - .08), span=span)
+    draw_course(fig, course, (left, top + tall + .05, right, top + tall + 2), span=span)
+    return fig
+
+# %% ../nbs/09_pictures.ipynb #5b3391f3
+def show_timeline(
+    probabilities, # `(T, K)`, rows that sum to 1
+    times, # `(T,)` seconds that rise
+    classes, # K names
+    *,
+    frames=None, # `(N, H, W, C)` uint8: some of them stand above the lines
+    frame_times=None, # `(N,)` seconds; None: evenly from the first moment to the last
+    truth: str | int | None = None, # the true class, by name or number
+    top: int = 6, # show so many classes, at most 8
+    width: float = 10., # inches
+    title: str = '', # a heading
+) -> Figure: # as of `show_strip`
+    "What a classifier says of a film, over time. `ValueError` as in `resolve_course`, and for frames that do not fit."
+    course = resolve_course(probabilities, times, classes, truth=truth, top=top)
+    if frames is not None: frames, frame_times = _frame_times(frames, frame_times, course.times[[0, -1]])
+    elif frame_times is not None: raise argument_error('frame_times', frame_times, 'None, as there are no frames')
+    return draw_timeline(course, frames, frame_times, width=width, title=title)
+
+# %% ../nbs/09_pictures.ipynb #0dbb89c2
+def _check_matrix(matrix, classes) -> tuple:
+    "Counts `(K, K)` and K names, or a `ValueError`."
+    m = to_array(matrix, 'matrix')
+    if m.ndim != 2 or m.shape[0] != m.shape[1] or not len(m) or m.dtype.kind not in 'iuf':
+        raise argument_error('matrix', matrix, '(K, K) counts, a row for each true class')
+    check_range(torch.from_numpy(m.astype(np.float64)), 'matrix')
+    if m.min() < 0 or (m != np.rint(m)).any() or not m.any():
+        raise argument_error('matrix', matrix, 'whole numbers of at least 0, and not 0 alone')
+    return m.astype(np.int64), _check_classes(classes, len(m))
+
+# %% ../nbs/09_pictures.ipynb #017096ec
+def _fade(color, shares) -> np.ndarray:
+    "A colour on white paper, as strong as a share says."
+    return 1 - np.sqrt(shares)[..., None] * (1 - np.array(matplotlib.colors.to_rgb(color)))
+
+# %% ../nbs/09_pictures.ipynb #796f4d50
+def _paint_matrix(counts) -> tuple:
+    "Shares of rows, and colours for them: blue where it is right, orange where not."
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    right = np.eye(len(counts), dtype=bool)[..., None]
+    return shares, np.where(right, _fade(PAST_COLOR, shares), _fade(FUTURE_COLOR, shares))
+
+# %% ../nbs/09_pictures.ipynb #ce15c10f
+def _write_cells(ax, counts, shares):
+    "Share and count in every cell that is not empty."
+    for r, c in zip(*np.nonzero(counts)):
+        ink = 'white' if shares[r, c] > .45 else INK_COLOR
+        ax.text(c, r - .1, f'{100 * shares[r, c]:.0f} %', ha='center', va='center', color=ink, size=9)
+        ax.text(c, r + .24, f'{counts[r, c]}', ha='center', va='center', color=ink, size=7)
+
+# %% ../nbs/09_pictures.ipynb #407b1b67
+def _list_mistakes(fig, x, counts, names, *, n=12):
+    "The most frequent mistakes in words, from `x` inches on."
+    wrong = counts * (1 - np.eye(len(counts), dtype=np.int64))
+    pairs = sorted(zip(*np.nonzero(wrong)), key=lambda rc: (-wrong[rc], rc))[:n]
+    ax, total = fig.axes[0], counts.sum(1)
+    ax.text(x, .4, 'Most frequent mistakes', va='top', size=9, weight='bold', color=INK_COLOR)
+    for k, (r, c) in enumerate(pairs):
+        text = f'{wrong[r, c]} of {total[r]}'
+        ax.text(x, .68 + .36 * k, f'{write_line(names[r], "classes", 34)}', va='top', size=8, color=INK_COLOR)
+        said = f'taken for {write_line(names[c], "classes", 26)}, {text}'
+        ax.text(x, .82 + .36 * k, said, va='top', size=8, color=FUTURE_COLOR)
+
+# %% ../nbs/09_pictures.ipynb #e5610b8f
+def _label_matrix(ax, names, small):
+    "Names of rows, and of columns where there is room."
+    K, size = len(names), 9 if not small else min(8, 570 / len(names))
+    short = [write_line(name, 'classes', 22) for name in names]
+    ax.set_yticks(range(K), short if size > 3 else [''] * K, size=size)
+    slant = dict(rotation=35, ha='left', rotation_mode='anchor') if K > 4 else {}
+    ax.set_xticks(range(K), short if not small else [''] * K, size=size, **slant)
+    ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False, labelcolor=INK_COLOR)
+    ax.set_ylabel('true class', size=8, color=INK_COLOR)
+    for side in ax.spines.values(): side.set(visible=True, color='#c8ccd2', lw=.8)
+
+# %% ../nbs/09_pictures.ipynb #3adee0d1
+@plain_style()
+def show_confusion(
+    matrix, # `(K, K)` counts: a row for each true class, a column for each predicted one
+    classes, # K names
+    *,
+    title: str = '', # a heading
+) -> Figure: # as of `show_strip`
+    """How often each class is taken for each: shares of rows in colour, and, up to 12 classes, with numbers.
+
+    More classes get a list of the most frequent mistakes. `ValueError` for no table of counts, or names that do not fit.
+    """
+    counts, names = _check_matrix(matrix, classes)
+    title, small, K = write_line(title, 'title'), len(counts) > 12, len(counts)
+    side, top = (9.6, .6) if small else (max(2.4, .68 * K), 1.3)
+    fig, page = blank_figure(1.75 + side + (2.9 if small else .6), top + side + .45)
+    ax = _add_chart(fig, (1.75, top, 1.75 + side, top + side))
+    ax.grid(False)
+    shares, colors = _paint_matrix(counts)
+    ax.imshow(colors, interpolation='nearest')
+    _label_matrix(ax, names, small)
+    if small: _list_mistakes(fig, 1.75 + side + .25, counts, names)
+    else: _write_cells(ax, counts, shares)
+    right = np.trace(counts) / counts.sum()
+    note = f'{100 * right:.1f} % of {counts.sum()} are right; rows: truth, columns: prediction'
+    page.text(1.75, top + side + .12, note, size=8, color=INK_COLOR, va='top')
+    if title: page.text(.1, .06, title, va='top', size=11, weight='bold', color=INK_COLOR)
+    return fig
+
+# %% ../nbs/09_pictures.ipynb #eda943d6
+def _check_curve(name, curve) -> np.ndarray:
+    "Labels, means, and lower and upper ends, as rows `(4, n)`, in the order of labels; or a `ValueError`."
+    wanted = '(labels, means), (labels, means, errors) or (labels, means, lows, highs)'
+    if not isinstance(curve, (tuple, list)) or not 2 <= len(curve) <= 4: raise argument_error(name, curve, wanted)
+    rows = [to_array(part, name) for part in curve]
+    if any(x.ndim != 1 or x.dtype.kind not in 'fiu' or len(x) != len(rows[0]) or not len(x) for x in rows):
+        raise argument_error(name, curve, f'{wanted}, equally long rows of numbers')
+    n, mean, *ends = (x.astype(np.float64) for x in rows)
+    if len(ends) == 1: ends = [mean - ends[0], mean + ends[0]]
+    found = np.stack([n, mean, *(ends or [mean, mean])])
+    check_range(torch.from_numpy(found), name)
+    if n.min() <= 0 or (found[2] > mean).any() or (found[3] < mean).any():
+        raise argument_error(name, curve, f'{wanted}, labels above 0 and means between lows and highs')
+    return found[:, n.argsort()]
+
+# %% ../nbs/09_pictures.ipynb #4c9fe124
+def _draw_curve(ax, rows, color, shift):
+    "A line through means, and bars for their errors, moved aside by a factor."
+    n, mean, low, high = rows
+    ax.plot(n * shift, mean, color=color, lw=1.8, marker='o', ms=4)
+    ax.vlines(n * shift, low, high, color=color, lw=1.2)
+
+# %% ../nbs/09_pictures.ipynb #491a054e
+def _set_labels_axis(ax, numbers, label):
+    "A logarithmic axis with the numbers that there are."
+    ax.set_xscale('log')
+    ax.set_xticks(numbers, [f'{n:g}' for n in numbers])
+    ax.set_xticks([], minor=True)
+    ax.set_xlim(numbers[0] / 1.12, numbers[-1] * 1.12)
+    ax.set_xlabel(label, size=8, color=INK_COLOR)
+
+# %% ../nbs/09_pictures.ipynb #7ca9c6c5
+def _draw_curves(ax, curves, chance, label):
+    "Curves by name, each in its colour."
+    numbers = np.unique(np.concatenate([rows[0] for rows in curves.values()]))
+    _set_labels_axis(ax, numbers, label)
+    for k, (rows, color) in enumerate(zip(curves.values(), CLASS_COLORS)):
+        _draw_curve(ax, rows, color, 1.025 ** (k - (len(curves) - 1) / 2))
+    if chance is not None:
+        ax.axhline(chance, color=REST_COLOR, lw=1, ls=(0, (1, 2)))
+        ax.annotate('chance', (numbers[0], chance), (0, 3), textcoords='offset points', size=8, color=REST_COLOR)
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, 0), min(high, 1.02))
+    ax.yaxis.set_major_formatter(lambda y, _: f'{100 * y:.3g} %')
+    _name_lines(ax, [rows[1, -1] for rows in curves.values()], list(curves), CLASS_COLORS, 3.1)
+
+# %% ../nbs/09_pictures.ipynb #dfc740d1
+@plain_style()
+def show_label_curve(
+    curves: dict, # name -> (labels, means), (labels, means, errors) or (labels, means, lows, highs)
+    *,
+    chance: float | None = None, # what guessing would give: a dotted line
+    label: str = 'labels per class', # of the horizontal axis
+    width: float = 7., # inches
+    title: str = '', # a heading
+) -> Figure: # as of `show_strip`
+    "Shares that are right, from 0 to 1, by the number of labels, with error bars. `ValueError` for what is no curve."
+    if not isinstance(curves, dict) or not 0 < len(curves) < 9: raise argument_error('curves', curves, 'a dict of 1 to 8')
+    found = {write_line(str(name), 'curves', 40): _check_curve(f'curves[{name!r}]', c) for name, c in curves.items()}
+    if check_width(width) < 4: raise argument_error('width', width, 'at least 4 inches')
+    if chance is not None: check_number(chance, 'chance', lambda v: 0 <= v <= 1, 'a share from 0 to 1')
+    title, label = write_line(title, 'title'), write_line(label, 'label')
+    top = .4 if title else .1
+    fig, page = blank_figure(width, top + 3.6)
+    if title: page.text(.6, .06, title, va='top', size=11, weight='bold', color=INK_COLOR)
+    ax = _add_chart(fig, (.6, top, width - 2.1, top + 3.1))
+    _draw_curves(ax, found, chance, label)
+    return fig
+
+# %% ../nbs/09_pictures.ipynb #8c4599c8
+def _make_wheel() -> np.ndarray:
+    "Fifty-five hues `(55, 3)` from 0 to 1, from red over yellow, green, cyan, blue, magenta to red."
+    ends = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]])
+    steps = 15, 6, 4, 11, 13, 6
+    parts = [a + (b - a) * np.arange(n)[:, None] / n for a, b, n in zip(ends, ends[1:], steps)]
+    return np.concatenate(parts)
+
+# %% ../nbs/09_pictures.ipynb #ca068fbd
+def _check_flow(flow) -> np.ndarray:
+    "Fields `(..., H, W, 2)` in single precision, or a `ValueError`."
+    x = to_array(flow, 'flow')
+    if x.ndim not in (3, 4) or 0 in x.shape or x.shape[-1] != 2 or x.dtype.kind not in 'fi':
+        raise argument_error('flow', flow, '(H, W, 2) or (T, H, W, 2), pixels to the right and down')
+    x = x.astype(np.float32)
+    check_range(torch.from_numpy(x), 'flow')
+    return x
+
+# %% ../nbs/09_pictures.ipynb #1f3243bf
+def _check_longest(longest, flow) -> float:
+    "How long a step has the full colour; one in a hundred may be longer if nobody says."
+    if longest is not None: return check_number(longest, 'longest', lambda v: v > 0, 'more than 0 pixels')
+    return max(float(np.quantile(np.hypot(flow[..., 0], flow[..., 1]), .99)), 1e-6)
+
+# %% ../nbs/09_pictures.ipynb #0bd04717
+def flow_colours(
+    flow, # `(H, W, 2)` or `(T, H, W, 2)`: pixels to the right and down
+    *,
+    longest: float | None = None, # pixels that have the full colour; None: all but the longest hundredth have less
+) -> np.ndarray: # `(..., H, W, 3)`, uint8
+    "Direction as hue, length as saturation: right is red, down yellow, left cyan, up blue, and rest is white."
+    flow, wheel = _check_flow(flow), _make_wheel()
+    longest = _check_longest(longest, flow)
+    turn = np.arctan2(flow[..., 1], flow[..., 0]) / (2 * np.pi) % 1 * len(wheel)
+    k = turn.astype(int)
+    hue = wheel[k % 55] + (wheel[(k + 1) % 55] - wheel[k % 55]) * (turn - k)[..., None]
+    length = (np.hypot(flow[..., 0], flow[..., 1]) / longest).clip(0, 1)[..., None]
+    return np.rint(255 * (1 - length * (1 - hue))).astype(np.uint8)
+
+# %% ../nbs/09_pictures.ipynb #a230b403
+def _wheel_picture(side=101) -> np.ndarray:
+    "The colours of all steps up to the longest, as a disc on white `(side, side, 3)`."
+    v, u = np.mgrid[-1:1:side * 1j, -1:1:side * 1j]
+    disc = flow_colours(np.stack([u, v], -1), longest=1)
+    disc[np.hypot(u, v) > 1] = 255
+    return disc
+
+# %% ../nbs/09_pictures.ipynb #bc3d1964
+def _add_wheel(fig, longest) -> Picture:
+    "The wheel at the right of a figure, which grows by that."
+    (width, height), ax, side = fig.get_size_inches(), fig.axes[0], .7
+    fig.set_size_inches(width + 1.3, max(height, 1.2))
+    ax.set(xlim=(0, width + 1.3), ylim=(max(height, 1.2), 0))
+    place_frame(ax, _wheel_picture(), (width + .3, .1, width + .3 + side, .1 + side))
+    text = f'to the rim:\n{longest:.2g} pixels'
+    ax.text(width + .3 + side / 2, .16 + side, text, ha='center', va='top', size=8, color=INK_COLOR)
+    return fig
+
+# %% ../nbs/09_pictures.ipynb #50c941f1
+def _check_film(frames, n) -> np.ndarray:
+    "Pixels `(n, H, W, C)`; there may be one frame more."
+    x = to_array(frames, 'frames')
+    fits = x.dtype == np.uint8 and x.ndim == 4 and 0 not in x.shape and x.shape[3] in (1, 3)
+    if fits and len(x) - n in (0, 1): return x[:n]
+    raise argument_error('frames', frames, f'uint8 (T, H, W, C = 1 or 3), T = {n} or {n + 1}')
+
+# %% ../nbs/09_pictures.ipynb #f2423d80
+@plain_style()
+def show_flow(
+    flow, # `(T, H, W, 2)` or one field `(H, W, 2)`: pixels to the right and down
+    frames=None, # `(T, H, W, C)` or one more, uint8, to stand above the fields
+    *,
+    longest: float | None = None, # pixels that have the full colour; None: all but the longest hundredth have less
+    every: int = 1, # show one field in `every`
+    width: float = 10., # at most so many inches
+    title: str = '', # a heading
+) -> Figure: # as of `show_strip`
+    "Fields of optical flow side by side, with the wheel of their colours. `ValueError` for what does not fit."
+    fields = _check_flow(flow)
+    if fields.ndim == 3: fields = fields[None]
+    longest, rows = _check_longest(longest, fields), {'flow': flow_colours(fields, longest=longest)}
+    if frames is not None: rows = {'film': _check_film(frames, len(fields)), **rows}
+    films = resolve_rows({name: x.transpose(0, 3, 1, 2) for name, x in rows.items()})
+    return _add_wheel(draw_rows([films], every=every, width=check_width(width) - 1.3, title=title), longest)
