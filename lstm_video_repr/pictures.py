@@ -749,6 +749,7 @@ def _check_probabilities(probabilities) -> np.ndarray:
 def check_times(
     times, # what came: seconds, in any array
     name: str, # of the argument
+    *,
     n: int, # how many there have to be
     what: str, # one for each of these, in words
 ) -> np.ndarray: # float64
@@ -808,7 +809,7 @@ def resolve_course(
 ) -> Course: # the classes that lead most often first
     "Probabilities ready to be drawn. `ValueError` for what is no table of probabilities, and for lengths that differ."
     p, top = _check_probabilities(probabilities), check_whole(top, 'top', 1, len(CLASS_COLORS))
-    times, names = check_times(times, 'times', len(p), 'one for each row'), _check_classes(classes, p.shape[1])
+    times, names = check_times(times, 'times', n=len(p), what='one for each row'), _check_classes(classes, p.shape[1])
     truth = _check_truth(truth, classes, names)
     chosen = _choose_classes(p, top, truth)
     place, rest = None if truth is None else chosen.index(truth), len(names) - len(chosen)
@@ -886,7 +887,7 @@ def _frame_times(frames, frame_times, span) -> tuple:
     if x.dtype != np.uint8 or x.ndim != 4 or 0 in x.shape or x.shape[3] not in (1, 3):
         raise argument_error('frames', frames, 'uint8 (T, H, W, C = 1 or 3)')
     if frame_times is None: return x, np.linspace(*span, len(x))
-    return x, check_times(frame_times, 'frame_times', len(x), 'one a frame')
+    return x, check_times(frame_times, 'frame_times', n=len(x), what='one a frame')
 
 # %% ../nbs/09_pictures.ipynb #7f6de671
 def _draw_moments(ax, frames, times, *, place, span):
@@ -1007,10 +1008,8 @@ def show_confusion(
     *,
     title: str = '', # a heading
 ) -> Figure: # as of `show_strip`
-    """How often each class is taken for each: shares of rows in colour, and, up to 12 classes, with numbers.
-
-    More classes get a list of the most frequent mistakes. `ValueError` for no table of counts, or names that do not fit.
-    """
+    """How often each class is taken for each: shares of rows in colour; up to 12 classes have numbers, more a list of
+    the most frequent mistakes. `ValueError` for no table of counts, or names that do not fit."""
     counts, names = _check_matrix(matrix, classes)
     title, small, K = write_line(title, 'title'), len(counts) > 12, len(counts)
     side, top = (9.6, .6) if small else (max(2.4, .68 * K), 1.3)
@@ -1085,8 +1084,9 @@ def show_label_curve(
     width: float = 7., # inches
     title: str = '', # a heading
 ) -> Figure: # as of `show_strip`
-    "Shares that are right, from 0 to 1, by the number of labels, with error bars. `ValueError` for what is no curve."
-    if not isinstance(curves, dict) or not 0 < len(curves) < 9: raise argument_error('curves', curves, 'a dict of 1 to 8')
+    "Shares that are right, by the number of labels, with error bars. `ValueError` for what is no curve."
+    fits = isinstance(curves, dict) and 0 < len(curves) <= len(CLASS_COLORS)
+    if not fits: raise argument_error('curves', curves, 'a dict of 1 to 8')
     found = {write_line(str(name), 'curves', 40): _check_curve(f'curves[{name!r}]', c) for name, c in curves.items()}
     if check_width(width) < 4: raise argument_error('width', width, 'at least 4 inches')
     if chance is not None: check_number(chance, 'chance', lambda v: 0 <= v <= 1, 'a share from 0 to 1')

@@ -413,9 +413,10 @@ def _pack_flow(fields) -> dict:
 # %% ../nbs/11_widgets.ipynb #489f0fb6
 def _frame_times(T, times, frame_times, fps) -> np.ndarray:
     "Seconds of the frames: as somebody says, or by their number, or those of the probabilities."
-    if frame_times is not None: return check_times(frame_times, 'frame_times', T, 'one a frame')
+    if frame_times is not None: return check_times(frame_times, 'frame_times', n=T, what='one a frame')
     if fps is not None: return np.arange(T) / check_number(fps, 'fps', lambda v: 1e-3 <= v <= 1e3, 'from .001 to 1000')
-    if times is not None and len(to_array(times, 'times')) == T: return check_times(times, 'times', T, 'one a frame')
+    if times is not None and to_array(times, 'times').shape == (T,):
+        return check_times(times, 'times', n=T, what='one a frame')
     raise argument_error('fps', fps, 'how many frames a second there are, or `frame_times`')
 
 # %% ../nbs/11_widgets.ipynb #dc7dfee6
@@ -470,8 +471,8 @@ def __init__(
     frames, # `(T, H, W, C = 1 or 3)`, uint8
     probabilities, # `(N, K)`, rows that sum to 1
     *,
-    classes, # K names
     times = None, # `(N,)` seconds of the rows; None: those of the frames, if there are as many
+    classes, # K names
     fps: float | None = None, # frames a second, if they are even
     frame_times = None, # `(T,)` seconds of the frames; None: by `fps`, or `times` if there are as many
     flow = None, # `(T, h, w, 2)` or one less: where pixels go until the next frame, to the right and down
@@ -481,8 +482,7 @@ def __init__(
     index: int = 0, # the shown frame to start at
     title: str = '', # a heading
 ):
-    frames = to_array(frames, 'frames')
-    _check_pixels(frames)
+    _check_pixels(frames := to_array(frames, 'frames'))
     seconds = _frame_times(len(frames), times, frame_times, fps)
     rows = _row_times(probabilities, times, seconds)
     course = resolve_course(probabilities, rows, classes, truth=truth, top=top)

@@ -175,7 +175,7 @@ async function render({ model, el }) {
     });
     slider.value = k;
     slider.setAttribute('aria-valuetext', `frame ${numbers[k]}, ${t.toFixed(2)} seconds; ` + best.slice(0, 3).map(([v, c]) => `${c.name} ${percent(v)}`).join(', '));
-    status.replaceChildren(make('b', '', {}, `${t.toFixed(2)} s`), ` of ${end.toFixed(2)} s, frame ${numbers[k]}`, ...(truth ? [`; ✓ marks the true class`] : []));
+    status.replaceChildren(make('b', '', {}, `${t.toFixed(2)} s`), ` of ${end.toFixed(2)} s, frame ${numbers[k]}`, ...(truth ? ['; ✓ true class'] : []));
     drawArrows();
     drawCursor();
   };
