@@ -1064,7 +1064,7 @@ def _read_piece(path):
 
 # %% ../nbs/13_percepts.ipynb #c6917470
 def _write_piece(path, features, times, film):
-    tensors = {'features': torch.from_numpy(features), 'times': torch.from_numpy(times)}
+    tensors = {'features': torch.from_numpy(features), 'times': torch.from_numpy(times.copy())}
     write_safetensors(path, tensors, {'film': film})
 
 # %% ../nbs/13_percepts.ipynb #bc61bd72
