@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_DEVIATION', 'Encoder', 'as_encoder', 'conv_norm', 'Bottleneck', 'MobileNetV2',
            'read_weights', 'find_weights', 'load_strictly', 'crop_pictures', 'fold_batch_norms', 'MeanOverPicture',
-           'PictureEncoder', 'VGG16', 'load_encoder', 'imagenet_names', 'name_pictures', 'flow', 'colour_flow',
-           'flow_histogram', 'FlowHistogram', 'pack_flow', 'unpack_flow', 'stack_flow', 'FlowFields', 'FeatureFile',
-           'extract_features', 'read_authors_features', 'write_authors_features', 'Projection', 'FeatureClips']
+           'PictureEncoder', 'VGG16', 'load_encoder', 'imagenet_names', 'name_pictures', 'flow', 'flow_histogram',
+           'FlowHistogram', 'pack_flow', 'unpack_flow', 'stack_flow', 'FlowFields', 'FeatureFile', 'extract_features',
+           'read_authors_features', 'write_authors_features', 'Projection', 'FeatureClips']
 
 # %% ../nbs/13_percepts.ipynb #b586d5a5
 import hashlib
@@ -588,19 +588,6 @@ def _check_fields(fields, least=1):
         raise argument_error('fields', fields, 'an array (..., 2) of floats: pixels to the right and down')
     if np.isfinite(fields).all(): return fields
     raise ValueError('fields holds NaN or infinite values; expected finite ones')
-
-# %% ../nbs/13_percepts.ipynb #d5041a2e
-def colour_flow(
-    fields: np.ndarray, # (..., 2): right and down
-    most: float | None = None, # pixels at which a colour is full; None: the largest there is
-) -> np.ndarray: # (..., 3) uint8
-    "Arrows as colours: direction is hue, from white for rest to full colour for speed."
-    fields = _check_fields(fields)
-    speed = np.hypot(fields[..., 0], fields[..., 1])
-    most = max(1e-6, float(speed.max())) if most is None else check_number(most, 'most', lambda v: v > 0, 'above 0')
-    angle = np.arctan2(fields[..., 1], fields[..., 0])[..., None]
-    hue = .5 + .5 * np.cos(angle - 2 * np.pi / 3 * np.arange(3))
-    return (255 * (1 - (speed / most).clip(0, 1)[..., None] * (1 - hue))).astype(np.uint8)
 
 # %% ../nbs/13_percepts.ipynb #475bc89e
 def _cell_of(rows, columns, cells):

@@ -25,7 +25,7 @@ from lstm_video_repr import percepts
 from lstm_video_repr.core.files import lock_file, write_safetensors
 from lstm_video_repr.percepts import (
     VGG16, Bottleneck, Encoder, FeatureClips, FeatureFile, FlowFields, FlowHistogram, MeanOverPicture, MobileNetV2,
-    PictureEncoder, Projection, as_encoder, colour_flow, crop_pictures, extract_features, find_weights, flow,
+    PictureEncoder, Projection, as_encoder, crop_pictures, extract_features, find_weights, flow,
     flow_histogram, fold_batch_norms, load_encoder, load_strictly, name_pictures, pack_flow, read_authors_features,
     read_weights, stack_flow, unpack_flow, write_authors_features)
 from lstm_video_repr.videos import Video, make_film, save_video
@@ -407,12 +407,6 @@ def test_stacks_as_features():
     seen = FlowFields(fields=3, size=(48, 64), network=nn.Sequential(nn.Flatten(), nn.Linear(6 * 48 * 64, 5)), name='net')
     assert seen(frames).shape == (4, 5) and seen.size == 5 and seen.overlap == 3
     with pytest.raises(ValueError, match='network is'): FlowFields(size=(16, 16), network=nn.Identity())
-
-
-def test_colours_of_arrows():
-    picture = colour_flow(np.array([[0., 0], [5, 0], [-5, 0], [2.5, 0], [50, 0]]), 5.)
-    assert (picture[0] == 255).all() and (picture[1] == picture[4]).all() and picture[1, 0] == 255
-    assert picture[1, 1:].max() < 80 and picture[2, 0] == 0 and picture[1, 1] < picture[3, 1] < 255
 
 
 # ---- feature files
