@@ -134,6 +134,9 @@ COLUMN = dict(c=lambda: rand(H, B), z=lambda: rand(4*H, B), bias=lambda: rand(4*
 STEP = dict(x=lambda: rand(B, D))
 LAYER = dict(x=lambda: rand(B, T, D))
 READ_MODEL, PICTURES = dict(path=lambda: files().model), dict(clips=lambda: rand(B, T, 1, 8, 8))
+COURSE = dict(probabilities=lambda: np.full((T, 4), .25), times=lambda: list(range(T)), classes=lambda: list('abcd'),
+              frames=lambda: np.zeros((T, 8, 8, 3), np.uint8), frame_times=lambda: [.5 * k for k in range(T)])
+FLOW = dict(flow=lambda: np.ones((T, 8, 8, 2)), frames=lambda: np.zeros((T, 8, 8, 3), np.uint8))
 CALLS = {
     'core.tables.Table': dict(head=lambda: ['a', 'b'], rows=lambda: [[1, 2]]),
     'lstm.lstm_step': STEP, 'lstm.lstm_layer': LAYER, 'fast_lstm.fused_layer': LAYER,
@@ -167,10 +170,14 @@ CALLS = {
     'pictures.show_grid': PICTURES, 'pictures.Animation': dict(
         data=lambda: b'GIF89a', format=lambda: 'gif', still=lambda: b'', alt=lambda: 'a', size=lambda: (8, 8)),
     'pictures.save_strip': dict(path=lambda: 'new.png'), 'pictures.save_animation': dict(path=lambda: 'new.gif'),
+    'pictures.show_timeline': COURSE, 'pictures.show_flow': FLOW, 'pictures.flow_colours': FLOW,
+    'pictures.show_confusion': dict(matrix=lambda: np.eye(4, dtype=int), classes=lambda: list('abcd')),
+    'pictures.show_label_curve': dict(curves=lambda: {'a': ([1, 2], [.3, .5], [.1, .1])}),
     'activity.Activity': dict(zip('hcifgo', 6*[lambda: rand(B, T, H)]), numbers=lambda: [1, 2, 3]),
     'widgets.sprite_sheet': dict(frames=lambda: np.zeros((T, 8, 8, 3), np.uint8)),
-    **dict.fromkeys(['widgets.save_page', 'widgets.FrameStepper.to_html', 'widgets.FeatureBrowser.to_html'],
-                    dict(path=lambda: 'new.html')),
+    'widgets.ActionTimeline': COURSE | dict(fps=lambda: 5., flow=FLOW['flow']),
+    **dict.fromkeys(['widgets.save_page', 'widgets.FrameStepper.to_html', 'widgets.FeatureBrowser.to_html',
+                     'widgets.ActionTimeline.to_html'], dict(path=lambda: 'new.html')),
     'actions.heading': dict(path=lambda: rand(2, T, 2)), 'actions.LabelledDigits': dict(digits=lambda: 'embedded'),
     'actions.StepSoftmax.*': dict(h=lambda: rand(B, T, H), labels=lambda: torch.tensor([0, 1])),
     'actions.LSTMClassifier.*': dict(frames=lambda: rand(B, T, 1, 8, 8), labels=lambda: torch.tensor([0, 1])),
@@ -201,6 +208,8 @@ SELF = {
     'FrameCode': lambda: FrameCode((1, 8, 8), components=4), 'VideoFolder': folder, 'Patches': patches,
     'Video': lambda: drawn('videos', 'Video', film())(),
     'FrameStepper': drawn('widgets', 'FrameStepper', rand(4, 1, 8, 8)),
+    'ActionTimeline': lambda: drawn('widgets', 'ActionTimeline', COURSE['frames'](), COURSE['probabilities'](),
+                                    times=range(T), classes='a b c d'.split())(),
     'FeatureBrowser': lambda: drawn('widgets', 'FeatureBrowser', model(), rand(B, T, 1, 8, 8), n=4)(),
 }
 MORE = { # of functions with **options: what these may be
