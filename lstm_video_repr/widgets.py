@@ -507,9 +507,9 @@ def still(self: ActionTimeline) -> Figure: # open nowhere in matplotlib
 # %% ../nbs/11_widgets.ipynb #c7a4a8ba
 @patch
 def still_png(self: ActionTimeline) -> bytes: # a PNG file
-    "The picture that stands in for the widget, in 128 colours, as film weighs."
+    "The picture that stands in for the widget, in 256 colours, as film weighs."
     picture, file = Image.open(io.BytesIO(_Player.still_png(self))).convert('RGB'), io.BytesIO()
-    picture.quantize(128, dither=Image.Dither.NONE).save(file, 'png', optimize=True)
+    picture.quantize(256, dither=Image.Dither.NONE).save(file, 'png', optimize=True)
     return file.getvalue()
 
 # %% ../nbs/11_widgets.ipynb #fc7b1521

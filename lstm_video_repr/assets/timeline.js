@@ -20,10 +20,10 @@ async function render({ model, el }) {
   // The film, what may be drawn over it, and a bar for each class
   const canvas = make('canvas', 'lvr-frame', { width: film.width, height: film.height, role: 'img' });
   const arrows = make('canvas', 'lvr-arrows', { 'aria-hidden': 'true' });
-  const screen = make('div', 'lvr-screen', {}, canvas, arrows);
+  const screen = make('div', 'lvr-screen', { style: `max-width:${24 * film.width / film.height}rem` }, canvas, arrows);
   const bars = curves.map((curve, k) => {
     const fill = make('i', 'lvr-fill'), number = make('span', 'lvr-number'), name = make('span', 'lvr-class', { title: curve.name }, curve.name);
-    const mark = curve.name === truth ? [make('span', 'lvr-true', { title: 'the true class', 'aria-label': 'the true class' }, '✓')] : [];
+    const mark = curve.name === truth ? [make('span', 'lvr-true', { role: 'img', title: 'the true class', 'aria-label': 'the true class' }, '✓')] : [];
     const color = curve.rest ? 'var(--lvr-soft)' : `var(--lvr-k${k % 8})`;
     return { fill, number, node: make('div', 'lvr-row', { role: 'listitem', style: `--lvr-key:${color}` }, make('span', 'lvr-what', {}, name, ...mark), number, make('span', 'lvr-rail', {}, fill)) };
   });
@@ -48,7 +48,7 @@ async function render({ model, el }) {
   const drawStrip = () => {
     const width = track.clientWidth - left;
     if (width <= 0) return;
-    const cells = Math.max(1, Math.min(count, Math.round(width / 62))), w = width / cells, h = Math.min(46, (w - 1) * film.height / film.width), wide = h * film.width / film.height;
+    const cells = Math.max(1, Math.min(count, Math.round(width / Math.min(62, 46 * film.width / film.height + 5)))), w = width / cells, h = Math.min(46, (w - 1) * film.height / film.width), wide = h * film.width / film.height;
     const context = fit(strip, track.clientWidth, h);
     context.imageSmoothingQuality = 'high';
     for (let c = 0; c < cells; c++) paintFrame(context, film, sheet, film.first + nearest((c + .5) / cells), left + (c + .5) * w - wide / 2, 0, wide, h);
