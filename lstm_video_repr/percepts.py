@@ -42,7 +42,7 @@ from tqdm import tqdm
 
 # %% ../nbs/13_percepts.ipynb #1f3c2393
 from .core.checks import argument_error, check_choice, check_device, check_flag, check_number
-from .core.checks import check_whole, describe
+from .core.checks import check_numbers, check_whole, describe, is_plain
 from .core.files import cache_folder, check_source, check_target, download, dump_json, import_extra
 from .core.files import lock_file, make_folder, read_safetensors, replace_file, shorten
 from .core.files import write_safetensors, write_text
@@ -79,7 +79,7 @@ def _check_pictures(frames, least=1):
 # %% ../nbs/13_percepts.ipynb #a6d92083
 def _check_rows(encoder, rows, n):
     "What an encoder gave as float32 (n, D); or a `ValueError`."
-    rows = rows.detach().cpu().float().numpy() if isinstance(rows, Tensor) else rows
+    rows = rows.detach().cpu().float().numpy() if is_plain(rows) and not rows.is_meta else rows
     if not isinstance(rows, np.ndarray) or rows.dtype.kind not in 'fiu' or rows.shape != (n, encoder.size):
         raise ValueError(f'encoder is {encoder.name!r}, which gave {describe(rows)}; '
                          f'expected numbers of shape {(n, encoder.size)}')
@@ -109,21 +109,28 @@ def _check_label(name):
     raise argument_error('name', name, 'a name in one line, of at most 200 characters')
 
 # %% ../nbs/13_percepts.ipynb #e541282a
+def _take_encoder(encoder, **others):
+    "One that is an encoder already, or has a name; nothing may stand beside it."
+    for k, v in others.items():
+        if v is not None: raise argument_error(k, v, 'nothing beside an encoder, which has its own')
+    return encoder if isinstance(encoder, Encoder) else load_encoder(check_choice(encoder, 'encoder', _ENCODERS))
+
+# %% ../nbs/13_percepts.ipynb #c279a3d1
 def as_encoder(
     encoder: Encoder | str | Callable, # one, a name that `load_encoder` knows, or a function of frames (T, H, W, 3)
     *,
     name: str | None = None, # of a function
     size: int | None = None, # of what a function gives: D
-    overlap: int = 0, # of a function
+    overlap: int | None = None, # of a function; None: 0
 ) -> Encoder:
     "Whatever can be one as an encoder. A torch module needs to know how pictures are prepared: see `PictureEncoder`."
-    if isinstance(encoder, str): return load_encoder(encoder)
-    if isinstance(encoder, Encoder): return encoder
+    if isinstance(encoder, (str, Encoder)): return _take_encoder(encoder, name=name, size=size, overlap=overlap)
     if not callable(encoder) or isinstance(encoder, (type, nn.Module)):
         wanted = 'an Encoder, a name, or a function; a torch module becomes one by PictureEncoder(module, name)'
         raise argument_error('encoder', encoder, wanted)
-    overlap = check_whole(overlap, 'overlap', 0, 1000)
-    return _Function(encoder, _check_label(name), check_whole(size, 'size', 1, 2**24), overlap)
+    if name is None or size is None: raise argument_error('encoder', encoder, 'name=... and size=... beside a function')
+    overlap = 0 if overlap is None else check_whole(overlap, 'overlap', 0, 1000)
+    return _Function(encoder, _check_label(name), check_whole(size, 'size', 1, 2**28), overlap)
 
 # %% ../nbs/13_percepts.ipynb #750698d0
 def conv_norm(
@@ -168,7 +175,7 @@ class MobileNetV2(nn.Module):
     def __init__(self, classes: int = 1000):
         super().__init__()
         self.features = nn.Sequential(conv_norm(3, 32, stride=2), *_make_blocks(), conv_norm(320, 1280, 1))
-        self.classifier = nn.Sequential(nn.Dropout(.2), nn.Linear(1280, classes))
+        self.classifier = nn.Sequential(nn.Dropout(.2), nn.Linear(1280, check_whole(classes, 'classes', 1, 10**6)))
 
     def forward(self, x): return self.classifier(self.features(x).mean((2, 3)))
 
@@ -193,7 +200,7 @@ def read_weights(
     path: str | Path, # a .pth file of torch, or a .safetensors file
 ) -> dict[str, Tensor]: # by name
     "Weights out of a file. Of a .pth file only tensors are accepted; `OSError` names one that has something else."
-    path = check_source(path, 'weights', 'a .pth or .safetensors file')
+    path = check_source(path, wanted='a .pth or .safetensors file')
     if path.suffix == '.safetensors': return read_safetensors(path)[0]
     try: found = torch.load(path, map_location='cpu', weights_only=True)
     except (RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as e:
@@ -253,6 +260,9 @@ def load_strictly(
     said: str = 'weights', # where they come from, for the error
 ) -> nn.Module: # the same, which now holds these tensors
     "Put weights into a network; an `OSError` says which names or shapes are not those of the network."
+    if not isinstance(network, nn.Module): raise argument_error('network', network, 'a torch module')
+    if not isinstance(weights, dict) or not all(isinstance(x, Tensor) for x in weights.values()):
+        raise argument_error('weights', weights, 'a dictionary: name -> tensor')
     wanted = {name: tuple(x.shape) for name, x in network.state_dict().items()}
     found = {name: tuple(x.shape) for name, x in weights.items()}
     if odd := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
@@ -298,6 +308,7 @@ def fold_batch_norms(
     network: nn.Module, # changed in place
 ) -> nn.Module: # the same
     "Put each batch norm that follows a convolution in a `Sequential` into that convolution's weights; for evaluation."
+    if not isinstance(network, nn.Module): raise argument_error('network', network, 'a torch module')
     users = [id(m) for _, m in network.named_modules(remove_duplicate=False)]
     for block in list(network.modules()):
         if not isinstance(block, nn.Sequential): continue
@@ -376,6 +387,16 @@ def _see(encoder, pictures):
         return found.float() if isinstance(found, Tensor) else found
 
 # %% ../nbs/13_percepts.ipynb #fee7482c
+def _try_network(network, see, x):
+    "How many values come out, if this is a network for such input; or a `ValueError`."
+    try: found = see(x)
+    except (RuntimeError, TypeError, ValueError, LookupError, NotImplementedError, AttributeError) as e:
+        said = ' '.join(str(e).split())[:200]
+        raise argument_error('network', network, f'one that takes {tuple(x.shape)} ({said})') from e
+    if isinstance(found, Tensor) and found.dim() == 2 and len(found) == 1: return found.shape[1]
+    raise argument_error('network', network, f'one that gives a tensor (B, D), and not {describe(found)}')
+
+# %% ../nbs/13_percepts.ipynb #6d933648
 def _take_network(encoder, network, head):
     "Copy the network, note which it is, make it fast, and see what it gives."
     _check_modules(network, head)
@@ -383,10 +404,8 @@ def _take_network(encoder, network, head):
     encoder.network = _settle(fold_batch_norms(deepcopy(network).eval()), encoder.device)
     if encoder.precision == 'bf16': encoder.network = _narrow_network(encoder.network, encoder.exact)
     if head is not None: encoder.head = _settle(deepcopy(head), encoder.device)
-    found = _see(encoder, torch.zeros(1, 3, encoder.crop, encoder.crop, dtype=torch.uint8))
-    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != 1:
-        raise ValueError(f'network is {describe(network)}, which gave {describe(found)}; expected a tensor (B, D)')
-    encoder.size = found.shape[1]
+    picture = torch.zeros(1, 3, encoder.crop, encoder.crop, dtype=torch.uint8)
+    encoder.size = _try_network(network, partial(_see, encoder), picture)
 
 # %% ../nbs/13_percepts.ipynb #55b031a3
 class PictureEncoder(Encoder):
@@ -436,7 +455,7 @@ def describe(self: PictureEncoder) -> str: # a line
 def _weights_for(name, weights):
     "Published weights, or those of a file; and where they come from."
     if weights is None: return find_weights(name), name
-    return read_weights(weights), str(weights)
+    return read_weights(check_source(weights, 'weights', 'a .pth or .safetensors file')), str(weights)
 
 # %% ../nbs/13_percepts.ipynb #e902a964
 def _load_mobilenet(weights=None, **options):
@@ -456,7 +475,7 @@ def _vgg_layers(width):
     for outputs in _VGG:
         if outputs == 'M': yield nn.MaxPool2d(2)
         else:
-            outputs = outputs * width // 64
+            outputs = max(1, outputs * width // 64)
             yield from (nn.Conv2d(channels, outputs, 3, padding=1), nn.ReLU(inplace=True))
             channels = outputs
 
@@ -465,9 +484,12 @@ class VGG16(nn.Module):
     "Pictures (B, 3, 224, 224) -> scores (B, 1000). With torchvision's names; smaller ones for tests."
     def __init__(self, classes: int = 1000, *, width: int = 64, units: int = 4096):
         super().__init__()
+        width, units = check_whole(width, 'width', 1, 1024), check_whole(units, 'units', 1, 2**15)
+        classes = check_whole(classes, 'classes', 1, 10**6)
         self.features = nn.Sequential(*_vgg_layers(width))
         def full(n, m): return nn.Linear(n, m), nn.ReLU(inplace=True), nn.Dropout()
-        self.classifier = nn.Sequential(*full(8 * width * 49, units), *full(units, units), nn.Linear(units, classes))
+        values = max(1, 512 * width // 64) * 49
+        self.classifier = nn.Sequential(*full(values, units), *full(units, units), nn.Linear(units, classes))
 
     def fc6(self) -> nn.Sequential: # pictures -> (B, units)
         "The part up to the rectifier of the first full layer."
@@ -707,10 +729,7 @@ def _take_flow_network(encoder, network):
     if network is None: return
     _check_modules(network, None)
     encoder.network, encoder.fingerprint = _settle(deepcopy(network), 'cpu'), _fingerprint(network)
-    with torch.inference_mode(): found = encoder.network(torch.zeros(1, *shape))
-    if not isinstance(found, Tensor) or found.dim() != 2:
-        raise ValueError(f'network is {describe(network)}, which gave {describe(found)}; expected a tensor (B, D)')
-    encoder.size = found.shape[1]
+    with torch.inference_mode(): encoder.size = _try_network(network, encoder.network, torch.zeros(1, *shape))
 
 # %% ../nbs/13_percepts.ipynb #749f7b17
 class FlowFields(Encoder):
@@ -728,6 +747,7 @@ class FlowFields(Encoder):
         self.overlap, self.name = check_whole(fields, 'fields', 1, 100), _check_label(name)
         self.options = dict(zip(('size', 'method', 'preset'), _check_flow(size, method, preset)))
         if size is None: raise argument_error('size', size, 'rows and columns, such as (120, 160)')
+        if 2 * fields * math.prod(size) > 2**28: raise argument_error('size', size, 'at most 2**28 values in a stack')
         self.most = check_number(most, 'most', lambda v: v > 0, 'a number above 0')
         _take_flow_network(self, network)
 
@@ -857,15 +877,16 @@ class FeatureFile(Sequence):
 
     def __getitem__(self, i: int | slice): # (T, D) float32; of a slice a FeatureFile of these films
         "All rows of a film; `i` counts from the end if negative."
-        return self._pick(range(len(self))[i]) if isinstance(i, slice) else self.read(i)
+        if isinstance(i, slice): return self._pick(range(len(self))[i])
+        number = check_whole(i, 'i', -2**63)
+        if -len(self) <= number < len(self): return self.read(number)
+        raise IndexError(f'i is {i}; expected less than {len(self)}')
 
 # %% ../nbs/13_percepts.ipynb #2b28fac0
 @patch
 def _film(self: FeatureFile, i):
     "The entry of film i."
-    number = check_whole(i, 'i', -2**63)
-    if -len(self) <= number < len(self): return self._films[number]
-    raise IndexError(f'i is {i}; expected less than {len(self)}')
+    return self._films[check_whole(i, 'i', -len(self), len(self) - 1)]
 
 # %% ../nbs/13_percepts.ipynb #514e6f06
 @patch
@@ -882,7 +903,7 @@ def read(self: FeatureFile,
     first: int = 0, # number of the first row
     rows: int | None = None, # how many; None: all to the end
 ) -> np.ndarray: # (rows, D) float32
-    "Some rows of a film, or all. `IndexError` if there is no such film."
+    "Some rows of a film, or all."
     film = self._film(i)
     first = check_whole(first, 'first', 0, film['lengths'])
     left = film['lengths'] - first
@@ -962,17 +983,26 @@ def describe(self: FeatureFile) -> str: # a line
 _ENDINGS = tuple('.avi .mp4 .mkv .webm .gif .mov .m4v .mpg .mpeg .wmv .flv .ogv .3gp'.split())
 
 # %% ../nbs/13_percepts.ipynb #d829fb94
+def _look_into(root, here):
+    "Videos, folders and links to folders in a folder, without hidden ones; an `OSError` if it cannot be entered."
+    try:
+        with os.scandir(here) as entries: found = sorted((e for e in entries if e.name[0] != '.'), key=lambda e: e.name)
+    except OSError as e:
+        raise type(e)(f'videos is {str(root)!r}, of which {here!r} cannot be entered ({e.strerror})') from e
+    folders = {e.path: e.is_symlink() for e in found if os.path.isdir(e.path)}
+    files = [e.path for e in found if e.path not in folders and e.name.lower().endswith(_ENDINGS)]
+    return files, [p for p, link in folders.items() if not link], [p for p, link in folders.items() if link]
+
+# %% ../nbs/13_percepts.ipynb #4911c4d1
 def _walk(root):
-    "All videos below a folder by name, sorted: hidden ones left out, links followed, but not in a circle."
-    seen, found = set(), {}
-    for here, folders, files in os.walk(root, followlinks=True):
-        place = os.path.realpath(here)
-        folders[:] = sorted(f for f in folders if f[0] != '.') if place not in seen else []
-        files = files if place not in seen else []
+    "All videos below a folder by name, sorted; links are followed, but not in a circle."
+    found, seen, folders, links = [], set(), [str(root)], []
+    while folders or links:
+        here = folders.pop() if folders else links.pop(0) # a folder keeps its own name, not that of a link to it
+        if (place := os.path.realpath(here)) in seen: continue
         seen.add(place)
-        paths = [Path(here)/f for f in files if f[0] != '.' and f.lower().endswith(_ENDINGS)]
-        found |= {p.relative_to(root).as_posix(): p for p in paths}
-    return dict(sorted(found.items()))
+        for row, more in zip((found, folders, links), _look_into(root, here)): row += more
+    return {Path(p).relative_to(root).as_posix(): Path(p) for p in sorted(found)}
 
 # %% ../nbs/13_percepts.ipynb #b1084481
 def _list_place(path):
@@ -1269,7 +1299,7 @@ def extract_features(
 # %% ../nbs/13_percepts.ipynb #dbb815f1
 def _check_film(film, name, size=None):
     "A film's features as an array (T, D), finite; or a `ValueError`."
-    if isinstance(film, Tensor): film = film.detach().cpu().float().numpy()
+    if is_plain(film) and not film.is_meta: film = film.detach().cpu().float().numpy()
     fits = isinstance(film, np.ndarray) and film.dtype.kind == 'f' and film.ndim == 2 and film.shape[1]
     if not fits or size not in (None, film.shape[1]):
         raise argument_error(name, film, f'an array (T, {size or "D"}) of floats')
@@ -1327,16 +1357,16 @@ def _count_rows(films):
 
 # %% ../nbs/13_percepts.ipynb #544d59e5
 def write_authors_features(
-    folder: str | Path, # where features.h5, num_frames.txt and labels.txt go
+    path: str | Path, # a folder, made if needed: features.h5, num_frames.txt and labels.txt go there
     films: Sequence, # arrays (T, D), or a `FeatureFile`
     labels: Sequence[int] | None = None, # the class of each film, from 0
 ) -> Path: # the folder
     "Features in the layout of the paper's authors, float32. `OSError` if they cannot be written."
     lengths, size = _count_rows(_check_films(films))
-    labels = None if labels is None else [check_whole(k, 'labels', 0) for k in labels]
+    labels = None if labels is None else check_numbers(labels, 'labels', 2**31)
     if labels is not None and len(labels) != len(lengths):
         raise ValueError(f'labels has {len(labels)} entries; expected {len(lengths)}, one for each film')
-    folder = make_folder(folder)
+    folder = make_folder(path)
     with replace_file(folder/'features.h5') as temp, _h5py().File(temp, 'w', locking=False) as file:
         rows = file.create_dataset('features', (sum(lengths), size), np.float32)
         for k, (end, n) in enumerate(zip(np.cumsum(lengths), lengths)):
@@ -1369,10 +1399,12 @@ class Projection:
         scale: float = 1., # of all of them
         explained: float = 1., # share of the variance that is kept, from 0 to 1
     ):
-        self.mean, self.components = np.asarray(mean, np.float32), np.asarray(components, np.float32)
-        if self.mean.ndim != 1 or self.components.ndim != 2 or len(self.mean) != len(self.components):
-            raise argument_error('components', components, 'an array (D, size), D as in mean')
-        self.scale, self.explained, self.size = float(scale), float(explained), self.components.shape[1]
+        self.components = _check_film(components, 'components').astype(np.float32)
+        if not isinstance(mean, np.ndarray) or mean.shape != self.components.shape[:1] or mean.dtype.kind != 'f':
+            raise argument_error('mean', mean, f'an array ({len(self.components)},) of floats, as components has rows')
+        self.mean, self.size = mean.astype(np.float32), self.components.shape[1]
+        self.scale = check_number(scale, 'scale', lambda v: v > 0, 'a number above 0')
+        self.explained = check_number(explained, 'explained', lambda v: 0 <= v <= 1, 'a number from 0 to 1')
 
     def __call__(self, film: np.ndarray) -> np.ndarray: # (T, D) -> (T, size) float32
         film = _check_film(film, 'film', len(self.mean)).astype(np.float32)
@@ -1393,7 +1425,7 @@ def fit(cls: Projection,
     if rank < size: raise argument_error('size', size, f'at most {rank}: in so many directions these {n} rows vary')
     sign = np.sign(vectors[abs(vectors).argmax(0), np.arange(size)]) # the largest entry of each is positive
     kept = values[:size].sum()
-    return cls(mean, vectors * sign, scale=(size / kept)**.5, explained=kept / values.sum())
+    return cls(mean, vectors * sign, scale=(size / kept)**.5, explained=min(1., kept / values.clip(min=0).sum()))
 
 # %% ../nbs/13_percepts.ipynb #f0d75316
 @patch

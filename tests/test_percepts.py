@@ -93,7 +93,8 @@ def test_a_function_whose_size_changes():
 
 @pytest.mark.parametrize('encoder, options', [
     (nn.Flatten(), {}), (Colours, {}), (3, {}), ('vgg', {}), (len, dict(size=3)), (len, dict(name='a')),
-    (len, dict(name='a\nb', size=3)), (len, dict(name='a', size=0)), (len, dict(name='a', size=3, overlap=-1))])
+    (len, dict(name='a\nb', size=3)), (len, dict(name='a', size=0)), (len, dict(name='a', size=3, overlap=-1)),
+    (Colours(), dict(size=3)), ('flow', dict(overlap=2))])
 def test_what_is_no_encoder(encoder, options):
     with pytest.raises(ValueError, match='expected'): as_encoder(encoder, **options)
 
@@ -440,7 +441,7 @@ def test_a_file_is_a_sequence(films, tmp_path):
         with pytest.raises(ValueError, match='names is'): f.subset(names)
     for i in (4, -5):
         with pytest.raises(IndexError): f[i]
-    for args in ((0, 10), (0, 0, 10), (0, -1), ('a',)):
+    for args in ((0, 10), (0, 0, 10), (0, -1), ('a',), (4,)):
         with pytest.raises(ValueError): f.read(*args)
 
 
@@ -503,7 +504,7 @@ def test_names_of_all_kinds(films, tmp_path):
 @pytest.mark.parametrize('options, said', [
     (dict(videos=3), 'videos is 3'), (dict(videos=[]), 'videos is'), (dict(videos=['a', 3]), 'videos is'),
     (dict(every=0), 'every is 0'), (dict(dtype='int8'), 'dtype is'), (dict(workers=0), 'workers is 0'),
-    (dict(encoder=len), 'name is None'), (dict(encoder='none'), 'name is')])
+    (dict(encoder=len), 'encoder is'), (dict(encoder='none'), 'encoder is')])
 def test_bad_calls(films, tmp_path, options, said):
     with pytest.raises(ValueError, match=said):
         extract(**dict(videos=films, encoder=Colours(), path=tmp_path/'a.h5') | options)

@@ -19,7 +19,7 @@ from lstm_video_repr.zoo import PRESETS, Card, save_authors_checkpoint, save_mod
 
 # What else is in core serves the package, not its users.
 MODULES = ('core.tables lstm fast_lstm digits clips models metrics training scale zoo pictures activity widgets '
-           'videos actions cli').split()
+           'videos percepts actions cli').split()
 B, T, H, D = 2, 3, 8, 64 # clips, frames, units, values in a frame (1, 8, 8)
 SIZES = dict(hidden_size=H, frame_shape=(1, 8, 8))
 
@@ -29,7 +29,9 @@ BEHIND_THE_DOOR = set('''begin after_loss after_step end fail extra_repr advance
     beside record_graph do_together add_up RecordedStep.work plain_step detach_losses check_finite objective choose_step
     prepare going mean_row patch Missing Scores FrameScores TaskSkill Skill
     Comparison Position RowFile download run_download run_demo run_train run_video_check import_extra Row
-    set_state clear pop popitem setdefault update FrameCode.level FrameCode.flatten FrameCode.encode
+    set_state conv_norm Bottleneck MeanOverPicture MobileNetV2.forward VGG16.forward Encoder.encode
+    PictureEncoder.encode FlowHistogram.encode FlowFields.encode find_weights
+    clear pop popitem setdefault update FrameCode.level FrameCode.flatten FrameCode.encode
     FrameCode.decode serve_films read_film'''.split())
 
 
@@ -68,6 +70,39 @@ def folder():
 def patches():
     films = [np.arange(40 * 8 * 8 * 3, dtype=np.uint8).reshape(40, 8, 8, 3) for _ in range(3)]
     return drawn('videos', 'Patches', films, 8, past=T, future=T)()
+
+
+def encoder():
+    "What turns frames into a row of four values, and what makes scores of 1000 classes of them."
+    from lstm_video_repr.percepts import MeanOverPicture, PictureEncoder
+    filters = torch.nn.Conv2d(3, 4, 3, bias=False)
+    filters.weight.data = rand(4, 3, 3, 3)
+    network = torch.nn.Sequential(filters, MeanOverPicture())
+    return PictureEncoder(network, 'filters', head=torch.nn.Linear(4, 1000), resize=8, crop=8, device='cpu')
+
+
+def features():
+    "A file with the features of one film; and the same in the layout of the authors."
+    from lstm_video_repr.percepts import extract_features, write_authors_features
+    f = extract_features([film()], encoder(), 'features.h5', progress=False)
+    write_authors_features('authors', [rand(T, 4).numpy()], [0])
+    return f
+
+
+def authors_features():
+    features()
+    return 'authors/features.h5'
+
+
+def weights_file():
+    torch.save(torch.nn.Linear(2, 3).state_dict(), 'weights.pth')
+    return 'weights.pth'
+
+
+def projection(): return drawn('percepts', 'Projection', np.zeros(4), np.eye(4, 2))()
+
+
+def series(): return [rand(6, 4).numpy() for _ in range(3)]
 
 
 def classifier():
@@ -137,6 +172,7 @@ READ_MODEL, PICTURES = dict(path=lambda: files().model), dict(clips=lambda: rand
 COURSE = dict(probabilities=lambda: np.full((T, 4), .25), times=lambda: list(range(T)), classes=lambda: list('abcd'),
               frames=lambda: np.zeros((T, 8, 8, 3), np.uint8), frame_times=lambda: [.5 * k for k in range(T)])
 FLOW = dict(flow=lambda: np.ones((T, 8, 8, 2)), frames=lambda: np.zeros((T, 8, 8, 3), np.uint8))
+FILM = dict(frames=lambda: np.zeros((T, 16, 16, 3), np.uint8), resize=lambda: 16, crop=lambda: 8)
 CALLS = {
     'core.tables.Table': dict(head=lambda: ['a', 'b'], rows=lambda: [[1, 2]]),
     'lstm.lstm_step': STEP, 'lstm.lstm_layer': LAYER, 'fast_lstm.fused_layer': LAYER,
@@ -191,6 +227,28 @@ CALLS = {
     'videos.VideoFolder.motion': dict(i=lambda: 0), 'videos.VideoFolder.subset': dict(names=lambda: ['a.avi']),
     'videos.Patches': dict(videos=lambda: list(patches().videos.films), size=lambda: 8, past=lambda: 2,
                            future=lambda: 2),
+    'percepts.as_encoder': dict(encoder=encoder), 'percepts.load_encoder': dict(name=lambda: 'flow_histogram'),
+    'percepts.PictureEncoder': dict(network=lambda: encoder().network, name=lambda: 'filters',
+                                    mean=lambda: (.5, .5, .5), resize=lambda: 8, crop=lambda: 8),
+    'percepts.read_weights': dict(path=weights_file),
+    'percepts.load_strictly': dict(network=lambda: torch.nn.Linear(2, 3), weights=torch.nn.Linear(2, 3).state_dict),
+    'percepts.fold_batch_norms': dict(network=lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))),
+    'percepts.VGG16': dict(width=lambda: 1, units=lambda: 2), 'percepts.crop_pictures': FILM,
+    'percepts.name_pictures': FILM | dict(encoder=encoder), 'percepts.flow': FILM,
+    **dict.fromkeys(['percepts.flow_histogram', 'percepts.pack_flow', 'percepts.stack_flow'],
+                    dict(fields=lambda: rand(T, 16, 16, 2).numpy(), n=lambda: 2, cells=lambda: (2, 2))),
+    'percepts.unpack_flow': dict(packed=lambda: np.zeros((T, 8, 8, 2), np.uint8)),
+    'percepts.FlowFields': dict(size=lambda: (16, 16)), 'percepts.FeatureFile': dict(path=lambda: str(features().path)),
+    'percepts.FeatureFile.*': dict(i=lambda: 0, names=lambda: [film()], first=lambda: 1, rows=lambda: 2),
+    'percepts.extract_features': dict(videos=lambda: [film()], encoder=encoder, path=lambda: 'new.h5',
+                                      progress=lambda: False),
+    'percepts.read_authors_features': dict(path=authors_features, num_frames=lambda: 'authors/num_frames.txt',
+                                           labels=lambda: 'authors/labels.txt'),
+    'percepts.write_authors_features': dict(path=lambda: 'new', films=series, labels=lambda: [0, 1, 0]),
+    'percepts.Projection': dict(mean=lambda: np.zeros(4), components=lambda: np.eye(4, 2)),
+    'percepts.Projection.fit': dict(films=series, size=lambda: 2),
+    'percepts.Projection.from_state': dict(state=lambda: projection().state()),
+    'percepts.FeatureClips': dict(films=series, past=lambda: 2, future=lambda: 2),
     'models.FrameCode': dict(frame_shape=lambda: (1, 8, 8)),
     'cli.main': dict(argv=lambda: ['--version']), 'cli.run_evaluate': dict(n_clips=lambda: 2),
     'cli.run_predict': dict(out=lambda: 'new.png'), 'cli.run_video_info': dict(file=film),
@@ -207,6 +265,10 @@ SELF = {
     'StepSoftmax': lambda: classifier().softmax, 'Animation': drawn('pictures', 'animate', rand(2, 1, 8, 8)),
     'FrameCode': lambda: FrameCode((1, 8, 8), components=4), 'VideoFolder': folder, 'Patches': patches,
     'Video': lambda: drawn('videos', 'Video', film())(),
+    'Encoder': encoder, 'PictureEncoder': encoder, 'FlowHistogram': drawn('percepts', 'FlowHistogram'),
+    'FlowFields': drawn('percepts', 'FlowFields'), 'FeatureFile': features, 'Projection': projection,
+    'VGG16': lambda: drawn('percepts', 'VGG16', width=1, units=2)(), 'MobileNetV2': drawn('percepts', 'MobileNetV2'),
+    'FeatureClips': lambda: drawn('percepts', 'FeatureClips', series(), past=2, future=2)(),
     'FrameStepper': drawn('widgets', 'FrameStepper', rand(4, 1, 8, 8)),
     'ActionTimeline': lambda: drawn('widgets', 'ActionTimeline', COURSE['frames'](), COURSE['probabilities'](),
                                     times=range(T), classes='a b c d'.split())(),
