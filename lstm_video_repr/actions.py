@@ -4,7 +4,10 @@
 
 # %% auto #0
 __all__ = ['DIRECTIONS', 'heading', 'LabelledDigits', 'StepSoftmax', 'LSTMClassifier', 'accuracy', 'predict_clips',
-           'train_classifier', 'few_labels']
+           'train_classifier', 'few_labels', 'cut_blocks', 'Learner', 'take_frames', 'summarise_blocks', 'Logistic',
+           'read_states', 'Pretraining', 'LSTMLearner', 'standard_learners', 'top_k', 'confusion', 'class_accuracy',
+           'fuse', 'predict_across', 'choose_weights', 'rank_films', 'LabelCurve', 'label_curve', 'Estimate',
+           'load_label_curve', 'Retrieval', 'retrieval', 'Timeline', 'VideoClassifier', 'load_classifier']
 
 # %% ../nbs/14_actions.ipynb #f2cb3215
 import copy
@@ -548,3 +551,1153 @@ def few_labels(
     g = torch.Generator().manual_seed(check_whole(seed, 'seed', 0))
     shuffled = torch.randperm(len(labels), generator=g)
     return torch.stack([shuffled[labels[shuffled] == k][:per_class] for k in range(len(count))], 1).flatten()
+
+# %% ../nbs/14_actions.ipynb #f4881dff
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+# %% ../nbs/14_actions.ipynb #d3a227d2
+from tqdm import tqdm
+
+# %% ../nbs/14_actions.ipynb #203143e0
+from .core.checks import check_choice
+from .core.files import check_target, dump_json, import_extra, read_safetensors, write_safetensors
+from .core.tables import Table, Tabular
+from .metrics import ratio_error
+from .training import train
+from .zoo import Card
+
+# %% ../nbs/14_actions.ipynb #b32acf95
+def _check_film(film, name, size=None):
+    "A film's features as a float32 tensor (T, D), all finite; or a `ValueError`."
+    if isinstance(film, np.ndarray) and film.dtype.kind == 'f': film = torch.from_numpy(np.ascontiguousarray(film))
+    fits = is_plain(film) and not film.is_meta and film.is_floating_point() and film.dim() == 2 and film.numel()
+    if not fits or size not in (None, film.shape[1]):
+        raise argument_error(name, film, f'floats (T, {size or "D"}), a row for each frame')
+    check_range(film, name)
+    return film.detach().cpu().float()
+
+# %% ../nbs/14_actions.ipynb #471e71ff
+def cut_blocks(
+    film: Tensor, # (T, D) a row for each frame; an array will do, too
+    *,
+    block: int = 16, # rows in a block
+    stride: int = 8, # rows from the start of one block to the next
+) -> Tensor: # (n, block, D) float32
+    "All whole blocks of a film. `ValueError` for a film shorter than a block, or with NaN in it."
+    film = _check_film(film, 'film')
+    block, stride = check_whole(block, 'block'), check_whole(stride, 'stride')
+    if len(film) >= block: return film.unfold(0, block, stride).transpose(1, 2)
+    raise ValueError(f'film has {len(film)} rows; expected at least {block}, a block')
+
+# %% ../nbs/14_actions.ipynb #94df60a0
+class Learner:
+    "Learns names of films. A subclass writes `fit` and `predict`, and `look` if it looks at anything but the rows."
+    seeded = False # does another seed make another learner of it?
+
+    def look(self, film: Tensor) -> Tensor:
+        "What is looked at in a film (T, D): rows (n, ...). Depends on nothing else, and is done once for each film."
+        return film
+
+    def fit(self, seen: Sequence[Tensor], labels: Tensor, *, groups: Sequence[str], seed: int = 0) -> 'Learner':
+        "Learn from what was seen of some films and their labels, 0 to K - 1, each of which is there. Gives itself."
+        raise NotImplementedError(f'{type(self).__name__} has no method fit')
+
+    def predict(self, seen: Sequence[Tensor]) -> Tensor:
+        "Probabilities (N, K) of other films."
+        raise NotImplementedError(f'{type(self).__name__} has no method predict')
+
+# %% ../nbs/14_actions.ipynb #21233e1b
+def take_frames(
+    film: Tensor, # (T, D)
+    *,
+    every: int = 4, # take one frame of so many
+) -> Tensor: # (n, D)
+    "Single frames of a film."
+    return _check_film(film, 'film')[::check_whole(every, 'every')]
+
+# %% ../nbs/14_actions.ipynb #53b3ea23
+def summarise_blocks(
+    film: Tensor, # (T, D)
+    *,
+    block: int = 16, # rows in a block
+    stride: int = 8, # rows from the start of one block to the next
+) -> Tensor: # (n, 2 D)
+    "Mean and deviation over each block: what is known of it without the order of its rows."
+    blocks = cut_blocks(film, block=block, stride=stride)
+    return torch.cat([blocks.mean(1), blocks.std(1, correction=0)], 1)
+
+# %% ../nbs/14_actions.ipynb #7b14f23a
+def _check_seen(seen, name='seen'):
+    "What was looked at in some films: tensors of the same row shape; or a `ValueError`."
+    fits = isinstance(seen, (list, tuple)) and len(seen) and all(is_plain(x) and len(x) for x in seen if x.dim())
+    if not fits or len({tuple(x.shape[1:]) for x in seen}) > 1:
+        raise argument_error(name, seen, 'a list of what `look` gives, at least one film')
+    return [len(x) for x in seen]
+
+# %% ../nbs/14_actions.ipynb #8eb1da97
+def _check_pupils(seen, labels, groups):
+    "Labels 0 to K - 1, all of them there, and a group for each film; or a `ValueError`."
+    n = len(_check_seen(seen))
+    _check_labels(labels, n=n)
+    counts = torch.bincount(labels)
+    if len(counts) < 2 or not counts.all():
+        wanted = 'two classes or more, 0 to K - 1, each of them there'
+        raise argument_error('labels', sorted(set(labels.tolist())), wanted)
+    if groups is not None: _check_groups(groups, n)
+    return len(counts)
+
+# %% ../nbs/14_actions.ipynb #e67c8b2a
+def _check_groups(groups, n):
+    "A name for each film: where it comes from."
+    named = isinstance(groups, (list, tuple)) and all(isinstance(g, str) for g in groups)
+    if not named or len(groups) != n: raise argument_error('groups', groups, f'a list of {n} names, one for each film')
+
+# %% ../nbs/14_actions.ipynb #f0be3005
+def _deal_groups(labels, groups, folds):
+    "A fold for each film: groups are dealt class by class; None if some class would be left out whole."
+    classes = [sorted({g for g, y in zip(groups, labels) if y == k}) for k in sorted(set(labels))]
+    folds, fold = min(folds, *map(len, classes)), {}
+    for names in classes:
+        for g in names: fold.setdefault(g, len(fold) % folds)
+    found = np.array([fold[g] for g in groups])
+    there = all({*np.array(labels)[found != f]} == {*labels} for f in range(folds))
+    return found if folds > 1 and there else None
+
+# %% ../nbs/14_actions.ipynb #96d01eb3
+def _mean_rows(rows, counts):
+    "The mean over the rows of each film: (sum of n_i, K) -> (N, K)."
+    return torch.stack([x.mean(0) for x in rows.split(counts)])
+
+# %% ../nbs/14_actions.ipynb #59ed3f27
+class Logistic(Learner):
+    "Logistic regression on rows that `look` takes from a film; a film's answer is the mean over its rows."
+    def __init__(
+        self,
+        look: Callable[[Tensor], Tensor], # film (T, D) -> rows (n, F): `take_frames`, `summarise_blocks` ...
+        films: Sequence[Tensor], # of the training side: mean and scale of rows come from them, no label is needed
+        *,
+        choices: Sequence[float] = (.1, 1., 10., 100.), # strengths C to choose from
+        C: float = 10., # where there is nothing to choose by
+        seeded: bool = False, # does `look` depend on a seed?
+    ):
+        above = dict(fits=lambda v: v > 0, wanted='a number above 0')
+        self.choices = sorted(check_number(c, 'choices', **above) for c in choices)
+        self.default, self.seeded = check_number(C, 'C', **above), check_flag(seeded, 'seeded')
+        if not callable(look): raise argument_error('look', look, 'a function of a film (T, D) that gives rows (n, F)')
+        self.eye, rows = look, torch.cat([look(film) for film in films])
+        self.mean = rows.mean(0)
+        self.scale = 1 / (rows - self.mean).square().mean().sqrt().clamp_min(1e-12)
+
+# %% ../nbs/14_actions.ipynb #77cd9542
+@patch
+def look(self: Logistic,
+    film: Tensor, # (T, D)
+) -> Tensor: # (n, F)
+    "Rows, centred, on one common scale."
+    return (self.eye(film) - self.mean) * self.scale
+
+# %% ../nbs/14_actions.ipynb #8f3a1cdb
+def _fit_logistic(seen, labels, C):
+    "Scikit-learn's logistic regression, each film of weight 1."
+    linear = import_extra('sklearn.linear_model', 'percepts', 'logistic regressions')
+    counts = [len(x) for x in seen]
+    weights = np.repeat([1 / n for n in counts], counts)
+    model = linear.LogisticRegression(C=C, max_iter=1000)
+    return model.fit(torch.cat(list(seen)).numpy(), np.repeat(labels.numpy(), counts), weights)
+
+# %% ../nbs/14_actions.ipynb #b6958d72
+def _ask_logistic(model, seen):
+    "Probabilities of films (N, K): the mean over rows."
+    rows = model.predict_proba(torch.cat(list(seen)).numpy())
+    return _mean_rows(torch.from_numpy(rows).float(), [len(x) for x in seen])
+
+# %% ../nbs/14_actions.ipynb #cfecbeb0
+def _leave_out(fit, ask, seen, fold):
+    "What is said of each film (N, K) by what was fitted to those of other folds; `fit` gets films and their numbers."
+    numbers, said = np.arange(len(seen)), {}
+    for f in range(fold.max() + 1):
+        here, there = numbers[fold != f], numbers[fold == f]
+        model = fit([seen[i] for i in here], here)
+        said |= dict(zip(there.tolist(), ask(model, [seen[i] for i in there])))
+    return torch.stack([said[i] for i in numbers.tolist()])
+
+# %% ../nbs/14_actions.ipynb #3a6222e1
+def _surprise_of(probabilities, labels):
+    "Mean of minus the logarithm of what the right class was given."
+    return -probabilities.clamp_min(1e-6).log()[torch.arange(len(labels)), labels].mean().item()
+
+# %% ../nbs/14_actions.ipynb #af1c86da
+@patch
+def choose_strength(self: Logistic,
+    seen: Sequence[Tensor], # of labelled films
+    labels: Tensor, # (N,) int64
+    *,
+    groups: Sequence[str] | None, # where each film comes from; None: nothing to choose by
+    folds: int = 4, # parts into which groups are dealt, at most
+) -> float: # C
+    "The C under which films of groups left out are least surprising; the default if a class has a single group."
+    _check_pupils(seen, labels, groups)
+    fold = None if groups is None else _deal_groups(labels.tolist(), list(groups), folds)
+    if fold is None or len(self.choices) == 1: return self.default if fold is None else self.choices[0]
+    def surprise(C):
+        fit = lambda part, numbers: _fit_logistic(part, labels[numbers], C)
+        return _surprise_of(_leave_out(fit, _ask_logistic, seen, fold), labels)
+    return min(self.choices, key=surprise)
+
+# %% ../nbs/14_actions.ipynb #8df9cd1f
+@patch
+def fit(self: Logistic,
+    seen: Sequence[Tensor], # of labelled films
+    labels: Tensor, # (N,) int64
+    *,
+    groups: Sequence[str] | None = None, # where each film comes from
+    seed: int = 0, # makes no difference
+) -> Logistic: # the same, fitted
+    "Choose C, then fit."
+    self.C = self.choose_strength(seen, labels, groups=groups)
+    self.model = _fit_logistic(seen, labels, self.C)
+    return self
+
+# %% ../nbs/14_actions.ipynb #483142af
+@patch
+def predict(self: Logistic,
+    seen: Sequence[Tensor], # of other films
+) -> Tensor: # (N, K) probabilities
+    "The mean over rows."
+    _check_seen(seen)
+    return _ask_logistic(self.model, seen)
+
+# %% ../nbs/14_actions.ipynb #ca155cea
+def read_states(
+    film: Tensor, # (T, D)
+    model: VideoLSTM, # of frames (D,), trained or not
+    *,
+    which: str = 'mean', # over the block, or 'last'
+    block: int = 16, # rows in a block
+    stride: int = 8, # rows from the start of one block to the next
+) -> Tensor: # (n, H)
+    "States of a frozen encoder, a row for each block."
+    if not isinstance(model, VideoLSTM): raise argument_error('model', model, 'a VideoLSTM')
+    check_choice(which, 'which', ('mean', 'last'))
+    blocks = cut_blocks(film, block=block, stride=stride).to(model.encoder.bias_l0)
+    with _keep_modes(model), torch.no_grad(): states = model.eval().encoder(blocks)[0]
+    return (states.mean(1) if which == 'mean' else states[:, -1]).float().cpu()
+
+# %% ../nbs/14_actions.ipynb #76c09561
+class Pretraining:
+    "How a composite learns from films without labels. `Pretraining()(films, seed)` gives a `VideoLSTM`."
+    def __init__(
+        self,
+        hidden_size: int = 128, # H
+        *,
+        steps: int = 300, # of training; 0: random weights
+        mix: bool = True, # learn from sums of two windows?
+        past: int = 16, # rows that are read, and recalled
+        future: int = 13, # rows that are predicted
+        batch_size: int = 32, # windows in a step
+        lr: float = 3e-3, # Adam's rate at its highest
+        **changes, # other fields of `VideoLSTMConfig`: num_layers, conditional_future ...
+    ):
+        self.hidden_size, self.steps = check_whole(hidden_size, 'hidden_size'), check_whole(steps, 'steps', 0)
+        self.windows = dict(past=past, future=future, mix=mix)
+        self.options, self.changes, self.kept = dict(batch_size=batch_size, lr=lr), changes, None
+
+# %% ../nbs/14_actions.ipynb #229e7a96
+def _watch(recipe, films, seed):
+    "A composite that has learned from windows of these films."
+    from lstm_video_repr.percepts import FeatureClips
+    shape = dict(frame_shape=(films[0].shape[1],), hidden_size=recipe.hidden_size, output='gaussian', seed=seed)
+    model = VideoLSTM.composite(**shape | recipe.changes)
+    if recipe.steps:
+        clips = FeatureClips([film.numpy() for film in films], **recipe.windows, seed=seed)
+        train(model, clips, steps=recipe.steps, warmup=recipe.steps // 10, progress=None, seed=seed, **recipe.options)
+    return model.eval()
+
+# %% ../nbs/14_actions.ipynb #264bf204
+@patch
+def __call__(self: Pretraining,
+    films: Sequence[Tensor], # (T, D) each, of the training side
+    seed: int, # of the first weights, and of the windows
+) -> VideoLSTM:
+    "A trained model; that of the last call, if films and seed are the same objects."
+    if self.kept is None or self.kept[0] is not films or self.kept[1] != seed:
+        self.kept = films, seed, _watch(self, films, seed)
+    return self.kept[2]
+
+# %% ../nbs/14_actions.ipynb #c5d53292
+class LSTMLearner(Learner):
+    "An `LSTMClassifier` on blocks of films, from scratch or from a pretrained encoder."
+    seeded = True
+
+    def __init__(
+        self,
+        hidden_size: int = 128, # H, from scratch
+        *,
+        model: VideoLSTM | None = None, # whose encoder it starts from; None: from scratch
+        freeze: bool = False, # learn the softmax alone?
+        dropout: float = 0., # between layers and before the softmax
+        block: int = 16, # rows in a block
+        stride: int = 8, # rows from the start of one block to the next
+        **training, # options of `train_classifier`: steps, lr, batch_size
+    ):
+        self.hidden_size, self.model = check_whole(hidden_size, 'hidden_size'), model
+        self.start = dict(dropout=dropout) | (dict(freeze=freeze) if model is not None else {})
+        self.cut = partial(cut_blocks, block=check_whole(block, 'block'), stride=check_whole(stride, 'stride'))
+        self.training = dict(steps=100) | training
+
+    def look(self, film): return self.cut(film)
+
+# %% ../nbs/14_actions.ipynb #476ab8ed
+@patch
+def fit(self: LSTMLearner,
+    seen: Sequence[Tensor], # blocks (n, block, D) of labelled films
+    labels: Tensor, # (N,) int64
+    *,
+    groups: Sequence[str] | None = None, # makes no difference
+    seed: int = 0, # of first weights, order, and dropout
+) -> LSTMLearner: # the same, fitted
+    "Start anew, and learn from all blocks; each has its film's label."
+    K, counts = _check_pupils(seen, labels, groups), torch.tensor([len(x) for x in seen])
+    if self.model is None: new = LSTMClassifier(seen[0].shape[2], self.hidden_size, K, seed=seed, **self.start)
+    else: new = LSTMClassifier.from_encoder(self.model, K, seed=seed, **self.start)
+    train_classifier(new, torch.cat(list(seen)), labels.repeat_interleave(counts), seed=seed, **self.training)
+    self.classifier = new
+    return self
+
+# %% ../nbs/14_actions.ipynb #e8c74b5f
+@patch
+def predict(self: LSTMLearner,
+    seen: Sequence[Tensor], # blocks (n, block, D) of other films
+) -> Tensor: # (N, K) probabilities
+    "The mean over steps, then over blocks."
+    counts = _check_seen(seen)
+    return _mean_rows(predict_clips(self.classifier, torch.cat(list(seen)), batch_size=1000).mean(1), counts)
+
+# %% ../nbs/14_actions.ipynb #057038dd
+def standard_learners(
+    pretraining: Pretraining | None = None, # None: `Pretraining()`
+    **training, # options of `train_classifier`: steps, lr, batch_size
+) -> dict[str, Callable]: # name -> function of (films, seed) that makes a `Learner`
+    "Three baselines, a frozen composite, and an LSTM classifier from scratch and fine-tuned."
+    watch = Pretraining() if pretraining is None else pretraining
+    if not isinstance(watch, Pretraining): raise argument_error('pretraining', watch, 'a Pretraining, or None')
+    blind = copy.copy(watch)
+    blind.steps, blind.kept = 0, None
+    def frozen(make):
+        return lambda films, seed: Logistic(partial(read_states, model=make(films, seed)), films, seeded=True)
+    return {'single frames': lambda films, seed: Logistic(take_frames, films),
+            'mean and deviation': lambda films, seed: Logistic(summarise_blocks, films),
+            'random LSTM, frozen': frozen(blind), 'composite, frozen': frozen(watch),
+            'LSTM from scratch': lambda films, seed: LSTMLearner(watch.hidden_size, **training),
+            'composite, fine-tuned': lambda films, seed: LSTMLearner(model=watch(films, seed), **training)}
+
+# %% ../nbs/14_actions.ipynb #f3f0d340
+def _check_opinions(probabilities, labels, name='probabilities'):
+    "Finite numbers (N, K) and as many labels from 0 to K - 1; or a `ValueError`."
+    check_tensor(probabilities, name, ('N', 'K'))
+    if not probabilities.is_floating_point(): raise argument_error(name, probabilities, 'floating point')
+    check_range(probabilities, name)
+    _check_labels(labels, probabilities.shape[1], len(probabilities))
+    return labels.long().to(probabilities.device)
+
+# %% ../nbs/14_actions.ipynb #782c1a22
+def top_k(
+    probabilities: Tensor, # (N, K)
+    labels: Tensor, # (N,) int64
+    k: int = 5, # guesses
+) -> float: # share, 0 to 1
+    "How often the right class is among the k most probable."
+    labels = _check_opinions(probabilities, labels)
+    k = check_whole(k, 'k', 1, probabilities.shape[1])
+    return (probabilities.topk(k, 1).indices == labels[:, None]).any(1).double().mean().item()
+
+# %% ../nbs/14_actions.ipynb #0ce7843a
+def confusion(
+    probabilities: Tensor, # (N, K)
+    labels: Tensor, # (N,) int64
+) -> Tensor: # (K, K) int64: a row for each true class, a column for each first guess
+    "How often each class is taken for each."
+    labels, K = _check_opinions(probabilities, labels), probabilities.shape[1]
+    return torch.bincount(labels * K + probabilities.argmax(1), minlength=K * K).view(K, K).cpu()
+
+# %% ../nbs/14_actions.ipynb #f2cbf499
+def class_accuracy(
+    probabilities: Tensor, # (N, K)
+    labels: Tensor, # (N,) int64
+) -> Tensor: # (K,) float64: share of each class's films, NaN where there are none
+    "How often the first guess is right, class by class."
+    found = confusion(probabilities, labels).double()
+    return found.diag() / found.sum(1)
+
+# %% ../nbs/14_actions.ipynb #0d66328f
+def _check_streams(streams):
+    "Two opinions (N, K) or more of the same films; or a `ValueError`."
+    if not isinstance(streams, (list, tuple)) or not streams:
+        raise argument_error('streams', streams, 'a list of probabilities (N, K), one of each stream')
+    for k, p in enumerate(streams):
+        check_tensor(p, f'streams[{k}]', ('N', 'K') if k == 0 else tuple(streams[0].shape))
+        if not p.is_floating_point(): raise argument_error(f'streams[{k}]', p, 'floating point')
+        check_range(p, f'streams[{k}]')
+    return torch.stack([p.detach().cpu().float() for p in streams])
+
+# %% ../nbs/14_actions.ipynb #e1810504
+def fuse(
+    streams: Sequence[Tensor], # probabilities (N, K), one of each stream
+    weights: Sequence[float] | None = None, # one for each, 0 or more; None: all the same
+) -> Tensor: # (N, K)
+    "The weighted mean of what streams say. `ValueError` for weights that do not fit."
+    x = _check_streams(streams)
+    weights = [1.] * len(x) if weights is None else weights
+    fits = isinstance(weights, (list, tuple)) and len(weights) == len(x)
+    w = [check_number(v, 'weights', lambda v: v >= 0, 'numbers of 0 or more') for v in weights] if fits else []
+    if not sum(w): raise argument_error('weights', weights, f'{len(x)} numbers of 0 or more, not all 0')
+    return torch.einsum('s,snk->nk', torch.tensor(w) / sum(w), x)
+
+# %% ../nbs/14_actions.ipynb #25c49ace
+def predict_across(
+    learner: Learner, # fitted anew for each part; any that has `fit` and `predict`
+    seen: Sequence[Tensor], # what it saw of labelled films
+    labels: Tensor, # (N,) int64
+    *,
+    groups: Sequence[str], # where each film comes from
+    folds: int = 4, # parts into which groups are dealt, at most
+    seed: int = 0, # of the fits
+) -> Tensor: # (N, K) probabilities
+    "What is said of each film by who was fitted to other groups. `ValueError` if a class has a single group."
+    _check_pupils(seen, labels, groups)
+    fold = _deal_groups(labels.tolist(), list(groups), check_whole(folds, 'folds', 2))
+    if fold is None: raise argument_error('groups', groups, 'two groups or more in each class')
+    def fit(part, numbers):
+        return learner.fit(part, labels[numbers], groups=[groups[i] for i in numbers], seed=seed)
+    return _leave_out(fit, lambda fitted, part: fitted.predict(part), seen, fold)
+
+# %% ../nbs/14_actions.ipynb #c8af4f6f
+def _mixtures(n, parts):
+    "All weights of n streams in so many parts that sum to 1."
+    if n == 1: return [(parts,)]
+    return [(k, *rest) for k in range(parts + 1) for rest in _mixtures(n - 1, parts - k)]
+
+# %% ../nbs/14_actions.ipynb #b94bbba7
+def choose_weights(
+    streams: Sequence[Tensor], # probabilities (N, K) of each stream, as `predict_across` gives them
+    labels: Tensor, # (N,) int64
+    *,
+    parts: int = 10, # weights are multiples of 1 / parts
+) -> list[float]: # one for each stream, that sum to 1
+    "The weights under which these films are least surprising; of equally good ones the most even."
+    x, parts = _check_streams(streams), check_whole(parts, 'parts', 1, 100)
+    _check_opinions(x[0], labels)
+    if len(x) > 4: raise ValueError(f'streams has {len(x)} of them; expected at most 4')
+    even = sorted(_mixtures(len(x), parts), key=lambda w: sum(v * v for v in w))
+    best = min(even, key=lambda w: _surprise_of(fuse(list(x), list(w)), labels.long()))
+    return [v / parts for v in best]
+
+# %% ../nbs/14_actions.ipynb #926286c5
+def rank_films(
+    labels: Tensor, # (N,) int64 of the training side
+    groups: Sequence[str], # where each comes from
+    *,
+    seed: int | Sequence[int] = 0, # another seed, another order
+) -> Tensor: # (N,) int64: place of each film among those of its class, from 0
+    "An order in which films get labels: one of each group, then a second of each ..."
+    _check_labels(labels, n=len(groups))
+    draw, rank = np.random.default_rng(seed), np.zeros(len(labels), np.int64)
+    labels, groups = labels.numpy(), np.array(groups)
+    for k in np.unique(labels):
+        films = draw.permutation(np.flatnonzero(labels == k))
+        order = {g: i for i, g in enumerate(dict.fromkeys(groups[films]))} # groups as they come first
+        turn, key = Counter(), []
+        for g in groups[films]:
+            key.append((turn[g], order[g]))
+            turn[g] += 1
+        rank[films[sorted(range(len(films)), key=key.__getitem__)]] = np.arange(len(films))
+    return torch.from_numpy(rank)
+
+# %% ../nbs/14_actions.ipynb #5e017870
+def _check_side(numbers, name, n):
+    "Different numbers of films as an array."
+    found = check_numbers(numbers, name, n)
+    if len(set(found)) == len(found): return np.array(found)
+    twice = next(k for k, c in Counter(found).items() if c > 1)
+    raise ValueError(f'{name} has film {twice} twice; expected each at most once')
+
+# %% ../nbs/14_actions.ipynb #7f492bf5
+def _check_split(split, name, labels, groups):
+    "Numbers of films to learn from and to be asked, that share neither a film nor a group."
+    if not isinstance(split, (tuple, list)) or len(split) != 2:
+        raise argument_error(name, split, 'a pair (train, test) of numbers of films')
+    train, test = (_check_side(side, f'{name}[{k}]', len(labels)) for k, side in enumerate(split))
+    if both := sorted({*train} & {*test}):
+        raise ValueError(f'{name} has film {both[0]} on both sides ({len(both)} of them); expected none')
+    if both := sorted({groups[i] for i in train} & {groups[i] for i in test}):
+        raise ValueError(f'{name} has group {both[0]!r} on both sides ({len(both)} of them); expected none')
+    if lost := sorted({*range(int(labels.max()) + 1)} - {*labels[train].tolist()}):
+        raise ValueError(f'{name} has no film of class {lost[0]} on its training side; expected some of each')
+    return train, test
+
+# %% ../nbs/14_actions.ipynb #9e7f5ab8
+def _check_sizes(per_class):
+    "Numbers of labels that rise; 'all' may stand at the end."
+    wanted = "whole numbers that rise, at the end perhaps 'all'"
+    if not isinstance(per_class, (tuple, list)) or not per_class: raise argument_error('per_class', per_class, wanted)
+    head = per_class[:-1] if per_class[-1] == 'all' else per_class
+    numbers = [check_whole(n, 'per_class') for n in head]
+    if sorted(set(numbers)) != numbers: raise argument_error('per_class', per_class, wanted)
+    return (*numbers, *per_class[len(head):])
+
+# %% ../nbs/14_actions.ipynb #820ea8db
+def _check_enough(per_class, labels, splits):
+    "Has each class as many films on each training side?"
+    most = max((n for n in per_class if n != 'all'), default=1)
+    for k, (train, _) in enumerate(splits):
+        count = torch.bincount(labels[train])
+        if count.min() >= most: continue
+        raise argument_error('per_class', most, f'at most {count.min()}, the films of class {count.argmin()} on the '
+                             f'training side of splits[{k}]')
+
+# %% ../nbs/14_actions.ipynb #98cc94ad
+@dataclass
+class _Plan:
+    "Who gets which labels: checked, and the same for every learner."
+    labels: Tensor # (N,)
+    groups: list # N names
+    splits: list # pairs (train, test) of arrays
+    per_class: tuple
+    draws: int
+    seeds: int
+    seed: int
+
+    def __post_init__(self):
+        _check_labels(self.labels)
+        self.labels = self.labels.long().cpu()
+        if not torch.bincount(self.labels).all() or self.labels.max() == 0:
+            raise argument_error('labels', sorted(set(self.labels.tolist())), '0 to K - 1, K of at least 2, each there')
+        _check_groups(self.groups, len(self.labels))
+        if not isinstance(self.splits, (list, tuple)) or not self.splits:
+            raise argument_error('splits', self.splits, 'a list of pairs (train, test) of numbers of films')
+        self.splits = [_check_split(s, f'splits[{k}]', self.labels, self.groups) for k, s in enumerate(self.splits)]
+
+# %% ../nbs/14_actions.ipynb #646833a2
+@patch
+def complete(self: _Plan):
+    "Check the numbers, and draw."
+    self.per_class, self.groups = _check_sizes(self.per_class), list(self.groups)
+    _check_enough(self.per_class, self.labels, self.splits)
+    self.seed, self.seeds = check_whole(self.seed, 'seed', 0, 2**32), check_whole(self.seeds, 'seeds', 1, 1000)
+    if check_whole(self.draws, 'draws', 1, 1000) % self.seeds:
+        raise argument_error('draws', self.draws, f'a multiple of seeds, {self.seeds}: so many draws for each')
+    self.ranks = [torch.stack([rank_films(self.labels[train], [self.groups[i] for i in train], seed=[self.seed, k, d])
+                               for d in range(self.draws)]) for k, (train, _) in enumerate(self.splits)]
+    return self
+
+# %% ../nbs/14_actions.ipynb #3cbe3670
+@patch
+def chosen(self: _Plan, split, draw, n):
+    "Numbers of the labelled films of a draw."
+    train, rank = self.splits[split][0], self.ranks[split][draw].numpy()
+    return train if n == 'all' else train[rank < n]
+
+# %% ../nbs/14_actions.ipynb #081288ca
+def _project(films, plan, split, size):
+    "Films of a split by number; those of the training side once more, in a row."
+    train, test = plan.splits[split]
+    numbers = [*train.tolist(), *test.tolist()]
+    if size is None: found = {i: _check_film(films[i], f'films[{i}]') for i in numbers}
+    else:
+        from lstm_video_repr.percepts import Projection
+        p = Projection.fit(_Part(films, train), size)
+        found = {i: torch.from_numpy(p(_check_film(films[i], f'films[{i}]').numpy())) for i in numbers}
+    return found, tuple(found[i] for i in train.tolist())
+
+# %% ../nbs/14_actions.ipynb #4144a379
+class _Part(Sequence):
+    "Some films of many, read when they are asked for."
+    def __init__(self, films, numbers): self.films, self.numbers = films, numbers
+
+    def __len__(self): return len(self.numbers)
+
+    def __getitem__(self, k):
+        i = int(self.numbers[k])
+        return _check_film(self.films[i], f'films[{i}]').numpy()
+
+# %% ../nbs/14_actions.ipynb #4aa78146
+def _check_answer(said, n, labels):
+    "Probabilities (N, K) of somebody's learner; or a `ValueError`."
+    check_tensor(said, 'probabilities of a learner', (n, int(labels.max()) + 1))
+    check_range(said, 'probabilities of a learner', unit=True)
+    return said.float()
+
+# %% ../nbs/14_actions.ipynb #92feb8e6
+class _Seat:
+    "A learner, what it saw of the films of a split, and what it said in draws that were made."
+    def __init__(self, learner, films):
+        if not isinstance(learner, Learner): raise argument_error('learners', learner, 'functions that make a Learner')
+        self.learner, self.said = learner, {}
+        self.seen = {i: learner.look(film) for i, film in films.items()}
+
+# %% ../nbs/14_actions.ipynb #30808bd1
+@patch
+def say(self: _Seat, plan, split, draw, n):
+    "Probabilities (N, K) of the test films, after learning from a draw."
+    chosen = plan.chosen(split, draw, n)
+    if (key := chosen.tobytes()) not in self.said:
+        groups, test = [plan.groups[i] for i in chosen], plan.splits[split][1].tolist()
+        seed = (plan.seed * len(plan.splits) + split) * plan.draws + draw
+        seen = [self.seen[i] for i in chosen.tolist()]
+        fitted = self.learner.fit(seen, plan.labels[chosen], groups=groups, seed=seed)
+        self.said[key] = _check_answer(fitted.predict([self.seen[i] for i in test]), len(test), plan.labels)
+    return self.said[key]
+
+# %% ../nbs/14_actions.ipynb #a4c5f22c
+@patch
+def say_all(self: _Seat, plan, split, s):
+    "Right or not, and the probability of the right class, in all draws of a seed: (numbers of labels, draws, N) each."
+    draws, truth = range(s, plan.draws, plan.seeds), plan.labels[plan.splits[split][1]]
+    said = torch.stack([torch.stack([self.say(plan, split, d, n) for d in draws]) for n in plan.per_class])
+    return said.argmax(-1) == truth, said[..., torch.arange(len(truth)), truth]
+
+# %% ../nbs/14_actions.ipynb #7eded07f
+def _run_split(learners, films, plan, split, size, tell):
+    "Right or not, and the probability of the right class: (learners, numbers of labels, draws, N) each."
+    found, base = _project(films, plan, split, size)
+    shape, seats = (len(learners), len(plan.per_class), plan.draws, len(plan.splits[split][1])), {}
+    right, sure = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape)
+    for s in range(plan.seeds):
+        seed = (plan.seed * len(plan.splits) + split) * plan.seeds + s
+        for j, (name, make) in enumerate(learners.items()):
+            start = time.process_time()
+            if name not in seats or seats[name].learner.seeded: seats[name] = _Seat(make(base, seed), found)
+            right[j, :, s::plan.seeds], sure[j, :, s::plan.seeds] = seats[name].say_all(plan, split, s)
+            tell(name, time.process_time() - start)
+    return right, sure
+
+# %% ../nbs/14_actions.ipynb #3e424f53
+@dataclass(repr=False, eq=False)
+class LabelCurve(Tabular):
+    "Who was right about which film, in every draw of labelled films."
+    learners: tuple # L names
+    per_class: tuple # labels for each class: whole numbers that rise, or 'all'
+    labels: Tensor # (N,) of all films
+    groups: list # N names: where films come from
+    splits: list # pairs (train, test) of arrays: numbers of films
+    seeds: int # S; draw d has seed d % S
+    ranks: list # for each split (draws, n_train) int64: with n labels per class, who has a rank below n has a label
+    right: list # for each split (L, numbers of labels, draws, n_test) bool
+    sure: list # the same shape: probability of the right class
+    facts: dict = field(default_factory=dict) # anything that JSON can hold; 'seconds' of CPU for each learner
+
+    @property
+    def draws(self): return len(self.ranks[0])
+
+# %% ../nbs/14_actions.ipynb #2f2265b1
+def _check_learners(learners):
+    "Names, and functions that make learners."
+    if isinstance(learners, dict) and learners and all(isinstance(k, str) and callable(v) for k, v in learners.items()):
+        return learners
+    raise argument_error('learners', learners, 'a dict: name -> function of (films, seed) that makes a Learner')
+
+# %% ../nbs/14_actions.ipynb #98c1bd79
+def _check_sequence(films, n):
+    "As many films as labels."
+    odd = isinstance(films, (str, bytes, dict, set)) or not all(hasattr(films, k) for k in ('__len__', '__getitem__'))
+    if odd: raise argument_error('films', films, 'a sequence of arrays (T, D), or a FeatureFile')
+    if len(films) != n: raise ValueError(f'films has {len(films)} of them, and labels {n}; expected as many')
+
+# %% ../nbs/14_actions.ipynb #740d921c
+def label_curve(
+    learners: dict[str, Callable], # name -> function of (films of the training side, seed) that makes a `Learner`
+    films: Sequence, # N arrays (T, D), or a `FeatureFile`
+    labels: Tensor, # (N,) int64, 0 to K - 1
+    *,
+    groups: Sequence[str], # N names: where films come from
+    splits: Sequence, # pairs (train, test) of numbers of films
+    per_class: Sequence = (1, 2, 4, 8), # labels for each class; 'all' may be the last
+    draws: int = 10, # choices of labelled films in each split
+    seeds: int = 5, # learners in each split, made with different seeds; draw d is with seed d % seeds
+    size: int | None = 64, # principal components of the training side that learners get; None: rows as they are
+    seed: int = 0, # another seed, other draws and other learners
+    progress: bool = True, # show a bar
+) -> LabelCurve:
+    "Fit every learner to the same nested, balanced choices of labelled films. `ValueError` for what would not be fair."
+    learners = _check_learners(learners)
+    plan = _Plan(labels, groups, splits, per_class, draws, seeds, seed).complete()
+    _check_sequence(films, len(plan.labels))
+    size, spent = None if size is None else check_whole(size, 'size'), Counter()
+    with tqdm(total=len(plan.splits) * plan.seeds * len(learners), disable=not check_flag(progress, 'progress')) as bar:
+        def tell(name, seconds): spent[name] += seconds; bar.set_postfix_str(name); bar.update()
+        found = [_run_split(learners, films, plan, k, size, tell) for k in range(len(plan.splits))]
+    facts = dict(seconds={k: round(v, 3) for k, v in spent.items()}, components=size, seed=plan.seed)
+    return LabelCurve(tuple(learners), plan.per_class, plan.labels, plan.groups, plan.splits, plan.seeds, plan.ranks,
+                      *map(list, zip(*found)), facts)
+
+# %% ../nbs/14_actions.ipynb #ebbd467d
+def _resample(n, times, draw):
+    "How often each of n things is drawn, n - 1 times with replacement: (times, n). One alone counts as it is."
+    return np.ones((times, 1)) if n == 1 else draw.multinomial(n - 1, [1 / n] * n, size=times).astype(float)
+
+# %% ../nbs/14_actions.ipynb #199640f6
+def _sum_by_group(values, group, n):
+    "Sums over films of the same group: (..., N) -> (..., n)."
+    return values @ np.eye(n)[group]
+
+# %% ../nbs/14_actions.ipynb #64e2c2c5
+def _weighted_mean(curve, values, weights, picks):
+    """Means over draws and test films, then over splits: (times, rows, numbers of labels).
+
+    For each split `values` (rows, numbers of labels, draws, N) and `picks` (times, units); `weights`: (times, G)."""
+    names, means = sorted({curve.groups[i] for _, test in curve.splits for i in test.tolist()}), []
+    for (_, test), x, pick in zip(curve.splits, values, picks):
+        group = np.array([names.index(curve.groups[i]) for i in test.tolist()])
+        sums, sizes = _sum_by_group(x, group, len(names)), _sum_by_group(np.ones(len(test)), group, len(names))
+        draws = pick[:, np.arange(curve.draws) % pick.shape[1]]
+        mean = np.einsum('rndg,bg,bd->brn', sums, weights, draws, optimize=True)
+        with np.errstate(invalid='ignore'): means.append(mean / ((weights @ sizes) * draws.sum(1))[:, None, None])
+    return np.nanmean(means, 0) # a split none of whose groups was drawn does not count
+
+# %% ../nbs/14_actions.ipynb #c5609a63
+def _spread_of(curve, values, level, times, seed):
+    "Mean, standard error, lower and upper end: (rows, numbers of labels) each."
+    names = {curve.groups[i] for _, test in curve.splits for i in test.tolist()}
+    draw, S = np.random.default_rng(check_whole(seed, 'seed', 0)), len(curve.splits)
+    units = curve.draws if curve.seeds == 1 else curve.seeds
+    ones = np.ones((1, len(names))), [np.ones((1, units))] * S
+    weights = _resample(len(names), times, draw)
+    found = _weighted_mean(curve, values, weights, [_resample(units, times, draw) for _ in range(S)])
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return _weighted_mean(curve, values, *ones)[0], found.std(0, ddof=1), low, high
+
+# %% ../nbs/14_actions.ipynb #e799f3e5
+@dataclass(repr=False, eq=False)
+class Estimate(Tabular):
+    "Shares, or differences of shares, with what is known of their uncertainty. Arrays are (rows, numbers of labels)."
+    names: tuple # of rows
+    per_class: tuple # labels for each class
+    mean: np.ndarray # over splits, draws and test films
+    error: np.ndarray # standard error
+    low: np.ndarray # lower end of the interval
+    high: np.ndarray # upper end
+    level: float = .95 # how often such an interval should hold
+    signed: bool = False # differences?
+    about: str = '' # what is resampled
+
+    def notes(self): return [self.about] * bool(self.about)
+
+# %% ../nbs/14_actions.ipynb #b3444fac
+@patch
+def tables(self: Estimate):
+    def cell(m, e, low, high):
+        if self.signed: return f'{100 * m:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]'
+        return f'{100 * m:.1f} ± {100 * e:.1f}'
+    found = zip(self.names, self.mean, self.error, self.low, self.high)
+    rows = [[name, *map(cell, *values)] for name, *values in found]
+    what = f'difference, {self.level:.0%} interval' if self.signed else '%, ± standard error'
+    return [Table(['labels per class', *map(str, self.per_class)], rows, title=what)]
+
+# %% ../nbs/14_actions.ipynb #90ecc1a8
+@patch
+def _values(self: LabelCurve, of):
+    "What is averaged: for each split (L, numbers of labels, draws, N) float64."
+    found = self.right if check_choice(of, 'of', ('right', 'sure')) == 'right' else self.sure
+    return [x.double().numpy() for x in found]
+
+# %% ../nbs/14_actions.ipynb #a5007ecd
+@patch
+def _estimate(self: LabelCurve, names, values, level, times, seed, **options):
+    level = check_number(level, 'level', lambda v: 0 < v < 1, 'a share between 0 and 1')
+    found = _spread_of(self, values, level, check_whole(times, 'times', 2, 10**6), seed)
+    n, S = len({self.groups[i] for _, test in self.splits for i in test.tolist()}), len(self.splits)
+    units = f'{self.draws} draws (one seed)' if self.seeds == 1 else f'{self.seeds} seeds with {self.draws} draws'
+    about = f'resampled: {n} test groups' + f', and in {"the split" if S == 1 else f"each of {S} splits"} {units}'
+    return Estimate(names, self.per_class, *found, level, about=about, **options)
+
+# %% ../nbs/14_actions.ipynb #edf4f3f2
+@patch
+def mean(
+    self: LabelCurve,
+    of: str = 'right', # or 'sure': the probability of the right class
+    *,
+    level: float = .95, # of the intervals
+    times: int = 2000, # resamples
+    seed: int = 0, # of the resamples
+) -> Estimate: # a row for each learner
+    "How often each learner is right: the mean over test films and draws, then over splits."
+    return self._estimate(self.learners, self._values(of), level, times, seed)
+
+# %% ../nbs/14_actions.ipynb #619700a9
+@patch
+def _number(self: LabelCurve, name, what): return self.learners.index(check_choice(name, what, self.learners))
+
+# %% ../nbs/14_actions.ipynb #da3386f0
+@patch
+def difference(
+    self: LabelCurve,
+    a: str, # name of a learner
+    b: str, # of another: a - b
+    *,
+    of: str = 'right', # or 'sure'
+    level: float = .95, # of the intervals
+    times: int = 2000, # resamples
+    seed: int = 0, # of the resamples
+) -> Estimate: # a single row
+    "How much more often a is right than b, film by film and draw by draw. `ValueError` for a name that is not there."
+    i, j = self._number(a, 'a'), self._number(b, 'b')
+    values = [x[i:i + 1] - x[j:j + 1] for x in self._values(of)]
+    return self._estimate((f'{a} - {b}',), values, level, times, seed, signed=True)
+
+# %% ../nbs/14_actions.ipynb #dce3e594
+@patch
+def tables(self: LabelCurve): return self.mean().tables()
+
+@patch
+def notes(self: LabelCurve): return self.mean().notes()
+
+# %% ../nbs/14_actions.ipynb #da512d21
+_CURVE = 'lstm-video-repr label curve'
+
+# %% ../nbs/14_actions.ipynb #ac9390c8
+@patch
+def save(
+    self: LabelCurve,
+    path: str | Path, # a .safetensors file, written or replaced
+) -> Path: # the file
+    "Everything in one file, all or nothing. `OSError` naming the file if it cannot be written."
+    path = check_target(path, endings=('.safetensors',))
+    tensors = dict(labels=self.labels)
+    for k, (train, test) in enumerate(self.splits):
+        sides = dict(train=torch.as_tensor(train), test=torch.as_tensor(test), ranks=self.ranks[k])
+        tensors |= {f'{name}.{k}': x for name, x in dict(sides, right=self.right[k], sure=self.sure[k]).items()}
+    head = {k: getattr(self, k) for k in ('learners', 'per_class', 'groups', 'seeds', 'facts')}
+    return write_safetensors(path, tensors, dict(format=_CURVE, head=dump_json(head)))
+
+# %% ../nbs/14_actions.ipynb #8d216a08
+def _read_own(path, kind):
+    "Tensors and text of a file of this kind, with its checksum; or an `OSError`."
+    tensors, metadata = read_safetensors(path)
+    if metadata.get('format') != kind or 'checksum' not in metadata:
+        raise OSError(f'{str(path)!r} is no file of a {kind.removeprefix("lstm-video-repr ")}')
+    try: return tensors, json.loads(metadata['head'])
+    except (KeyError, ValueError, RecursionError) as e: raise OSError(f'{str(path)!r} has no head ({e})') from e
+
+# %% ../nbs/14_actions.ipynb #5d4a37fe
+def _rebuild_curve(tensors, head):
+    "A curve out of what a file holds, all of it checked; a `ValueError` if it does not fit together."
+    names = 'train', 'test', 'ranks', 'right', 'sure'
+    n = (len(tensors) - 1) // len(names)
+    parts = {name: [tensors[f'{name}.{k}'] for k in range(n)] for name in names}
+    if not len(parts['ranks']) or len(tensors) != 1 + n * len(names): raise ValueError('not as many parts as splits')
+    draws = {len(r) for r in parts['ranks']}
+    plan = _Plan(tensors['labels'], head['groups'], list(zip(parts['train'], parts['test'])),
+                 tuple(head['per_class']), draws.pop(), head['seeds'], 0).complete()
+    found = LabelCurve(tuple(head['learners']), plan.per_class, plan.labels, plan.groups, plan.splits, plan.seeds,
+                       *(parts[k] for k in names[2:]), dict(head['facts']))
+    _check_shapes(found)
+    return found
+
+# %% ../nbs/14_actions.ipynb #34ec1a5b
+def _check_shapes(curve):
+    "Do all parts of a curve fit its splits? A `ValueError` if not."
+    if len({*curve.learners}) < len(curve.learners) or not all(isinstance(k, str) for k in curve.learners):
+        raise argument_error('learners', curve.learners, 'different names')
+    for k, (train, test) in enumerate(curve.splits):
+        shape = len(curve.learners), len(curve.per_class), curve.draws, len(test)
+        for name, want, dtype in (('ranks', (curve.draws, len(train)), torch.int64), ('right', shape, torch.bool),
+                                  ('sure', shape, torch.float32)):
+            x = getattr(curve, name)[k]
+            if x.dtype != dtype: raise argument_error(f'{name}[{k}]', x, f'a tensor of {dtype}')
+            check_tensor(x, f'{name}[{k}]', want)
+        check_range(curve.sure[k], f'sure[{k}]', unit=True)
+
+# %% ../nbs/14_actions.ipynb #d470e7a2
+def load_label_curve(
+    path: str | Path, # what `LabelCurve.save` wrote
+) -> LabelCurve:
+    "A curve again. `OSError` names a file that is missing, damaged, another one, or contradicts itself."
+    tensors, head = _read_own(path, _CURVE)
+    try: return _rebuild_curve(tensors, head)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise OSError(f'{str(path)!r} holds no label curve: {e}') from e
+
+# %% ../nbs/14_actions.ipynb #5f9ea113
+@patch
+def join(
+    self: LabelCurve,
+    other: LabelCurve, # other learners, on the same draws
+) -> LabelCurve: # of all learners
+    "Two curves as one. `ValueError` if their draws differ, or a learner is in both."
+    if not isinstance(other, LabelCurve): raise argument_error('other', other, 'a LabelCurve')
+    same = (self.per_class, self.groups, self.seeds) == (other.per_class, other.groups, other.seeds)
+    if not (same and all(map(torch.equal, [self.labels, *self.ranks], [other.labels, *other.ranks]))
+            and all(map(np.array_equal, sum(map(list, self.splits), []), sum(map(list, other.splits), [])))):
+        raise ValueError('other has other films, splits or draws; expected the same ones')
+    if both := {*self.learners} & {*other.learners}: raise argument_error('other', sorted(both), 'other learners')
+    found = copy.copy(self)
+    found.learners = self.learners + other.learners
+    found.right, found.sure = ([torch.cat(pair) for pair in zip(getattr(self, k), getattr(other, k))]
+                               for k in ('right', 'sure'))
+    return found
+
+# %% ../nbs/14_actions.ipynb #0506b76c
+@dataclass(repr=False, eq=False)
+class Retrieval(Tabular):
+    "How often a film of the same class is among the nearest ones of other groups."
+    ks: tuple # numbers of neighbours
+    hits: Tensor # (N, len(ks)) bool: for each film that was asked
+    chance: Tensor # (len(ks),) float64: what a random order would give
+    errors: list # standard errors over groups; None for a single group
+    n_groups: int # of the films that were asked
+
+    @property
+    def recall(self): return self.hits.double().mean(0)
+
+    def tables(self):
+        def cell(r, e): return f'{100 * r:.1f}' + (f' ± {100 * e:.1f}' if e is not None else '')
+        shares = map(cell, self.recall, self.errors)
+        rows = [['%', *shares], ['by chance', *(f'{100 * c:.1f}' for c in self.chance)]]
+        return [Table(['recall at', *map(str, self.ks)], rows)]
+
+    def notes(self): return [f'{len(self.hits)} films of {self.n_groups} groups; ±: from group to group']
+
+# %% ../nbs/14_actions.ipynb #cc8b075a
+def _check_neighbours(x, labels, groups):
+    "Rows of unit length, if all fits."
+    check_tensor(x, 'representations', ('N', 'F'))
+    if not x.is_floating_point(): raise argument_error('representations', x, 'floating point')
+    check_range(x, 'representations')
+    _check_labels(labels, n=len(x))
+    _check_groups(groups, len(x))
+    return F.normalize(x.detach().cpu().double(), dim=1)
+
+# %% ../nbs/14_actions.ipynb #e18af06f
+def _miss(others, same, k):
+    "Chance that none of k films drawn from `others` is one of `same`: (N,) each."
+    left = torch.arange(k, dtype=torch.float64)
+    return ((others - same - left[:, None]).clamp_min(0) / (others - left[:, None])).prod(0)
+
+# %% ../nbs/14_actions.ipynb #bfc9aff0
+def _find_same(x, labels, groups, asked, found):
+    "For each film that is asked, others of other groups by nearness: are they of its class? And how many there are."
+    _, group = np.unique(groups, return_inverse=True)
+    group = torch.from_numpy(group)
+    away = group[asked][:, None] != group[found]
+    order = (x[asked] @ x[found].T).masked_fill(~away, -2).argsort(dim=1, descending=True, stable=True)
+    same = (labels[asked][:, None] == labels[found]) & away
+    if not same.any(1).all(): raise argument_error('groups', groups, 'for each film one of its class in another group')
+    return same.gather(1, order), away.sum(1), group[asked].numpy()
+
+# %% ../nbs/14_actions.ipynb #dbc6f77d
+def retrieval(
+    representations: Tensor, # (N, F) a row for each film
+    labels: Tensor, # (N,) int64
+    groups: Sequence[str], # N names: where films come from
+    *,
+    ks: Sequence[int] = (1, 5, 10, 20), # numbers of neighbours
+    queries: Tensor | None = None, # numbers of the films that are asked, such as the test side; None: all
+    gallery: Tensor | None = None, # numbers of the films that may be found, such as the training side; None: all
+) -> Retrieval:
+    "Recall at k by cosine, among films of other groups. `ValueError` if some film has fewer than k of these."
+    x = _check_neighbours(representations, labels, groups)
+    asked, found = (check_numbers(v, k, len(x)) for v, k in ((queries, 'queries'), (gallery, 'gallery')))
+    ranks, n, group = _find_same(x, labels.cpu(), list(groups), asked, found)
+    ks = tuple(check_whole(k, 'ks', 1, int(n.min())) for k in ks)
+    hits = torch.stack([ranks[:, :k].any(1) for k in ks], 1)
+    chance = torch.stack([1 - _miss(n, ranks.sum(1), k).mean() for k in ks])
+    sizes = np.bincount(np.unique(group, return_inverse=True)[1])
+    sums = [np.bincount(np.unique(group, return_inverse=True)[1], h) for h in hits.T.double().numpy()]
+    return Retrieval(ks, hits, chance, [ratio_error(s, sizes) for s in sums], len(sizes))
+
+# %% ../nbs/14_actions.ipynb #367a2ec8
+@dataclass(repr=False, eq=False)
+class Timeline(Tabular):
+    "What a classifier says of a film from moment to moment."
+    times: np.ndarray # (T,) seconds: when the last frame that a row has seen is shown
+    probabilities: Tensor # (T, K)
+    classes: tuple # K names
+    overall: Tensor # (K,) of the whole film
+
+    def tables(self):
+        best = self.overall.argsort(descending=True)[:5].tolist()
+        moments = self.times[self.probabilities.argmax(0)]
+        rows = [[self.classes[k], f'{100 * self.overall[k]:.1f}', f'{moments[k]:.1f}'] for k in best]
+        return [Table(['class', '% of the film', 'surest at, s'], rows)]
+
+# %% ../nbs/14_actions.ipynb #0649ea2a
+def _run_blocks(classifier, rows, block=16, stride=8):
+    "The opinion at each row on the rows up to it (T, K), and that on whole blocks (K,)."
+    first = predict_clips(classifier, rows[None, :block])[0]
+    opening = first.cumsum(0) / torch.arange(1, len(first) + 1)[:, None]
+    if len(rows) <= block: return opening, opening[-1]
+    blocks = rows.unfold(0, block, 1).transpose(1, 2)
+    course = torch.cat([opening[:-1], predict_clips(classifier, blocks, batch_size=500).mean(1)])
+    return course, course[block - 1::stride].mean(0)
+
+# %% ../nbs/14_actions.ipynb #235aadd7
+class VideoClassifier:
+    "From a film to names over time: an encoder, principal components, an LSTM classifier, and names."
+    def __init__(
+        self,
+        encoder, # an `Encoder`, or a name that `load_encoder` knows: then it is loaded when it is first needed
+        projection, # a `Projection` of its values
+        classifier: LSTMClassifier, # of as many values as the projection gives
+        *,
+        classes: Sequence[str], # K names
+        card: dict | None = None, # what there is to know: anything that JSON can hold
+    ):
+        self.encoder, self.projection, self.classifier = encoder, projection, classifier
+        self.classes, self.card, self.made_with = tuple(classes), Card(card or {}), None
+        _check_parts(self)
+
+    def __repr__(self):
+        name = self.encoder if isinstance(self.encoder, str) else self.encoder.name
+        size = f'{len(self.projection.mean)} -> {self.projection.size} values'
+        return f'VideoClassifier({name!r}, {size}, {len(self.classes)} classes)'
+
+# %% ../nbs/14_actions.ipynb #96ffdc3e
+def _check_parts(self):
+    "Do an encoder, a projection, a classifier and names fit each other?"
+    from lstm_video_repr.percepts import Encoder, Projection
+    kinds = dict(encoder=(str, Encoder), projection=Projection, classifier=LSTMClassifier)
+    for name, kind in kinds.items():
+        if not isinstance(x := getattr(self, name), kind):
+            raise argument_error(name, x, 'an Encoder, or a name' if name == 'encoder' else f'a {kind.__name__}')
+    K, D = self.classifier.softmax.linear.out_features, self.classifier.encoder.input_size
+    if len(self.classes) != K or len({*self.classes}) < K or not all(isinstance(c, str) for c in self.classes):
+        raise argument_error('classes', self.classes, f'{K} different names, as the classifier has classes')
+    if D != self.projection.size:
+        raise ValueError(f'classifier reads {D} values; expected {self.projection.size}, those of the projection')
+    if not isinstance(self.encoder, str): _check_encoder(self, self.encoder)
+
+# %% ../nbs/14_actions.ipynb #4ece401a
+def _check_encoder(self, encoder):
+    "Is it the encoder for these components, and the one that they were made with?"
+    if encoder.size != (D := len(self.projection.mean)):
+        raise ValueError(f'encoder gives {encoder.size} values; expected {D}, which the projection reads')
+    if self.made_with in (None, encoder.describe()): return encoder
+    raise ValueError(f'encoder is {encoder.describe()!r}; expected {self.made_with!r}')
+
+# %% ../nbs/14_actions.ipynb #2f1eaba8
+@patch
+def ready(self: VideoClassifier): # the encoder
+    "The encoder, loaded. An error says what to install, or that it is another one than it was."
+    from lstm_video_repr.percepts import load_encoder
+    if isinstance(self.encoder, str): self.encoder = _check_encoder(self, load_encoder(self.encoder))
+    return self.encoder
+
+# %% ../nbs/14_actions.ipynb #6838856a
+def _encode_all(encoder, frames, n=64):
+    "All frames of an iterator as rows, n at a time; a chunk begins with the last frames of the one before."
+    held, rows = [], []
+    for frame in frames:
+        held.append(frame)
+        if len(held) < n + encoder.overlap: continue
+        rows.append(encoder(np.stack(held)))
+        held = held[n:]
+    if len(held) > encoder.overlap or not rows: rows.append(encoder(np.stack(held)))
+    return np.concatenate(rows)
+
+# %% ../nbs/14_actions.ipynb #a84cdbcc
+@patch
+def predict(
+    self: VideoClassifier,
+    video: str | Path | np.ndarray, # a file; or frames (T, H, W, 3) uint8, RGB
+    *,
+    fps: float = 25., # of frames that come as an array
+) -> Timeline:
+    "What is in a film, from moment to moment. `OSError` for a file that is no whole film."
+    from lstm_video_repr.videos import Video
+    encoder = self.ready()
+    if isinstance(video, np.ndarray):
+        times = np.arange(len(video)) / check_number(fps, 'fps', lambda v: v > 0, 'a number above 0')
+        rows = encoder(video)
+    else:
+        film = Video(video)
+        rows, times = _encode_all(encoder, film), film.times
+    course, overall = _run_blocks(self.classifier, torch.from_numpy(self.projection(rows)))
+    return Timeline(times[encoder.overlap:], course, self.classes, overall)
+
+# %% ../nbs/14_actions.ipynb #aedb2863
+@patch(cls_method=True)
+def fit(
+    cls: VideoClassifier,
+    encoder, # that made the features: an `Encoder`, or a name
+    films: Sequence, # arrays (T, D), or a `FeatureFile`
+    labels: Tensor, # (N,) int64
+    *,
+    classes: Sequence[str], # K names
+    size: int = 64, # principal components
+    pretraining: Pretraining | None = None, # watch the films first; None: from scratch
+    hidden_size: int = 128, # H, from scratch
+    seed: int = 0, # of all that is random
+    card: dict | None = None, # what there is to know
+    **training, # options of `LSTMLearner`: steps, lr, dropout ...
+) -> VideoClassifier:
+    "Components, pretraining if wished, and a classifier from all films."
+    from lstm_video_repr.percepts import Projection
+    _check_sequence(films, len(labels))
+    projection = Projection.fit(_Part(films, range(len(films))), size)
+    base = tuple(torch.from_numpy(projection(film)) for film in _Part(films, range(len(films))))
+    model = None if pretraining is None else pretraining(base, seed)
+    learner = LSTMLearner(hidden_size, model=model, **training)
+    learner.fit([learner.look(film) for film in base], labels, seed=seed)
+    return cls(encoder, projection, learner.classifier, classes=classes, card=card)
+
+# %% ../nbs/14_actions.ipynb #b1ee7553
+_CLASSIFIER = 'lstm-video-repr video classifier'
+
+# %% ../nbs/14_actions.ipynb #d12ba42a
+def _shape_of(classifier):
+    "Options of a classifier."
+    e = classifier.encoder
+    return dict(input_size=e.input_size, hidden_size=e.hidden_size, n_classes=classifier.softmax.linear.out_features,
+                num_layers=e.num_layers, peephole=e.peephole, dropout=classifier.softmax.dropout)
+
+# %% ../nbs/14_actions.ipynb #e4ea8e30
+@patch
+def save(
+    self: VideoClassifier,
+    path: str | Path, # a .safetensors file, written or replaced
+) -> Path: # the file
+    "Weights, components, names, card, and what the encoder is, all or nothing. The encoder itself is not in it."
+    path, encoder = check_target(path, endings=('.safetensors',)), self.ready()
+    parts = dict(classifier=self.classifier.state_dict(), projection=self.projection.state())
+    tensors = {f'{part}.{name}': x for part, inner in parts.items() for name, x in inner.items()}
+    for name, x in tensors.items(): check_range(x, name)
+    head = dict(classes=self.classes, encoder=encoder.name, made_with=encoder.describe(),
+                classifier=_shape_of(self.classifier), card=dict(self.card))
+    return write_safetensors(path, tensors, dict(format=_CLASSIFIER, head=dump_json(head, allow_nan=False)))
+
+# %% ../nbs/14_actions.ipynb #4c3b2fe9
+def _rebuild_classifier(tensors, head):
+    "A video classifier out of what a file holds; a `ValueError` and its like if it does not fit together."
+    from lstm_video_repr.percepts import Projection
+    parts = {part: {k.removeprefix(part): x for k, x in tensors.items() if k.startswith(part)}
+             for part in ('classifier.', 'projection.')}
+    if sum(map(len, parts.values())) != len(tensors): raise ValueError('tensors of no part')
+    for name, x in tensors.items(): check_range(x, name)
+    shape = dict(head['classifier'])
+    classifier = LSTMClassifier(shape.pop('input_size'), shape.pop('hidden_size'), shape.pop('n_classes'), **shape)
+    classifier.load_state_dict(parts['classifier.'])
+    name, classes = head['encoder'], head['classes']
+    if not isinstance(head['made_with'], str) or not isinstance(name, str): raise ValueError('no name of an encoder')
+    found = VideoClassifier(name, Projection.from_state(parts['projection.']), classifier.eval(), classes=classes,
+                            card=dict(head['card']))
+    found.made_with = head['made_with']
+    return found
+
+# %% ../nbs/14_actions.ipynb #2bccbc79
+def load_classifier(
+    path: str | Path, # what `VideoClassifier.save` wrote
+    *,
+    encoder=None, # the `Encoder`, where `load_encoder` does not know its name; None: loaded when it is first needed
+) -> VideoClassifier:
+    "A classifier again. `OSError` names a file that is damaged, another one, or contradicts itself."
+    tensors, head = _read_own(path, _CLASSIFIER)
+    try: found = _rebuild_classifier(tensors, head)
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as e:
+        raise OSError(f'{str(path)!r} holds no video classifier: {e}') from e
+    if encoder is not None: found.encoder = _check_encoder(found, encoder)
+    return found
