@@ -49,7 +49,7 @@ from .core.files import write_safetensors, write_text
 from .core.patch import patch
 from .clips import Clips, uniform
 from .fast_lstm import fast_bf16
-from .videos import Video
+from .videos import Video, list_videos
 
 # %% ../nbs/13_percepts.ipynb #2d320b0a
 class Encoder:
@@ -980,34 +980,16 @@ def describe(self: FeatureFile) -> str: # a line
     return f'{len(self)} films, {self.lengths.sum()} rows{every}, {self._head["dtype"]}, of {self.encoder} ({digest})'
 
 # %% ../nbs/13_percepts.ipynb #afa8df17
-_ENDINGS = tuple('.avi .mp4 .mkv .webm .gif .mov .m4v .mpg .mpeg .wmv .flv .ogv .3gp'.split())
+def _list_below(folder):
+    "All videos below a folder, by name; an `OSError` for one that cannot be entered."
+    names, failures = list_videos(folder)
+    for below, reason in failures.items(): raise OSError(f'videos is {str(folder)!r}, of which {below!r} {reason}')
+    return {name: folder/name for name in names}
 
 # %% ../nbs/13_percepts.ipynb #d829fb94
-def _look_into(root, here):
-    "Videos, folders and links to folders in a folder, without hidden ones; an `OSError` if it cannot be entered."
-    try:
-        with os.scandir(here) as entries: found = sorted((e for e in entries if e.name[0] != '.'), key=lambda e: e.name)
-    except OSError as e:
-        raise type(e)(f'videos is {str(root)!r}, of which {here!r} cannot be entered ({e.strerror})') from e
-    folders = {e.path: e.is_symlink() for e in found if os.path.isdir(e.path)}
-    files = [e.path for e in found if e.path not in folders and e.name.lower().endswith(_ENDINGS)]
-    return files, [p for p, link in folders.items() if not link], [p for p, link in folders.items() if link]
-
-# %% ../nbs/13_percepts.ipynb #4911c4d1
-def _walk(root):
-    "All videos below a folder by name, sorted; links are followed, but not in a circle."
-    found, seen, folders, links = [], set(), [str(root)], []
-    while folders or links:
-        here = folders.pop() if folders else links.pop(0) # a folder keeps its own name, not that of a link to it
-        if (place := os.path.realpath(here)) in seen: continue
-        seen.add(place)
-        for row, more in zip((found, folders, links), _look_into(root, here)): row += more
-    return {Path(p).relative_to(root).as_posix(): Path(p) for p in sorted(found)}
-
-# %% ../nbs/13_percepts.ipynb #b1084481
 def _list_place(path):
     "Below a folder, or one file."
-    return _walk(path) if path.is_dir() else {path.name: check_source(path, 'videos', 'a folder of videos')}
+    return _list_below(path) if path.is_dir() else {path.name: check_source(path, 'videos', 'a folder of videos')}
 
 # %% ../nbs/13_percepts.ipynb #ec2b9e9b
 def _list_films(videos):
