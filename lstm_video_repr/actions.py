@@ -632,11 +632,28 @@ def summarise_blocks(
     return torch.cat([blocks.mean(1), blocks.std(1, correction=0)], 1)
 
 # %% ../nbs/14_actions.ipynb #7b14f23a
+def _check_films(films):
+    "Films (T, D) of the same D as a tuple of tensors; the same tuple, if it is one of tensors."
+    if not isinstance(films, (list, tuple)) or not films:
+        raise argument_error('films', films, 'a list of films (T, D), at least one')
+    found = [_check_film(film, f'films[{k}]') for k, film in enumerate(films)]
+    if len(sizes := {x.shape[1] for x in found}) == 1: return found
+    raise ValueError(f'films have {sorted(sizes)} values in a row; expected one number')
+
+# %% ../nbs/14_actions.ipynb #2570b380
+def _look(look, film, k):
+    "What is looked at in film number k, or an error that says which film it was."
+    try: return look(film)
+    except ValueError as e: raise ValueError(f'films[{k}]: {e}') from e
+
+# %% ../nbs/14_actions.ipynb #6c04f07e
 def _check_seen(seen, name='seen'):
     "What was looked at in some films: tensors of the same row shape; or a `ValueError`."
-    fits = isinstance(seen, (list, tuple)) and len(seen) and all(is_plain(x) and len(x) for x in seen if x.dim())
-    if not fits or len({tuple(x.shape[1:]) for x in seen}) > 1:
+    fits = isinstance(seen, (list, tuple)) and len(seen) and all(is_plain(x) and not x.is_meta for x in seen)
+    if not fits or not all(x.is_floating_point() and x.dim() > 1 and x.numel() for x in seen) \
+            or len({tuple(x.shape[1:]) for x in seen}) > 1:
         raise argument_error(name, seen, 'a list of what `look` gives, at least one film')
+    for k, x in enumerate(seen): check_range(x, f'{name}[{k}]')
     return [len(x) for x in seen]
 
 # %% ../nbs/14_actions.ipynb #8eb1da97
@@ -686,11 +703,14 @@ class Logistic(Learner):
         seeded: bool = False, # does `look` depend on a seed?
     ):
         above = dict(fits=lambda v: v > 0, wanted='a number above 0')
+        if not isinstance(choices, (list, tuple)) or not choices:
+            raise argument_error('choices', choices, 'a list of numbers above 0')
         self.choices = sorted(check_number(c, 'choices', **above) for c in choices)
         self.default, self.seeded = check_number(C, 'C', **above), check_flag(seeded, 'seeded')
-        if not callable(look): raise argument_error('look', look, 'a function of a film (T, D) that gives rows (n, F)')
-        self.eye, rows = look, torch.cat([look(film) for film in films])
-        self.mean = rows.mean(0)
+        if not callable(look) or isinstance(look, type): raise argument_error('look', look, 'a function of a film (T, D) that gives rows (n, F)')
+        seen = [_look(look, film, k) for k, film in enumerate(_check_films(films))]
+        self.eye, rows = look, torch.cat([check_tensor(x, 'rows of look', ('n', 'F')) for x in seen])
+        self.mean, self.model = rows.mean(0), None
         self.scale = 1 / (rows - self.mean).square().mean().sqrt().clamp_min(1e-12)
 
 # %% ../nbs/14_actions.ipynb #77cd9542
@@ -699,7 +719,7 @@ def look(self: Logistic,
     film: Tensor, # (T, D)
 ) -> Tensor: # (n, F)
     "Rows, centred, on one common scale."
-    return (self.eye(film) - self.mean) * self.scale
+    return (self.eye(_check_film(film, 'film')) - self.mean) * self.scale
 
 # %% ../nbs/14_actions.ipynb #8f3a1cdb
 def _fit_logistic(seen, labels, C):
@@ -742,6 +762,7 @@ def choose_strength(self: Logistic,
 ) -> float: # C
     "The C under which films of groups left out are least surprising; the default if a class has a single group."
     _check_pupils(seen, labels, groups)
+    folds = check_whole(folds, 'folds', 2)
     fold = None if groups is None else _deal_groups(labels.tolist(), list(groups), folds)
     if fold is None or len(self.choices) == 1: return self.default if fold is None else self.choices[0]
     def surprise(C):
@@ -758,7 +779,8 @@ def fit(self: Logistic,
     groups: Sequence[str] | None = None, # where each film comes from
     seed: int = 0, # makes no difference
 ) -> Logistic: # the same, fitted
-    "Choose C, then fit."
+    "Choose C, then fit. Rows have to be of the size of those that `look` gives."
+    check_whole(seed, 'seed', 0)
     self.C = self.choose_strength(seen, labels, groups=groups)
     self.model = _fit_logistic(seen, labels, self.C)
     return self
@@ -768,8 +790,11 @@ def fit(self: Logistic,
 def predict(self: Logistic,
     seen: Sequence[Tensor], # of other films
 ) -> Tensor: # (N, K) probabilities
-    "The mean over rows."
+    "The mean over rows. `ValueError` before it is fitted."
+    if self.model is None: raise ValueError('this learner is not fitted; expected a call of fit before')
     _check_seen(seen)
+    if (F := seen[0][0].numel()) != self.model.n_features_in_:
+        raise ValueError(f'seen has {F} values in a row; expected {self.model.n_features_in_}')
     return _ask_logistic(self.model, seen)
 
 # %% ../nbs/14_actions.ipynb #ca155cea
@@ -785,6 +810,7 @@ def read_states(
     if not isinstance(model, VideoLSTM): raise argument_error('model', model, 'a VideoLSTM')
     check_choice(which, 'which', ('mean', 'last'))
     blocks = cut_blocks(film, block=block, stride=stride).to(model.encoder.bias_l0)
+    _check_size(blocks, model.encoder)
     with _keep_modes(model), torch.no_grad(): states = model.eval().encoder(blocks)[0]
     return (states.mean(1) if which == 'mean' else states[:, -1]).float().cpu()
 
@@ -804,8 +830,11 @@ class Pretraining:
         **changes, # other fields of `VideoLSTMConfig`: num_layers, conditional_future ...
     ):
         self.hidden_size, self.steps = check_whole(hidden_size, 'hidden_size'), check_whole(steps, 'steps', 0)
-        self.windows = dict(past=past, future=future, mix=mix)
-        self.options, self.changes, self.kept = dict(batch_size=batch_size, lr=lr), changes, None
+        self.windows = dict(past=check_whole(past, 'past'), future=check_whole(future, 'future'),
+                            mix=check_flag(mix, 'mix'))
+        self.options = dict(batch_size=check_whole(batch_size, 'batch_size'),
+                            lr=check_number(lr, 'lr', lambda v: v > 0, 'a number above 0'))
+        self.changes, self.kept = changes, None
 
 # %% ../nbs/14_actions.ipynb #229e7a96
 def _watch(recipe, films, seed):
@@ -826,7 +855,7 @@ def __call__(self: Pretraining,
 ) -> VideoLSTM:
     "A trained model; that of the last call, if films and seed are the same objects."
     if self.kept is None or self.kept[0] is not films or self.kept[1] != seed:
-        self.kept = films, seed, _watch(self, films, seed)
+        self.kept = films, seed, _watch(self, _check_films(films), check_whole(seed, 'seed', 0))
     return self.kept[2]
 
 # %% ../nbs/14_actions.ipynb #c5d53292
@@ -845,12 +874,17 @@ class LSTMLearner(Learner):
         stride: int = 8, # rows from the start of one block to the next
         **training, # options of `train_classifier`: steps, lr, batch_size
     ):
-        self.hidden_size, self.model = check_whole(hidden_size, 'hidden_size'), model
-        self.start = dict(dropout=dropout) | (dict(freeze=freeze) if model is not None else {})
+        self.hidden_size, self.model, self.classifier = check_whole(hidden_size, 'hidden_size'), model, None
+        if model is not None and not isinstance(model, VideoLSTM):
+            raise argument_error('model', model, 'a VideoLSTM, or None')
+        dropout = check_number(dropout, 'dropout', lambda p: 0 <= p < 1, 'a chance in [0, 1)')
+        freeze = dict(freeze=check_flag(freeze, 'freeze'))
+        self.start = dict(dropout=dropout) | (freeze if model is not None else {})
         self.cut = partial(cut_blocks, block=check_whole(block, 'block'), stride=check_whole(stride, 'stride'))
         self.training = dict(steps=100) | training
 
-    def look(self, film): return self.cut(film)
+    def look(self, film): # (T, D) -> (n, block, D)
+        return self.cut(film)
 
 # %% ../nbs/14_actions.ipynb #476ab8ed
 @patch
@@ -875,6 +909,7 @@ def predict(self: LSTMLearner,
     seen: Sequence[Tensor], # blocks (n, block, D) of other films
 ) -> Tensor: # (N, K) probabilities
     "The mean over steps, then over blocks."
+    if self.classifier is None: raise ValueError('this learner is not fitted; expected a call of fit before')
     counts = _check_seen(seen)
     return _mean_rows(predict_clips(self.classifier, torch.cat(list(seen)), batch_size=1000).mean(1), counts)
 
@@ -970,6 +1005,9 @@ def predict_across(
 ) -> Tensor: # (N, K) probabilities
     "What is said of each film by who was fitted to other groups. `ValueError` if a class has a single group."
     _check_pupils(seen, labels, groups)
+    if not isinstance(learner, Learner): raise argument_error('learner', learner, 'a Learner')
+    _check_groups(groups, len(seen))
+    check_whole(seed, 'seed', 0)
     fold = _deal_groups(labels.tolist(), list(groups), check_whole(folds, 'folds', 2))
     if fold is None: raise argument_error('groups', groups, 'two groups or more in each class')
     def fit(part, numbers):
@@ -1005,7 +1043,9 @@ def rank_films(
     seed: int | Sequence[int] = 0, # another seed, another order
 ) -> Tensor: # (N,) int64: place of each film among those of its class, from 0
     "An order in which films get labels: one of each group, then a second of each ..."
-    _check_labels(labels, n=len(groups))
+    _check_labels(labels)
+    _check_groups(groups, len(labels))
+    for v in seed if isinstance(seed, (list, tuple)) else [seed]: check_whole(v, 'seed', 0)
     draw, rank = np.random.default_rng(seed), np.zeros(len(labels), np.int64)
     labels, groups = labels.numpy(), np.array(groups)
     for k in np.unique(labels):
@@ -1103,27 +1143,30 @@ def chosen(self: _Plan, split, draw, n):
     return train if n == 'all' else train[rank < n]
 
 # %% ../nbs/14_actions.ipynb #081288ca
-def _project(films, plan, split, size):
-    "Films of a split by number; those of the training side once more, in a row."
-    train, test = plan.splits[split]
-    numbers = [*train.tolist(), *test.tolist()]
-    if size is None: found = {i: _check_film(films[i], f'films[{i}]') for i in numbers}
-    else:
-        from lstm_video_repr.percepts import Projection
-        p = Projection.fit(_Part(films, train), size)
-        found = {i: torch.from_numpy(p(_check_film(films[i], f'films[{i}]').numpy())) for i in numbers}
-    return found, tuple(found[i] for i in train.tolist())
-
-# %% ../nbs/14_actions.ipynb #4144a379
 class _Part(Sequence):
-    "Some films of many, read when they are asked for."
-    def __init__(self, films, numbers): self.films, self.numbers = films, numbers
+    "Some films of many, read when they are asked for, as arrays of the same number of columns."
+    def __init__(self, films, numbers):
+        self.films, self.numbers, self.size = films, [int(i) for i in numbers], None
 
     def __len__(self): return len(self.numbers)
 
     def __getitem__(self, k):
-        i = int(self.numbers[k])
-        return _check_film(self.films[i], f'films[{i}]').numpy()
+        i = self.numbers[k]
+        film = _check_film(self.films[i], f'films[{i}]', self.size).numpy()
+        self.size = film.shape[1]
+        return film
+
+# %% ../nbs/14_actions.ipynb #4144a379
+def _project(films, plan, split, size):
+    "Films of a split by number; those of the training side once more, in a row."
+    numbers = np.concatenate(plan.splits[split])
+    part, n = _Part(films, numbers), len(plan.splits[split][0])
+    if size is None: rows = [torch.from_numpy(film) for film in part]
+    else:
+        from lstm_video_repr.percepts import Projection
+        p = Projection.fit(_Part(films, numbers[:n]), size)
+        rows = [torch.from_numpy(p(film)) for film in part]
+    return dict(zip(numbers.tolist(), rows)), tuple(rows[:n])
 
 # %% ../nbs/14_actions.ipynb #4aa78146
 def _check_answer(said, n, labels):
@@ -1138,7 +1181,7 @@ class _Seat:
     def __init__(self, learner, films):
         if not isinstance(learner, Learner): raise argument_error('learners', learner, 'functions that make a Learner')
         self.learner, self.said = learner, {}
-        self.seen = {i: learner.look(film) for i, film in films.items()}
+        self.seen = {i: _look(learner.look, film, i) for i, film in films.items()}
 
 # %% ../nbs/14_actions.ipynb #30808bd1
 @patch
@@ -1162,6 +1205,13 @@ def say_all(self: _Seat, plan, split, s):
     return said.argmax(-1) == truth, said[..., torch.arange(len(truth)), truth]
 
 # %% ../nbs/14_actions.ipynb #7eded07f
+@contextmanager
+def _on_side(name, split):
+    "Errors of a learner that is made say where its films come from."
+    try: yield
+    except ValueError as e: raise ValueError(f'{name!r} on the training side of splits[{split}]: {e}') from e
+
+# %% ../nbs/14_actions.ipynb #c20330a9
 def _run_split(learners, films, plan, split, size, tell):
     "Right or not, and the probability of the right class: (learners, numbers of labels, draws, N) each."
     found, base = _project(films, plan, split, size)
@@ -1171,12 +1221,47 @@ def _run_split(learners, films, plan, split, size, tell):
         seed = (plan.seed * len(plan.splits) + split) * plan.seeds + s
         for j, (name, make) in enumerate(learners.items()):
             start = time.process_time()
-            if name not in seats or seats[name].learner.seeded: seats[name] = _Seat(make(base, seed), found)
+            if name not in seats or seats[name].learner.seeded:
+                with _on_side(name, split): learner = make(base, seed)
+                seats[name] = _Seat(learner, found)
             right[j, :, s::plan.seeds], sure[j, :, s::plan.seeds] = seats[name].say_all(plan, split, s)
             tell(name, time.process_time() - start)
     return right, sure
 
 # %% ../nbs/14_actions.ipynb #3e424f53
+def _check_names(learners):
+    "Different names in a tuple."
+    if not isinstance(learners, (list, tuple)) or not learners or not all(isinstance(k, str) for k in learners) \
+            or len({*learners}) < len(learners): raise argument_error('learners', learners, 'different names')
+    return tuple(learners)
+
+# %% ../nbs/14_actions.ipynb #3d0ad4fa
+def _check_results(curve):
+    "Do ranks and results fit the splits?"
+    for name, dtype in (('ranks', torch.int64), ('right', torch.bool), ('sure', torch.float32)):
+        parts = getattr(curve, name)
+        if not isinstance(parts, (list, tuple)) or len(parts) != len(curve.splits):
+            raise argument_error(name, parts, f'a list of {len(curve.splits)} tensors, one for each split')
+        for k, (x, (train, test)) in enumerate(zip(parts, curve.splits)):
+            shape = ('draws', len(train)) if name == 'ranks' else (
+                len(curve.learners), len(curve.per_class), len(curve.ranks[0]), len(test))
+            check_tensor(x, f'{name}[{k}]', shape)
+            if x.dtype != dtype or x.is_meta: raise argument_error(f'{name}[{k}]', x, f'a tensor of {dtype}')
+    for k, x in enumerate(curve.sure): check_range(x, f'sure[{k}]', unit=True)
+
+# %% ../nbs/14_actions.ipynb #eecf7c1b
+def _check_curve(curve):
+    "Does all that a curve holds fit together? A `ValueError` if not."
+    curve.learners = _check_names(curve.learners)
+    plan = _Plan(curve.labels, curve.groups, curve.splits, curve.per_class, 1, 1, 0).complete()
+    for name in ('labels', 'groups', 'splits', 'per_class'): setattr(curve, name, getattr(plan, name))
+    _check_results(curve)
+    curve.seeds, draws = check_whole(curve.seeds, 'seeds'), {len(ranks) for ranks in curve.ranks}
+    if len(draws) > 1 or max(draws) % curve.seeds:
+        raise argument_error('seeds', curve.seeds, f'a part of the draws of each split, {sorted(draws)}')
+    if not isinstance(curve.facts, dict): raise argument_error('facts', curve.facts, 'a dictionary')
+
+# %% ../nbs/14_actions.ipynb #703a56b2
 @dataclass(repr=False, eq=False)
 class LabelCurve(Tabular):
     "Who was right about which film, in every draw of labelled films."
@@ -1190,6 +1275,8 @@ class LabelCurve(Tabular):
     right: list # for each split (L, numbers of labels, draws, n_test) bool
     sure: list # the same shape: probability of the right class
     facts: dict = field(default_factory=dict) # anything that JSON can hold; 'seconds' of CPU for each learner
+
+    def __post_init__(self): _check_curve(self)
 
     @property
     def draws(self): return len(self.ranks[0])
@@ -1205,7 +1292,8 @@ def _check_learners(learners):
 def _check_sequence(films, n):
     "As many films as labels."
     odd = isinstance(films, (str, bytes, dict, set)) or not all(hasattr(films, k) for k in ('__len__', '__getitem__'))
-    if odd: raise argument_error('films', films, 'a sequence of arrays (T, D), or a FeatureFile')
+    if odd or isinstance(films, Tensor) and (not is_plain(films) or films.dim() != 3):
+        raise argument_error('films', films, 'a sequence of arrays (T, D), or a FeatureFile')
     if len(films) != n: raise ValueError(f'films has {len(films)} of them, and labels {n}; expected as many')
 
 # %% ../nbs/14_actions.ipynb #740d921c
@@ -1272,6 +1360,19 @@ def _spread_of(curve, values, level, times, seed):
     return _weighted_mean(curve, values, *ones)[0], found.std(0, ddof=1), low, high
 
 # %% ../nbs/14_actions.ipynb #e799f3e5
+def _check_estimate(self):
+    "Arrays of the same shape: a row for each name, a column for each number of labels."
+    self.names, self.per_class = _check_names(self.names), _check_sizes(self.per_class)
+    check_number(self.level, 'level', lambda v: 0 < v < 1, 'a share between 0 and 1')
+    check_flag(self.signed, 'signed')
+    if not isinstance(self.about, str): raise argument_error('about', self.about, 'text')
+    shape = len(self.names), len(self.per_class)
+    for name in ('mean', 'error', 'low', 'high'):
+        x = getattr(self, name)
+        if not isinstance(x, np.ndarray) or x.shape != shape or x.dtype.kind != 'f':
+            raise argument_error(name, x, f'an array of floats, shape {shape}')
+
+# %% ../nbs/14_actions.ipynb #554b8305
 @dataclass(repr=False, eq=False)
 class Estimate(Tabular):
     "Shares, or differences of shares, with what is known of their uncertainty. Arrays are (rows, numbers of labels)."
@@ -1284,6 +1385,8 @@ class Estimate(Tabular):
     level: float = .95 # how often such an interval should hold
     signed: bool = False # differences?
     about: str = '' # what is resampled
+
+    def __post_init__(self): _check_estimate(self)
 
     def notes(self): return [self.about] * bool(self.about)
 
@@ -1385,32 +1488,14 @@ def _read_own(path, kind):
 
 # %% ../nbs/14_actions.ipynb #5d4a37fe
 def _rebuild_curve(tensors, head):
-    "A curve out of what a file holds, all of it checked; a `ValueError` if it does not fit together."
+    "A curve out of what a file holds; a `ValueError` and its like if it does not fit together."
     names = 'train', 'test', 'ranks', 'right', 'sure'
     n = (len(tensors) - 1) // len(names)
     parts = {name: [tensors[f'{name}.{k}'] for k in range(n)] for name in names}
-    if not len(parts['ranks']) or len(tensors) != 1 + n * len(names): raise ValueError('not as many parts as splits')
-    draws = {len(r) for r in parts['ranks']}
-    plan = _Plan(tensors['labels'], head['groups'], list(zip(parts['train'], parts['test'])),
-                 tuple(head['per_class']), draws.pop(), head['seeds'], 0).complete()
-    found = LabelCurve(tuple(head['learners']), plan.per_class, plan.labels, plan.groups, plan.splits, plan.seeds,
-                       *(parts[k] for k in names[2:]), dict(head['facts']))
-    _check_shapes(found)
-    return found
-
-# %% ../nbs/14_actions.ipynb #34ec1a5b
-def _check_shapes(curve):
-    "Do all parts of a curve fit its splits? A `ValueError` if not."
-    if len({*curve.learners}) < len(curve.learners) or not all(isinstance(k, str) for k in curve.learners):
-        raise argument_error('learners', curve.learners, 'different names')
-    for k, (train, test) in enumerate(curve.splits):
-        shape = len(curve.learners), len(curve.per_class), curve.draws, len(test)
-        for name, want, dtype in (('ranks', (curve.draws, len(train)), torch.int64), ('right', shape, torch.bool),
-                                  ('sure', shape, torch.float32)):
-            x = getattr(curve, name)[k]
-            if x.dtype != dtype: raise argument_error(f'{name}[{k}]', x, f'a tensor of {dtype}')
-            check_tensor(x, f'{name}[{k}]', want)
-        check_range(curve.sure[k], f'sure[{k}]', unit=True)
+    if len(tensors) != 1 + n * len(names): raise ValueError('tensors of no split')
+    splits, results = list(zip(parts['train'], parts['test'])), (parts[k] for k in names[2:])
+    return LabelCurve(head['learners'], tuple(head['per_class']), tensors['labels'], head['groups'], splits,
+                      head['seeds'], *results, head['facts'])
 
 # %% ../nbs/14_actions.ipynb #d470e7a2
 def load_label_curve(
@@ -1442,6 +1527,18 @@ def join(
     return found
 
 # %% ../nbs/14_actions.ipynb #0506b76c
+def _check_retrieval(self):
+    "Columns of all parts are those of `ks`."
+    if not isinstance(self.ks, (list, tuple)) or not self.ks:
+        raise argument_error('ks', self.ks, 'numbers of neighbours')
+    self.ks = tuple(check_whole(k, 'ks') for k in self.ks)
+    check_tensor(self.hits, 'hits', ('N', len(self.ks)))
+    check_tensor(self.chance, 'chance', (len(self.ks),))
+    if not isinstance(self.errors, (list, tuple)) or len(self.errors) != len(self.ks):
+        raise argument_error('errors', self.errors, f'{len(self.ks)} numbers, or None')
+    self.n_groups = check_whole(self.n_groups, 'n_groups')
+
+# %% ../nbs/14_actions.ipynb #e366d6cc
 @dataclass(repr=False, eq=False)
 class Retrieval(Tabular):
     "How often a film of the same class is among the nearest ones of other groups."
@@ -1450,6 +1547,8 @@ class Retrieval(Tabular):
     chance: Tensor # (len(ks),) float64: what a random order would give
     errors: list # standard errors over groups; None for a single group
     n_groups: int # of the films that were asked
+
+    def __post_init__(self): _check_retrieval(self)
 
     @property
     def recall(self): return self.hits.double().mean(0)
@@ -1501,6 +1600,7 @@ def retrieval(
 ) -> Retrieval:
     "Recall at k by cosine, among films of other groups. `ValueError` if some film has fewer than k of these."
     x = _check_neighbours(representations, labels, groups)
+    if not isinstance(ks, (list, tuple)) or not ks: raise argument_error('ks', ks, 'numbers of neighbours')
     asked, found = (check_numbers(v, k, len(x)) for v, k in ((queries, 'queries'), (gallery, 'gallery')))
     ranks, n, group = _find_same(x, labels.cpu(), list(groups), asked, found)
     ks = tuple(check_whole(k, 'ks', 1, int(n.min())) for k in ks)
@@ -1511,6 +1611,14 @@ def retrieval(
     return Retrieval(ks, hits, chance, [ratio_error(s, sizes) for s in sums], len(sizes))
 
 # %% ../nbs/14_actions.ipynb #367a2ec8
+def _check_classes(classes, K=None):
+    "Different names of classes, as a tuple."
+    fits = isinstance(classes, (list, tuple)) and classes and all(isinstance(c, str) for c in classes)
+    if not fits or len({*classes}) < len(classes) or K not in (None, len(classes)):
+        raise argument_error('classes', classes, f'{K or "some"} different names')
+    return tuple(classes)
+
+# %% ../nbs/14_actions.ipynb #99f0b4a1
 @dataclass(repr=False, eq=False)
 class Timeline(Tabular):
     "What a classifier says of a film from moment to moment."
@@ -1518,6 +1626,14 @@ class Timeline(Tabular):
     probabilities: Tensor # (T, K)
     classes: tuple # K names
     overall: Tensor # (K,) of the whole film
+
+    def __post_init__(self):
+        if not isinstance(self.times, (list, tuple, np.ndarray)): raise argument_error('times', self.times, 'seconds')
+        self.classes, self.times = _check_classes(self.classes), np.asarray(self.times)
+        check_tensor(self.probabilities, 'probabilities', ('T', len(self.classes)))
+        check_tensor(self.overall, 'overall', (len(self.classes),))
+        if self.times.shape != (len(self.probabilities),) or self.times.dtype.kind not in 'fi':
+            raise argument_error('times', self.times, f'{len(self.probabilities)} seconds')
 
     def tables(self):
         best = self.overall.argsort(descending=True)[:5].tolist()
@@ -1548,7 +1664,8 @@ class VideoClassifier:
         card: dict | None = None, # what there is to know: anything that JSON can hold
     ):
         self.encoder, self.projection, self.classifier = encoder, projection, classifier
-        self.classes, self.card, self.made_with = tuple(classes), Card(card or {}), None
+        if card is not None and not isinstance(card, dict): raise argument_error('card', card, 'a dictionary, or None')
+        self.classes, self.card, self.made_with = classes, Card(card or {}), None
         _check_parts(self)
 
     def __repr__(self):
@@ -1565,8 +1682,7 @@ def _check_parts(self):
         if not isinstance(x := getattr(self, name), kind):
             raise argument_error(name, x, 'an Encoder, or a name' if name == 'encoder' else f'a {kind.__name__}')
     K, D = self.classifier.softmax.linear.out_features, self.classifier.encoder.input_size
-    if len(self.classes) != K or len({*self.classes}) < K or not all(isinstance(c, str) for c in self.classes):
-        raise argument_error('classes', self.classes, f'{K} different names, as the classifier has classes')
+    self.classes = _check_classes(self.classes, K)
     if D != self.projection.size:
         raise ValueError(f'classifier reads {D} values; expected {self.projection.size}, those of the projection')
     if not isinstance(self.encoder, str): _check_encoder(self, self.encoder)
@@ -1574,6 +1690,8 @@ def _check_parts(self):
 # %% ../nbs/14_actions.ipynb #4ece401a
 def _check_encoder(self, encoder):
     "Is it the encoder for these components, and the one that they were made with?"
+    from lstm_video_repr.percepts import Encoder
+    if not isinstance(encoder, Encoder): raise argument_error('encoder', encoder, 'an Encoder, or None')
     if encoder.size != (D := len(self.projection.mean)):
         raise ValueError(f'encoder gives {encoder.size} values; expected {D}, which the projection reads')
     if self.made_with in (None, encoder.describe()): return encoder
@@ -1609,17 +1727,27 @@ def predict(
 ) -> Timeline:
     "What is in a film, from moment to moment. `OSError` for a file that is no whole film."
     from lstm_video_repr.videos import Video
-    encoder = self.ready()
+    encoder, fps = self.ready(), check_number(fps, 'fps', lambda v: v > 0, 'a number above 0')
     if isinstance(video, np.ndarray):
-        times = np.arange(len(video)) / check_number(fps, 'fps', lambda v: v > 0, 'a number above 0')
-        rows = encoder(video)
-    else:
+        try: rows, times = encoder(video), np.arange(len(video)) / fps
+        except ValueError as e: raise ValueError(f'video: {e}') from e
+    elif isinstance(video, (str, Path)):
         film = Video(video)
         rows, times = _encode_all(encoder, film), film.times
+    else: raise argument_error('video', video, 'the name of a file, or frames (T, H, W, 3) of uint8')
     course, overall = _run_blocks(self.classifier, torch.from_numpy(self.projection(rows)))
     return Timeline(times[encoder.overlap:], course, self.classes, overall)
 
 # %% ../nbs/14_actions.ipynb #aedb2863
+def _check_lessons(films, labels, classes, pretraining):
+    "Does all that a classifier is made of fit together?"
+    _check_labels(labels)
+    _check_sequence(films, len(labels))
+    _check_classes(classes, int(labels.max()) + 1)
+    if pretraining is not None and not isinstance(pretraining, Pretraining):
+        raise argument_error('pretraining', pretraining, 'a Pretraining, or None')
+
+# %% ../nbs/14_actions.ipynb #e78a2a5b
 @patch(cls_method=True)
 def fit(
     cls: VideoClassifier,
@@ -1637,11 +1765,11 @@ def fit(
 ) -> VideoClassifier:
     "Components, pretraining if wished, and a classifier from all films."
     from lstm_video_repr.percepts import Projection
-    _check_sequence(films, len(labels))
-    projection = Projection.fit(_Part(films, range(len(films))), size)
-    base = tuple(torch.from_numpy(projection(film)) for film in _Part(films, range(len(films))))
-    model = None if pretraining is None else pretraining(base, seed)
-    learner = LSTMLearner(hidden_size, model=model, **training)
+    _check_lessons(films, labels, classes, pretraining)
+    part = _Part(films, range(len(films)))
+    projection = Projection.fit(part, size)
+    base = tuple(torch.from_numpy(projection(film)) for film in part)
+    learner = LSTMLearner(hidden_size, model=pretraining and pretraining(base, seed), **training)
     learner.fit([learner.look(film) for film in base], labels, seed=seed)
     return cls(encoder, projection, learner.classifier, classes=classes, card=card)
 

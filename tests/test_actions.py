@@ -1,16 +1,26 @@
 "The classifier: true labels, a softmax at every step, encoders copied and frozen, fair subsets, repeatable learning."
+import collections
 import copy
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from lstm_video_repr.actions import (DIRECTIONS, LabelledDigits, LSTMClassifier, StepSoftmax, accuracy, few_labels,
-                                     heading, predict_clips, train_classifier)
+from lstm_video_repr.actions import (DIRECTIONS, LabelCurve, LabelledDigits, Learner, Logistic, LSTMClassifier,
+                                     LSTMLearner, Pretraining, StepSoftmax, VideoClassifier, accuracy, choose_weights,
+                                     class_accuracy, confusion, cut_blocks, few_labels, fuse, heading, label_curve,
+                                     load_classifier, load_label_curve, predict_across, predict_clips, rank_films,
+                                     read_states, retrieval, standard_learners, summarise_blocks, take_frames, top_k,
+                                     train_classifier)
 from lstm_video_repr.clips import MovingDigits, random_paths
+from lstm_video_repr.core.files import read_safetensors, write_safetensors
 from lstm_video_repr.digits import load_digits
 from lstm_video_repr.models import VideoLSTM
+from lstm_video_repr.percepts import Projection, as_encoder
 
 TINY = dict(frame_shape=(1, 4, 4), hidden_size=6)
 
@@ -508,3 +518,429 @@ def test_real_digits(mnist_folder):
     clips = LabelledDigits('mnist', 20, split='test', folder=mnist_folder, seed=1)
     assert clips[:].shape == (20, 10, 1, 64, 64) and clips.labels['digit'].unique().numel() > 4
     assert not torch.equal(clips[:1], LabelledDigits('mnist', 1, folder=mnist_folder, seed=1)[:1])
+
+
+# ---- films of features: blocks, learners, draws
+
+def films_of(per_group=2, n_groups=5, classes=3, T=20, seed=0):
+    "Films (T, 4) whose class is in their mean; the first value of each is its number, so that it can be told again."
+    plan = [(k, g) for k in range(classes) for g in range(n_groups) for _ in range(per_group)]
+    films = [rand(T, 4, seed=seed + i) + torch.tensor([0., k == 0, k == 1, k == 2]) for i, (k, _) in enumerate(plan)]
+    for i, film in enumerate(films): film[:, 0] = i / 100
+    return films, torch.tensor([k for k, _ in plan]), [f'{k}/{g}' for k, g in plan]
+
+
+def sides(groups, *test):
+    "Numbers of films to learn from, and of those whose group ends so."
+    test_side = [g.split('/')[1] in test for g in groups]
+    return tuple([i for i, t in enumerate(test_side) if t == asked] for asked in (False, True))
+
+
+class Spy(Learner):
+    "Writes down what it is given; says what the films' means say, and a little of its seed."
+    def __init__(self, films, seed, notes, seeded=True):
+        self.seed, self.notes, self.seeded = seed, notes, seeded
+        notes['base'] = {round(film[0, 0].item() * 100) for film in films}
+    def look(self, film): return film.mean(0, keepdim=True)
+    def fit(self, seen, labels, *, groups, seed=0):
+        numbers = [round(x[0, 0].item() * 100) for x in seen]
+        self.notes.setdefault('fits', []).append((self.seed, seed, frozenset(numbers), labels.tolist(), list(groups)))
+        return self
+    def predict(self, seen):
+        self.notes['asked'] = {round(x[0, 0].item() * 100) for x in seen}
+        return (3 * torch.cat(seen)[:, 1:] + .1 * self.seed).softmax(1)
+
+
+def test_blocks():
+    "All whole blocks and nothing else, whatever the sizes; the rows are those of the film."
+    for T, block, stride in ((16, 16, 8), (17, 16, 8), (24, 16, 8), (50, 7, 3), (9, 1, 1), (40, 16, 40)):
+        film = torch.arange(float(T))[:, None]
+        blocks = cut_blocks(film, block=block, stride=stride)
+        want = [film[t:t + block] for t in range(0, T - block + 1, stride)]
+        assert torch.equal(blocks, torch.stack(want)) and want
+    assert cut_blocks(np.ones((16, 3), np.float16)).dtype == torch.float32
+    with pytest.raises(ValueError, match='film has 15 rows; expected at least 16, a block'): cut_blocks(rand(15, 3))
+    with pytest.raises(ValueError, match='film holds NaN'): cut_blocks(rand(20, 3) * math.nan)
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_ranks(seed):
+    "Balanced, nested by construction, of different groups as long as there are some; other seeds, other orders."
+    draw = np.random.default_rng(seed)
+    labels = torch.from_numpy(draw.integers(0, 3, 60))
+    groups = [f'{k}/{g}' for k, g in zip(labels.tolist(), draw.integers(0, 6, 60))]
+    rank = rank_films(labels, groups, seed=seed)
+    for k in range(3):
+        films = (labels == k).nonzero()[:, 0]
+        assert rank[films].sort()[0].tolist() == list(range(len(films)))
+        there = len({groups[i] for i in films.tolist()})
+        for n in range(1, len(films)):
+            chosen = films[rank[films] < n].tolist()
+            counts = sorted(collections.Counter(groups[i] for i in chosen).values())
+            assert len(counts) == min(n, there)
+    assert torch.equal(rank, rank_films(labels, groups, seed=seed))
+    assert not torch.equal(rank, rank_films(labels, groups, seed=seed + 1))
+
+
+def test_a_label_curve_is_fair():
+    """Every learner gets the same films, nested, balanced, of groups apart; makers see the training side alone.
+
+    What would repeat is made once."""
+    films, labels, groups = films_of()
+    splits, notes = [sides(groups, '0', '1'), sides(groups, '2')], {'a': {}, 'b': {}}
+    seen = {'a': [], 'b': []}
+    def maker(name, seeded):
+        def make(base, seed):
+            seen[name].append(notes[name].copy())
+            notes[name].clear()
+            return Spy(base, seed, notes[name], seeded)
+        return make
+    curve = label_curve({'a': maker('a', True), 'b': maker('b', False)}, films, labels, groups=groups, splits=splits,
+                        per_class=(1, 2, 4, 'all'), draws=6, seeds=3, size=None, progress=False)
+    runs = {k: [n for n in [*seen[k], notes[k]] if n] for k in seen}
+    assert [len(runs[k]) for k in 'ab'] == [6, 2], 'one for each split and seed; one for each split if it knows no seed'
+    for split, (train, test) in enumerate(splits):
+        a, b = runs['a'][3 * split:3 * split + 3], runs['b'][split]
+        for note in [*a, b]: assert note['base'] == {*train} and note['asked'] == {*test}
+        fits = [f for note in a for f in note['fits']]
+        assert {f[2] for f in fits} == {f[2] for f in b['fits']}, 'the same draws'
+        assert len(fits) == 6 * 3 + 3 and len(b['fits']) == 6 * 3 + 1, 'all films are one draw for each seed, or one'
+        assert {f[0] for f in a[0]['fits']} != {f[0] for f in a[1]['fits']}
+        for _, _, chosen, its_labels, its_groups in fits:
+            counts = np.bincount(its_labels)
+            assert len({*counts}) == 1 and chosen <= {*train} and not {*its_groups} & {groups[i] for i in test}
+        for d in range(6):
+            rows = [set(np.array(train)[curve.ranks[split][d] < n].tolist()) for n in (1, 2, 4)]
+            assert rows[0] < rows[1] < rows[2] and [len(r) for r in rows] == [3, 6, 12]
+            assert all(frozenset(r) in {f[2] for f in fits} for r in rows)
+    assert torch.equal(curve.right[0][:, 3], curve.right[0][:, 3, :3].repeat(1, 2, 1)), 'it stands in all draws'
+    assert runs['a'][0]['fits'][0][0] != runs['a'][3]['fits'][0][0], 'another split, another seed'
+
+
+def test_what_a_curve_says_is_what_was_right():
+    films, labels, groups = films_of()
+    splits = [sides(groups, '0'), sides(groups, '1', '2')]
+    def noisy(base, seed): return Spy(base, 20 * seed, {})
+    options = dict(groups=groups, splits=splits, per_class=(1, 2), draws=4, seeds=2, size=4, progress=False)
+    learners = {'a': lambda b, s: Spy(b, 0, {}), 'b': noisy, 'c': lambda b, s: Logistic(take_frames, b)}
+    curve = label_curve(learners, films, labels, **options)
+    want = np.mean([r.double().mean((2, 3)).numpy() for r in curve.right], 0)
+    assert np.allclose(curve.mean().mean, want)
+    found = curve.difference('c', 'b', of='sure', times=50)
+    assert np.allclose(found.mean[0], np.mean([(s[2] - s[1]).double().mean((1, 2)).numpy() for s in curve.sure], 0))
+    assert (found.low <= found.mean).all() and (found.mean <= found.high).all() and 'difference' in str(found)
+    assert not curve.difference('a', 'a', times=9).error.any()
+    again = label_curve({'c': learners['c']}, films, labels, **options)
+    assert all(torch.equal(x[2:], y) for x, y in zip(curve.sure, again.sure)), 'alone or in company'
+    with pytest.raises(ValueError, match="a is 'z'; expected one of 'a', 'b', 'c'"): curve.difference('z', 'a')
+
+
+def invent(right, sure, groups, seeds):
+    "A curve of made-up answers in one split: (1, 1, draws, N) each; the first two films are those to learn from."
+    n, D = len(groups), right.shape[2]
+    splits, ranks = [([0, 1], list(range(2, n)))], [torch.zeros(D, 2).long()]
+    return LabelCurve(['a'], (1,), torch.arange(n) % 2, groups, splits, seeds, ranks, [right], [sure])
+
+
+def test_standard_errors_are_right():
+    """Made-up answers with groups, seeds and draws that matter: the error is the spread from world to world.
+
+    Where luck decides about each answer, too, it is a little larger: luck is counted in groups and in seeds."""
+    N, S, D, G = 40, 4, 8, 20
+    groups = ['x', 'x', *(f'g{i // 2}' for i in range(N))]
+    draw, means, errors = np.random.default_rng(0), [], []
+    for _ in range(150):
+        p = (.5 + .15 * draw.standard_normal(G)[np.arange(N) // 2] + .05 * draw.standard_normal((D, 1))
+             + .1 * draw.standard_normal(S)[np.arange(D) % S, None]).clip(0, 1)
+        right, sure = torch.from_numpy(draw.random((D, N)) < p)[None, None], torch.from_numpy(p).float()[None, None]
+        curve = invent(right, sure, groups, S)
+        found = [curve.mean(of, times=100) for of in ('sure', 'right')]
+        means.append([e.mean[0, 0] for e in found])
+        errors.append([e.error[0, 0] for e in found])
+    ratio = np.sqrt(np.mean(np.square(errors), 0)) / np.std(means, 0)
+    assert ratio[0] == pytest.approx(1, abs=.12) and 1 < ratio[1] < 1.3
+    always = invent(torch.ones(1, 1, D, N).bool(), torch.ones(1, 1, D, N), groups, S).mean(times=20)
+    assert always.mean[0, 0] == 1 and always.error[0, 0] == 0
+
+
+def test_curves_in_files(tmp_path):
+    films, labels, groups = films_of()
+    options = dict(groups=groups, splits=[sides(groups, '0')], draws=2, seeds=2, size=None, progress=False)
+    def learn(name, per_class=(1, 'all'), **more):
+        return label_curve({name: lambda b, s: Spy(b, s, {})}, films, labels, per_class=per_class, **options | more)
+    curve = learn('a')
+    path = curve.save(tmp_path/'curve.safetensors')
+    again = load_label_curve(path)
+    assert str(again) == str(curve) and again.facts == curve.facts and again.per_class == (1, 'all')
+    both = again.join(learn('b'))
+    assert both.learners == ('a', 'b') and torch.equal(both.sure[0][:1], curve.sure[0]) and len(curve.learners) == 1
+    with pytest.raises(ValueError, match="other is .'a'.; expected other learners"): curve.join(again)
+    for other in (learn('b', (1, 2)), learn('b', seed=1), learn('b', splits=[sides(groups, '1')])):
+        with pytest.raises(ValueError, match='other has other films, splits or draws'): curve.join(other)
+    raw = path.read_bytes()
+    changed = raw[:-40] + bytes([raw[-40] ^ 1]) + raw[-39:]
+    damage = {'cut': raw[:-5], 'changed': changed, 'empty': b'', 'text': b'x' * 400}
+    for name, content in damage.items():
+        (tmp_path/name).write_bytes(content)
+        with pytest.raises(OSError, match=name): load_label_curve(tmp_path/name)
+    tensors, meta = read_safetensors(path)
+    head = json.loads(meta['head'])
+    odd = [(dict(tensors, **{'right.0': tensors['right.0'][:, :1]}), head),
+           (dict(tensors, labels=tensors['labels'][:9]), head), (tensors, dict(head, seeds=3)),
+           (tensors, dict(head, learners=['a', 'b'])), (tensors, dict(head, groups=None)),
+           ({k: x for k, x in tensors.items() if k != 'sure.0'}, head), (tensors, {}), (tensors, [])]
+    for k, (parts, its_head) in enumerate(odd):
+        write_safetensors(tmp_path/'odd', parts, dict(format=meta['format'], head=json.dumps(its_head)))
+        with pytest.raises(OSError, match='odd'): load_label_curve(tmp_path/'odd')
+    write_safetensors(tmp_path/'other', dict(x=rand(2)), {})
+    for load in (load_label_curve, load_classifier):
+        with pytest.raises(OSError, match='other.* is no file of a'): load(tmp_path/'other')
+
+
+FAIR = [(dict(per_class=(1, 9)), r'per_class is 9; expected at most 8, the films of class 0 on the training side of s'),
+        (dict(per_class=(2, 1)), 'per_class is .2, 1.; expected whole numbers that rise'),
+        (dict(per_class=()), 'per_class is'), (dict(per_class=('all', 1)), "per_class is 'all'"),
+        (dict(draws=5, seeds=2), 'draws is 5; expected a multiple of seeds'),
+        (dict(groups=['a'] * 29), 'groups is'), (dict(groups=list(range(30))), 'groups is'),
+        (dict(labels=torch.arange(30)[:9]), r'groups is .*expected a list of 9'),
+        (dict(labels=torch.arange(30) % 3 + 1), 'labels is .1, 2, 3.; expected 0 to K - 1'),
+        (dict(labels=-torch.arange(30)), 'labels has values from -29'),
+        (dict(labels=torch.zeros(30).long()), 'labels is'),
+        (dict(splits=[]), 'splits is'), (dict(splits=[[0, 1, 2]]), r'splits\[0\] is'),
+        (dict(splits=[([0, 1, 0], [2])]), r'splits\[0\]\[0\] has film 0 twice'),
+        (dict(splits=[(range(30), [99])]), r'splits\[0\]\[1\] is 99'),
+        (dict(splits=[(range(30), [3])]), r'splits\[0\] has film 3 on both sides'),
+        (dict(splits=[(range(29), [29])]), r"splits\[0\] has group '2/4' on both sides"),
+        (dict(splits=[(range(20), range(20, 30))]), r'splits\[0\] has no film of class 2 on its training side'),
+        (dict(learners={}), 'learners is'), (dict(learners={'a': 3}), 'learners is'),
+        (dict(learners={'a': lambda films, seed: 3}), 'learners is 3'),
+        (dict(films=[rand(20, 4)] * 3), 'films has 3 of them, and labels 30'), (dict(size=5), 'size is 5')]
+
+
+@pytest.mark.parametrize('change, said', FAIR)
+def test_unfair_curves(change, said):
+    films, labels, groups = films_of()
+    good = dict(learners={'a': lambda b, s: Spy(b, s, {})}, films=films, labels=labels, groups=groups,
+                splits=[sides(groups, '0')], per_class=(1,), draws=2, seeds=1, size=None, progress=False) | change
+    with pytest.raises(ValueError, match=said): label_curve(**good)
+
+
+def test_films_that_do_not_fit_are_named():
+    films, labels, groups = films_of()
+    options = dict(groups=groups, splits=[sides(groups, '0')], per_class=(1,), draws=1, seeds=1, progress=False)
+    def run(k, film, make=lambda b, s: LSTMLearner(4, steps=1), **more):
+        return label_curve({'a': make}, [*films[:k], film, *films[k + 1:]], labels, **options | more)
+    for size in (2, None):
+        for odd in (math.nan, math.inf):
+            with pytest.raises(ValueError, match=r'films\[7\] holds NaN'): run(7, films[7] * odd, size=size)
+        with pytest.raises(ValueError, match=r'films\[(7|0)\]'): run(7, films[7][:, :3], size=size)
+        with pytest.raises(ValueError, match=r'films\[7\].*film has 9 rows; expected at least 16, a block'):
+            run(7, films[7][:9], size=size)
+    with pytest.raises(ValueError, match=r"'a' on the training side of splits.0.: films.1.: film has 9 rows"):
+        run(3, films[3][:9], lambda b, s: Logistic(summarise_blocks, b), size=None)
+
+
+# ---- learners
+
+def test_logistic_chooses_across_groups(monkeypatch):
+    "A strength that only serves to know groups by heart is not chosen; with one group in a class there is no choice."
+    films, labels, groups = films_of(per_group=3)
+    learner = Logistic(take_frames, films, choices=(.01, 1., 100.))
+    seen = [learner.look(film) for film in films]
+    assert torch.cat(seen).square().mean().item() == pytest.approx(1, abs=1e-4)
+    rng = np.random.default_rng(0)
+    shift = {g: torch.from_numpy(rng.standard_normal(4)).float() for g in groups}
+    confused = [.2 * x + 3 * shift[g] for x, g in zip(seen, groups)]       # nothing but groups in it: better say little
+    assert learner.choose_strength(confused, labels, groups=groups) == .01
+    assert learner.choose_strength(seen, labels, groups=groups) > .01
+    assert learner.choose_strength(seen, labels, groups=None) == 10
+    assert learner.choose_strength(seen, labels, groups=['a' if g == '0/0' or g[0] == '0' else g for g in groups]) == 10
+    p = learner.fit(seen, labels, groups=groups).predict(seen)
+    assert p.shape == (45, 3) and torch.allclose(p.sum(1), torch.ones(45)) and accuracy(p, labels) > .9
+    assert torch.allclose(p[:1], learner.predict(seen[:1]))
+
+
+def test_films_count_the_same_however_long():
+    "A film that holds all its rows twice is the same film."
+    films, labels, groups = films_of(T=8)
+    learner = Logistic(lambda film: film, films, choices=(1.,))
+    seen = [learner.look(film) for film in films]
+    longer = [torch.cat([x] * (1 + i % 3)) for i, x in enumerate(seen)]
+    p, q = (learner.fit(x, labels, groups=groups).predict(seen) for x in (seen, longer))
+    assert (p - q).abs().max() < .01
+
+
+def test_nobody_is_asked_about_what_he_was_taught():
+    films, labels, groups = films_of()
+    class Watched(Spy):
+        def predict(self, seen):
+            taught = self.notes['fits'][-1]
+            asked = {round(x[0, 0].item() * 100) for x in seen}
+            assert not {groups[i] for i in asked} & {*taught[4]} and {*taught[3]} == {0, 1, 2}
+            self.notes.setdefault('asked', []).extend(asked)
+            return torch.cat(seen)[:, 1:].softmax(1)
+    learner = Watched(films, 0, notes := {})
+    seen = [learner.look(film) for film in films]
+    p = predict_across(learner, seen, labels, groups=groups)
+    assert sorted(notes['asked']) == list(range(30)) and torch.allclose(p, torch.cat(seen)[:, 1:].softmax(1))
+    with pytest.raises(ValueError, match='groups is .*; expected two groups or more in each class'):
+        predict_across(learner, seen, labels, groups=[g[0] for g in groups])
+
+
+def test_pretraining_is_shared_and_repeatable():
+    films = tuple(films_of()[0])
+    watch = Pretraining(4, steps=2, past=8, future=4)
+    one = watch(films, 3)
+    assert watch(films, 3) is one and watch(films, 4) is not one and same(watch(films, 3), one)
+    blind = VideoLSTM.composite(frame_shape=(4,), hidden_size=4, output='gaussian', seed=3)
+    assert same(Pretraining(4, steps=0)(films, 3), blind)
+    learners = standard_learners(watch, steps=1)
+    frozen, tuned = (learners[f'composite, {k}'](films, 3) for k in ('frozen', 'fine-tuned'))
+    assert tuned.model is frozen.eye.keywords['model']
+    assert tuned.seeded and frozen.seeded and not learners['single frames'](films, 3).seeded
+    assert len(learners) == 6 and all(isinstance(make(films, 0), Learner) for make in learners.values())
+
+
+def test_lstm_learners():
+    "From scratch and from an encoder, frozen or not: seeds repeat, films are averaged, nothing carries over."
+    films, labels, _ = films_of(T=24)
+    model = VideoLSTM.composite(frame_shape=(4,), hidden_size=4, output='gaussian', seed=1)
+    for options in (dict(), dict(model=model), dict(model=model, freeze=True)):
+        learner = LSTMLearner(4, steps=3, **options)
+        seen = [learner.look(film) for film in films]
+        p = learner.fit(seen, labels, seed=5).predict(seen)
+        assert torch.equal(LSTMLearner(4, steps=3, **options).fit(seen, labels, seed=5).predict(seen), p)
+        assert torch.equal(learner.fit(seen, labels, seed=5).predict(seen), p)
+        assert not torch.equal(learner.fit(seen, labels, seed=6).predict(seen), p)
+        assert torch.allclose(learner.predict(seen[3:4]), learner.classifier.predict_video(films[3][None]), atol=1e-6)
+    assert torch.equal(learner.classifier.encoder.weight_hh_l0, model.encoder.weight_hh_l0)
+    states = read_states(films[0], model, which='last')
+    with torch.no_grad(): assert torch.allclose(states, model.encoder(cut_blocks(films[0]))[0][:, -1])
+
+
+# ---- counts, streams, neighbours
+
+def test_counts_beside_loops():
+    p, labels = rand(50, 4, seed=1), torch.arange(50) % 3
+    for k in range(1, 5):
+        right = [y in sorted(range(4), key=lambda c: -row[c])[:k] for row, y in zip(p.tolist(), labels.tolist())]
+        assert top_k(p, labels, k) == pytest.approx(np.mean(right))
+    table = confusion(p, labels)
+    for i in range(4):
+        for j in range(4): assert table[i, j] == sum((p.argmax(1) == j) & (labels == i))
+    shares = class_accuracy(p, labels)
+    assert shares[3].isnan() and (shares[:3] * torch.bincount(labels)).sum() / 50 == pytest.approx(accuracy(p, labels))
+
+
+def test_weights_of_streams():
+    labels = torch.arange(30) % 3
+    good, bad = F.one_hot(labels, 3) * .8 + .0667, rand(30, 3).softmax(1)
+    assert choose_weights([good, bad], labels) == [1, 0] and choose_weights([bad, good, bad], labels) == [0, 1, 0]
+    halves = [torch.where((torch.arange(30) < 15)[:, None] == first, good, bad) for first in (True, False)]
+    assert .2 < choose_weights(halves, labels)[0] < .8
+    assert torch.allclose(fuse(halves, [1, 3]), .25 * halves[0] + .75 * halves[1])
+    for weights in ([1.], [0, 0], [-1, 2], [math.nan, 1], 'ab', None and 0, {1: 2}):
+        if weights is None: continue
+        with pytest.raises(ValueError, match='weights is'): fuse(halves, weights)
+    with pytest.raises(ValueError, match=r'streams\[1\] has shape'): fuse([good, bad[:9]])
+
+
+def test_neighbours_beside_a_loop():
+    films, labels, groups = films_of(per_group=2)
+    x = rand(30, 5, seed=3) + F.one_hot(labels, 5)
+    queries, gallery = list(range(0, 30, 3)), list(range(1, 30, 2))
+    for asked, found in ((range(30), range(30)), (queries, gallery)):
+        r = retrieval(x, labels, groups, ks=(1, 3, 5), queries=list(asked), gallery=list(found))
+        for row, i in enumerate(asked):
+            def far(j): return -F.cosine_similarity(x[i], x[j], 0).item()
+            others = sorted((j for j in found if groups[j] != groups[i]), key=far)
+            for col, k in enumerate((1, 3, 5)):
+                assert r.hits[row, col] == any(labels[j] == labels[i] for j in others[:k])
+    chance, rng = [], np.random.default_rng(0)
+    for _ in range(300):
+        noise = torch.from_numpy(rng.standard_normal((30, 9)))
+        chance.append(retrieval(noise, labels, groups, ks=(1, 3)).recall.numpy())
+    assert np.allclose(np.mean(chance, 0), retrieval(x, labels, groups, ks=(1, 3)).chance, atol=.03)
+    with pytest.raises(ValueError, match='groups is .*of its class in another group'):
+        retrieval(x, labels, ['a' if g[0] == '0' else g for g in groups], ks=[1])
+
+
+# ---- from a film to names
+
+def brightness(frames): return frames.mean((1, 2)) / 255
+
+
+def a_classifier(overlap=0):
+    def differ(x): return x[overlap:].mean((1, 2)) / 255 - x[:len(x) - overlap].mean((1, 2)) / 510
+    encoder = as_encoder(differ, name='brightness', size=3, overlap=overlap)
+    return encoder, VideoClassifier(encoder, Projection(np.zeros(3), np.eye(3)[:, :2]), LSTMClassifier(2, 4, 3, seed=2),
+                                    classes=['a', 'b', 'c'], card={'seen': 7})
+
+
+@pytest.mark.parametrize('overlap', [0, 1, 3])
+def test_a_timeline_is_what_it_would_have_said_then(overlap):
+    encoder, judge = a_classifier(overlap)
+    frames = np.random.default_rng(0).integers(0, 255, (45, 6, 8, 3)).astype(np.uint8)
+    found = judge.predict(frames, fps=10)
+    rows = torch.from_numpy(judge.projection(encoder(frames)))
+    for t in (0, 5, 15, 16, 30, 44 - overlap):
+        want = judge.classifier.predict(rows[None, max(0, t - 15):t + 1])[0]
+        assert torch.allclose(found.probabilities[t], want, atol=1e-6)
+        assert found.times[t] == pytest.approx((t + overlap) / 10)
+    assert torch.allclose(found.overall, judge.classifier.predict_video(rows[None])[0], atol=1e-6)
+    short = judge.predict(frames[:9]).overall
+    assert torch.allclose(short, judge.classifier.predict(rows[None, :9 - overlap])[0], atol=1e-6)
+
+
+def test_a_film_on_the_disk(tmp_path):
+    pytest.importorskip('av', reason='needs PyAV')
+    from lstm_video_repr.videos import Video, make_film, save_video
+    encoder, judge = a_classifier(1)
+    path = save_video(tmp_path/'film.avi', make_film(150, size=(16, 16)))
+    found, film = judge.predict(path), Video(path)
+    want = judge.predict(np.stack(list(film)))
+    assert torch.allclose(found.probabilities, want.probabilities, atol=1e-6), 'chunks meet without a seam'
+    assert np.allclose(found.times, film.times[1:]) and str(judge.predict(str(path))) == str(found)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(OSError, match='film.avi'): judge.predict(path)
+
+
+def test_classifiers_in_files(tmp_path):
+    encoder, judge = a_classifier()
+    frames = np.random.default_rng(1).integers(0, 255, (20, 4, 4, 3)).astype(np.uint8)
+    path = judge.save(tmp_path/'judge.safetensors')
+    again = load_classifier(path, encoder=encoder)
+    assert again.classes == ('a', 'b', 'c') and again.card == {'seen': 7} and same(again.classifier, judge.classifier)
+    assert torch.equal(again.predict(frames).probabilities, judge.predict(frames).probabilities)
+    with pytest.raises(ValueError, match="name is 'brightness'; expected one of 'mobilenet_v2'"):
+        load_classifier(path).predict(frames)
+    other = as_encoder(brightness, name='brightness', size=4), as_encoder(brightness, name='another', size=3)
+    for odd in other:
+        with pytest.raises(ValueError, match='^encoder '): load_classifier(path, encoder=odd)
+    tensors, meta = read_safetensors(path)
+    head = json.loads(meta['head'])
+    def shape(**change): return head | {'classifier': head['classifier'] | change}
+    bad = [({k: x for k, x in tensors.items() if 'bias' not in k}, head), (tensors | {'more': rand(2)}, head),
+           (tensors | {'projection.mean': rand(4)}, head), (tensors | {'projection.mean': rand(3) * math.nan}, head),
+           (tensors | {'classifier.softmax.linear.bias': rand(3) * math.nan}, head), (tensors, {}), (tensors, None),
+           (tensors, head | {'classes': ['a', 'b']}), (tensors, head | {'classes': ['a', 'a', 'b']}),
+           (tensors, head | {'encoder': 3}), (tensors, head | {'classifier': {}}), (tensors, shape(hidden_size=5)),
+           (tensors, shape(hidden_size=10**12)), (tensors, shape(num_layers=2)), (tensors, shape(peephole=False))]
+    for parts, its_head in bad:
+        write_safetensors(tmp_path/'odd', parts, dict(format=meta['format'], head=json.dumps(its_head)))
+        with pytest.raises(OSError, match='odd'): load_classifier(tmp_path/'odd')
+    raw = path.read_bytes()
+    for k in range(0, len(raw), 997):
+        path.write_bytes(raw[:k] + bytes([raw[k] ^ 16]) + raw[k + 1:])
+        with pytest.raises(OSError, match='judge.safetensors'): load_classifier(path)
+
+
+def test_an_encoder_that_is_not_here_says_what_to_install(tmp_path, monkeypatch):
+    from lstm_video_repr import percepts
+    _, judge = a_classifier()
+    path = judge.save(tmp_path/'judge.safetensors')
+    def missing(name): raise OSError(f'the weights of {name!r} are not on this machine; pip install some-weights')
+    monkeypatch.setattr(percepts, 'load_encoder', missing)
+    kept = load_classifier(path)
+    assert kept.classes == ('a', 'b', 'c'), 'what is in a file can be seen without its encoder'
+    with pytest.raises(OSError, match='pip install some-weights'): kept.predict(np.zeros((20, 4, 4, 3), np.uint8))

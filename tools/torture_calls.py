@@ -32,7 +32,7 @@ BEHIND_THE_DOOR = set('''begin after_loss after_step end fail extra_repr advance
     set_state conv_norm Bottleneck MeanOverPicture MobileNetV2.forward VGG16.forward Encoder.encode
     PictureEncoder.encode FlowHistogram.encode FlowFields.encode find_weights
     clear pop popitem setdefault update FrameCode.level FrameCode.flatten FrameCode.encode
-    FrameCode.decode serve_films read_film'''.split())
+    FrameCode.decode Learner.look Learner.fit Learner.predict serve_films read_film'''.split())
 
 
 def rand(*shape): return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
@@ -110,6 +110,32 @@ def classifier():
     return LSTMClassifier(D, H, 3)
 
 
+def walks():
+    "Six films of four values, and what is known of them."
+    return [rand(20 + k, 4) + k % 3 for k in range(6)]
+
+
+def halves(): return [([0, 1, 2], [3, 4, 5])]
+
+
+def teacher():
+    "A learner that has learned; and what it saw."
+    from lstm_video_repr.actions import Logistic, take_frames
+    return Logistic(take_frames, walks()).fit(walks(), GOOD['labels']())
+
+
+def curve(name='a'):
+    from lstm_video_repr.actions import label_curve
+    return label_curve({name: lambda films, seed: teacher()}, walks(), GOOD['labels'](), groups=list('abcdef'),
+                       splits=halves(), per_class=(1,), draws=1, seeds=1, size=None, progress=False)
+
+
+def judge():
+    "A classifier of films; and the name of a file that holds it."
+    from lstm_video_repr.actions import LSTMClassifier, VideoClassifier
+    return VideoClassifier(encoder(), projection(), LSTMClassifier(2, H, 3), classes=['a', 'b', 'c'])
+
+
 def drawn(module, name, *args, **options): # gives what makes it
     "An object out of the rooms that want more libraries."
     return lambda: getattr(importlib.import_module(f'lstm_video_repr.{module}'), name)(*args, **options)
@@ -173,6 +199,8 @@ COURSE = dict(probabilities=lambda: np.full((T, 4), .25), times=lambda: list(ran
               frames=lambda: np.zeros((T, 8, 8, 3), np.uint8), frame_times=lambda: [.5 * k for k in range(T)])
 FLOW = dict(flow=lambda: np.ones((T, 8, 8, 2)), frames=lambda: np.zeros((T, 8, 8, 3), np.uint8))
 FILM = dict(frames=lambda: np.zeros((T, 16, 16, 3), np.uint8), resize=lambda: 16, crop=lambda: 8)
+WALK = dict(film=lambda: rand(20, 4))
+SEEN = dict(seen=walks, groups=lambda: list('abcdef'), film=WALK['film'], films=walks)
 CALLS = {
     'core.tables.Table': dict(head=lambda: ['a', 'b'], rows=lambda: [[1, 2]]),
     'lstm.lstm_step': STEP, 'lstm.lstm_layer': LAYER, 'fast_lstm.fused_layer': LAYER,
@@ -219,6 +247,34 @@ CALLS = {
     'actions.LSTMClassifier.*': dict(frames=lambda: rand(B, T, 1, 8, 8), labels=lambda: torch.tensor([0, 1])),
     'actions.predict_clips': dict(model=classifier, frames=lambda: rand(B, T, 1, 8, 8)),
     'actions.train_classifier': dict(model=classifier, frames=lambda: rand(6, T, 1, 8, 8), steps=lambda: 2),
+    'actions.cut_blocks': WALK, 'actions.take_frames': WALK, 'actions.summarise_blocks': WALK,
+    'actions.read_states': WALK | dict(model=lambda: model(frame_shape=(4,))),
+    'actions.Logistic': dict(look=lambda: torch.Tensor.float, films=walks), 'actions.Logistic.*': SEEN,
+    'actions.Pretraining': dict(steps=lambda: 1), 'actions.LSTMLearner': dict(hidden_size=lambda: H),
+    'actions.LSTMLearner.*': SEEN | dict(seen=lambda: list(rand(6, 2, 3, 4))),
+    'actions.fuse': dict(streams=lambda: [rand(6, 3), rand(6, 3)], weights=lambda: [1., 2.]),
+    'actions.choose_weights': dict(streams=lambda: [rand(6, 3), rand(6, 3)], parts=lambda: 2),
+    'actions.predict_across': SEEN | dict(learner=teacher), 'actions.top_k': dict(k=lambda: 2),
+    'actions.rank_films': SEEN, 'actions.label_curve': dict(
+        learners=lambda: {'a': lambda films, seed: teacher()}, films=walks, groups=SEEN['groups'], splits=halves,
+        per_class=lambda: (1,), draws=lambda: 1, seeds=lambda: 1, size=lambda: None, progress=lambda: False),
+    'actions.LabelCurve': {k: lambda k=k: getattr(curve(), k) for k in
+                           'learners per_class labels groups splits seeds ranks right sure'.split()},
+    'actions.LabelCurve.*': dict(a=lambda: 'a', b=lambda: 'a', path=lambda: 'new.safetensors', times=lambda: 9,
+                                 other=lambda: curve('b')),
+    'actions.load_label_curve': dict(path=lambda: str(curve().save('curve.safetensors'))),
+    'actions.Estimate': dict(names=lambda: ['a'], per_class=lambda: (1,), **dict.fromkeys(
+        ['mean', 'error', 'low', 'high'], lambda: np.zeros((1, 1)))),
+    'actions.retrieval': dict(representations=lambda: rand(6, 4), groups=SEEN['groups'], ks=lambda: (1, 2)),
+    'actions.Retrieval': dict(ks=lambda: (1,), hits=lambda: rand(6, 1) > .5, chance=lambda: rand(1),
+                              errors=lambda: [.1], n_groups=lambda: 6),
+    'actions.Timeline': dict(times=lambda: np.arange(6), classes=lambda: ['a', 'b', 'c'], overall=lambda: rand(3)),
+    'actions.VideoClassifier': dict(encoder=encoder, projection=projection, classes=lambda: ['a', 'b', 'c'],
+                                    classifier=lambda: drawn('actions', 'LSTMClassifier', 2, H, 3)()),
+    'actions.VideoClassifier.*': dict(video=film, path=lambda: 'new.safetensors'),
+    'actions.VideoClassifier.fit': dict(encoder=encoder, films=walks, classes=lambda: ['a', 'b', 'c'], size=lambda: 2,
+                                        hidden_size=lambda: H, steps=lambda: 1),
+    'actions.load_classifier': dict(path=lambda: str(judge().save('judge.safetensors'))),
     'videos.Video': dict(path=film), 'videos.Video.at': dict(seconds=lambda: .1),
     'videos.save_video': dict(path=lambda: 'new.mp4', frames=lambda: np.zeros((T, 8, 8, 3), np.uint8)),
     'videos.motion_map': dict(frames=lambda: np.zeros((T, 8, 8, 3), np.uint8)),
@@ -269,6 +325,11 @@ SELF = {
     'FlowFields': drawn('percepts', 'FlowFields'), 'FeatureFile': features, 'Projection': projection,
     'VGG16': lambda: drawn('percepts', 'VGG16', width=1, units=2)(), 'MobileNetV2': drawn('percepts', 'MobileNetV2'),
     'FeatureClips': lambda: drawn('percepts', 'FeatureClips', series(), past=2, future=2)(),
+    'Logistic': teacher, 'LSTMLearner': lambda: drawn('actions', 'LSTMLearner', H, steps=1)().fit(
+        list(rand(6, 2, 3, 4)), GOOD['labels']()),
+    'Pretraining': lambda: drawn('actions', 'Pretraining', H, steps=1)(), 'LabelCurve': curve, 'VideoClassifier': judge,
+    'Estimate': lambda: curve().mean(times=9), 'Timeline': lambda: judge().predict(film()),
+    'Retrieval': lambda: drawn('actions', 'retrieval', rand(6, 4), GOOD['labels'](), list('abcdef'), ks=(1,))(),
     'FrameStepper': drawn('widgets', 'FrameStepper', rand(4, 1, 8, 8)),
     'ActionTimeline': lambda: drawn('widgets', 'ActionTimeline', COURSE['frames'](), COURSE['probabilities'](),
                                     times=range(T), classes='a b c d'.split())(),
