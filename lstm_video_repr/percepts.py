@@ -66,6 +66,10 @@ class Encoder:
         "What the features are, in a line: the same text only for the same features."
         return f'{self.name}: {self.size} values of {self.overlap + 1} frame{"s" * (self.overlap > 0)}'
 
+    def identify(self) -> str:
+        "The same for features that are the same but for rounding: whoever learned from the ones can read the others."
+        return self.describe()
+
 # %% ../nbs/13_percepts.ipynb #5924b3b2
 def _check_pictures(frames, least=1):
     "Frames (T, H, W, 3) of bytes, enough of them; or a `ValueError`."
@@ -444,12 +448,18 @@ def encode(self: PictureEncoder, frames):
 
 # %% ../nbs/13_percepts.ipynb #6d355ea6
 @patch
-def describe(self: PictureEncoder) -> str: # a line
-    "Network, weights, preparation and precision: the same text only for the same features."
+def identify(self: PictureEncoder) -> str: # a line
+    "Network, weights and preparation."
     mean, deviation = (' '.join(f'{v:g}' for v in values) for values in (self.mean, self.deviation))
     return (f'{self.name}: {self.size} values, weights {self.fingerprint}, RGB from 0 to 1, '
-            f'shorter side {self.resize}, middle {self.crop}x{self.crop}, mean {mean}, deviation {deviation}, '
-            f'{self.precision}{f" after layer {self.exact}" * bool(self.exact and self.precision == "bf16")}')
+            f'shorter side {self.resize}, middle {self.crop}x{self.crop}, mean {mean}, deviation {deviation}')
+
+# %% ../nbs/13_percepts.ipynb #295703e0
+@patch
+def describe(self: PictureEncoder) -> str: # a line
+    "The same, and the precision: the same text only for the same features."
+    after = f' after layer {self.exact}' * bool(self.exact and self.precision == 'bf16')
+    return f'{self.identify()}, {self.precision}{after}'
 
 # %% ../nbs/13_percepts.ipynb #27595dac
 def _weights_for(name, weights):
