@@ -1623,7 +1623,8 @@ class Logistic(Learner):
             raise argument_error('choices', choices, 'a list of numbers above 0')
         self.choices = sorted(check_number(c, 'choices', **above) for c in choices)
         self.default, self.seeded = check_number(C, 'C', **above), check_flag(seeded, 'seeded')
-        if not callable(look) or isinstance(look, type): raise argument_error('look', look, 'a function of a film (T, D) that gives rows (n, F)')
+        if not callable(look) or isinstance(look, type):
+            raise argument_error('look', look, 'a function of a film (T, D) that gives rows (n, F)')
         seen = [_look(look, film, k) for k, film in enumerate(_check_films(films))]
         self.eye, rows = look, torch.cat([check_tensor(x, 'rows of look', ('n', 'F')) for x in seen])
         self.mean, self.model = rows.mean(0), None
@@ -2648,7 +2649,7 @@ def predict(
         try: rows, times = encoder(video), np.arange(len(video)) / fps
         except ValueError as e: raise ValueError(f'video: {e}') from e
     elif isinstance(video, (str, Path)):
-        film = Video(video)
+        film = Video(check_source(video, 'video', 'a film'))
         rows, times = _encode_all(encoder, film), film.times
     else: raise argument_error('video', video, 'the name of a file, or frames (T, H, W, 3) of uint8')
     course, overall = _run_blocks(self.classifier, torch.from_numpy(self.projection(rows)))
@@ -2739,7 +2740,8 @@ def load_classifier(
     encoder=None, # the `Encoder`, where `load_encoder` does not know its name; None: loaded when it is first needed
 ) -> VideoClassifier:
     "A classifier again. `OSError` names a file that is damaged, another one, or contradicts itself."
-    if path == 'actions': path = Path(str(resources.files('lstm_video_repr')/'assets'/'actions.safetensors'))
+    if isinstance(path, str) and path == 'actions':
+        path = Path(str(resources.files('lstm_video_repr')/'assets'/'actions.safetensors'))
     tensors, head = _read_own(path, _CLASSIFIER)
     try: found = _rebuild_classifier(tensors, head)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as e:
