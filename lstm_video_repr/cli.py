@@ -489,7 +489,8 @@ def _describe(plan, history, before):
     from lstm_video_repr.training import get_recipe
     about = {'preset': plan.preset, 'command': plan.command,
              'recipe': asdict(get_recipe(plan.chosen.training, **plan.changes)), 'seed': plan.seed}
-    return about | _KINDS[plan.kind].describe(plan) | _add_up(history.rows[-1], before) | ({'of these before': before} if before else {})
+    about |= _KINDS[plan.kind].describe(plan) | _add_up(history.rows[-1], before)
+    return about | ({'of these before': before} if before else {})
 
 # %% ../nbs/15_cli.ipynb #2a4d047d
 def _describe_digits(plan): return {'data': f'two moving digits, {plan.digits}, training split'}
@@ -933,17 +934,18 @@ _PROVENANCE = ('published by torchvision (BSD 3-Clause licence), SHA-256 checked
 def _say_weights(name, weights=None):
     "Whose weights a network has; of a file of one's own only its name is known."
     if name not in _WEIGHTS: return
-    _say(f'{name} has the weights {_WEIGHTS[name]}, {_PROVENANCE}' if weights is None else f'{name} has the weights in {weights}')
+    _say(f'{name} has the weights ' + (f'{_WEIGHTS[name]}, {_PROVENANCE}' if weights is None else f'in {weights}'))
 
 # %% ../nbs/15_cli.ipynb #e78c99bd
 def _open_encoder(name, *, weights=None, precision='auto', device='auto'):
     "The encoder of that name; a `ValueError` for options of networks where there is none."
-    from lstm_video_repr.core.checks import argument_error
+    from lstm_video_repr.core.checks import argument_error, check_choice
     from lstm_video_repr.percepts import load_encoder
-    if name in _WEIGHTS:
+    if check_choice(name, 'encoder', get_args(EncoderName)) in _WEIGHTS:
         _say_weights(name, weights)
         return load_encoder(name, weights=weights, precision=precision, device=_find_device(device))
-    for word, value, usual in (('weights', weights, None), ('precision', precision, 'auto'), ('device', device, 'auto')):
+    asked = dict(weights=(weights, None), precision=(precision, 'auto'), device=(device, 'auto'))
+    for word, (value, usual) in asked.items():
         if value != usual: raise argument_error(word, value, f'none with encoder {name!r}, which is no network')
     return load_encoder(name)
 
@@ -958,7 +960,7 @@ def _check_extraction(asked):
 # %% ../nbs/15_cli.ipynb #4833be5a
 @contextmanager
 def _extraction():
-    "Ctrl-C is told how to go on; a folder without films is an `OSError`; those that give nothing come in a table later."
+    "Ctrl-C is told how to go on; a folder without films is an `OSError`; a table will list those that give nothing."
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', r'\d+ of \d+ videos gave no features')
         try: yield
@@ -1013,7 +1015,7 @@ def run_percepts(
 
 # %% ../nbs/15_cli.ipynb #4fe6d1e3
 def _source_of(name):
-    "The film that a clip was cut from: 'v_Archery_g01_c06.avi' of UCF-101 from 'Archery_g01'; others stand for themselves."
+    "What a film was cut from: 'v_Archery_g01_c06.avi' of UCF-101 from 'Archery_g01'; others stand for themselves."
     found = re.fullmatch(r'v_(.+_g\d+)_c\d+', Path(name).stem)
     return found[1] if found else name
 
@@ -1116,6 +1118,12 @@ def _open_percepts(plan, device):
     return (_feature_clips(train, plan.projection, mix=plan.mix, seed=plan.seed),
             _feature_clips(test, plan.projection, seed=plan.seed + 1))
 
+# %% ../nbs/15_cli.ipynb #c519e0f4
+def _features_of(films):
+    "What the rows of a file are: their encoder, and of so many frames one."
+    every = re.match(r'[^:]*?(, every \d+ frames)?, float(16|32), of ', films.describe())
+    return films.encoder + (every and every[1] or '')
+
 # %% ../nbs/15_cli.ipynb #73756d6a
 def _mark_of(films, i):
     "Letters by which a film of features is known again."
@@ -1128,9 +1136,9 @@ def _describe_percepts(plan):
     "What the card says of features."
     train, test = plan.parts
     def sources(films): return len({*map(_source_of, films.names)})
-    about = {'file': _last_name(plan.percepts), 'encoder': plan.all.encoder, 'projection': plan.projection.describe(),
-             'films': len(plan.all), 'groups': sources(plan.all), 'held-out films': len(test),
-             'held-out groups': sources(test), 'mix': plan.mix,
+    about = {'file': _last_name(plan.percepts), 'encoder': _features_of(plan.all),
+             'projection': plan.projection.describe(), 'films': len(plan.all), 'groups': sources(plan.all),
+             'held-out films': len(test), 'held-out groups': sources(test), 'mix': plan.mix,
              'trained on': ' '.join(_mark_of(train, i) for i in range(len(train)))}
     return {'data': f'features of {_count(len(train), "film")}', 'percepts': about}
 
@@ -1177,14 +1185,19 @@ def run_train_percepts(
     return _run_percepts(_plan_percepts(_check(run_train_percepts, locals())))
 
 # %% ../nbs/15_cli.ipynb #5099926e
+def _but_for_precision(encoder):
+    "What an encoder is called, without how exactly it was computed: that is rounding."
+    return re.sub(r', (fp32|bf16( after layer \d+)?)(?=$|, every )', '', str(encoder))
+
+# %% ../nbs/15_cli.ipynb #ddd343cc
 def _eyes_of(path, network, films):
-    "The projection that belongs to a model, if the features are of its encoder; or an error that says what does not fit."
+    "The projection that belongs to a model, if the features are such as it knows; or an error that says what is not."
     about = network.card.get('percepts')
     if not isinstance(about, dict):
-        raise ValueError(f'model is {str(path)!r}, which was not trained on percepts; expected one of lvr train --percepts')
-    if about.get('encoder') != films.encoder:
-        raise ValueError(f'percepts is {films.path.name!r}, with features of {films.encoder!r}; '
-                         f'expected those of {about.get("encoder")!r}')
+        raise ValueError(f'model is {str(path)!r}, not trained on percepts; expected one of lvr train --percepts')
+    known, seen = (_but_for_precision(text) for text in (about.get('encoder'), _features_of(films)))
+    if known != seen:
+        raise ValueError(f'percepts is {films.path.name!r}, with features of {seen!r}; expected those of {known!r}')
     beside = Path(path).with_name('projection.safetensors')
     found, _ = _read_projection(beside)
     if found is not None and found.describe() == about.get('projection'): return found
@@ -1235,25 +1248,12 @@ def run_evaluate_percepts(
 # %% ../nbs/15_cli.ipynb #7f041048
 _ACTIONS = 'actions' # the classifier that comes with the package
 
-def _find_classifier(path):
-    "The file of a classifier, or of the one that comes with the package."
-    from importlib import resources
-    from lstm_video_repr.core.files import check_source
-    if path != _ACTIONS: return check_source(path, 'model', f'the file of a classifier, or {_ACTIONS!r}')
-    asset = Path(str(resources.files('lstm_video_repr')/'assets'/f'{_ACTIONS}.safetensors'))
-    if asset.is_file(): return asset
-    raise FileNotFoundError(f'{asset}: the classifier is missing from this installation')
-
-# %% ../nbs/15_cli.ipynb #7553122b
 def _open_classifier(path, weights=None):
-    "A classifier and its encoder, in the precision that it learned with; an error says what to install."
+    "A classifier and its encoder; an error says what to install."
     from lstm_video_repr.actions import load_classifier
-    found = load_classifier(_find_classifier(path))
-    if isinstance(found.encoder, str):
-        told = dict(weights=weights, precision='bf16' if ' bf16' in found.made_with else 'fp32')
-        encoder = _open_encoder(found.encoder, **told if found.encoder in _WEIGHTS else {'weights': weights})
-        found = load_classifier(_find_classifier(path), encoder=encoder)
-    return found
+    with _called('model'): found = load_classifier(path)
+    if not isinstance(found.encoder, str): return found
+    return load_classifier(path, encoder=_open_encoder(found.encoder, weights=weights))
 
 # %% ../nbs/15_cli.ipynb #84d6e860
 def _check_page(path):
