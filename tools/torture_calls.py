@@ -29,6 +29,7 @@ BEHIND_THE_DOOR = set('''begin after_loss after_step end fail extra_repr advance
     beside record_graph do_together add_up RecordedStep.work plain_step detach_losses check_finite objective choose_step
     prepare going mean_row patch Missing Scores FrameScores TaskSkill Skill
     Comparison Position RowFile download run_download run_demo run_train run_video_check import_extra Row
+    run_train_percepts run_evaluate_percepts
     set_state conv_norm Bottleneck MeanOverPicture MobileNetV2.forward VGG16.forward Encoder.encode
     PictureEncoder.encode FlowHistogram.encode FlowFields.encode find_weights
     clear pop popitem setdefault update FrameCode.level FrameCode.flatten FrameCode.encode
@@ -134,6 +135,13 @@ def judge():
     "A classifier of films; and the name of a file that holds it."
     from lstm_video_repr.actions import LSTMClassifier, VideoClassifier
     return VideoClassifier(encoder(), projection(), LSTMClassifier(2, H, 3), classes=['a', 'b', 'c'])
+
+
+def mover():
+    "The name of a file that holds a classifier of what moves."
+    from lstm_video_repr.actions import LSTMClassifier, VideoClassifier
+    eyes = drawn('percepts', 'FlowHistogram')(), drawn('percepts', 'Projection', np.zeros(180), np.eye(180, 2))()
+    return str(VideoClassifier(*eyes, LSTMClassifier(2, H, 3), classes=['a', 'b', 'c']).save('mover.safetensors'))
 
 
 def drawn(module, name, *args, **options): # gives what makes it
@@ -308,6 +316,8 @@ CALLS = {
     'models.FrameCode': dict(frame_shape=lambda: (1, 8, 8)),
     'cli.main': dict(argv=lambda: ['--version']), 'cli.run_evaluate': dict(n_clips=lambda: 2),
     'cli.run_predict': dict(out=lambda: 'new.png'), 'cli.run_video_info': dict(file=film),
+    'cli.run_percepts': dict(folder=film, out=lambda: 'new.h5', encoder=lambda: 'flow_histogram'),
+    'cli.run_classify': dict(file=film, model=mover),
 }
 SELF = {
     'Clips': clips, 'FiniteClips': clips, 'MovingDigits': moving, 'FixedClips': lambda: FixedClips(moving(), 3),
