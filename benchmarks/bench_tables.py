@@ -136,11 +136,18 @@ def reach_of_memory(results: dict) -> list[tuple[str, str]]: # what, and the fig
     return lines or [('memory of a rollout', MISSING)]
 
 
+def reach_of_percepts(results: dict) -> list[tuple[str, str]]: # what, and the figure
+    "Frames a second."
+    found = [(f'{r["case"]["work"]}, {r["variant"]}, {r["dtype"]}, frames a second', count(r['frames_per_s']))
+             for r in rows(results, 'percepts')]
+    return found or [('percepts', MISSING)]
+
+
 def reach(
     results: dict, # as `load` gives them
 ) -> list[tuple[str, str]]: # what, and the figure, or why there is none
     "The figures that matter most: what `backend='auto'` chooses (the fastest, if that was left out) beside `nn.LSTM`."
-    return reach_of_layers(results) + reach_of_steps(results) + reach_of_memory(results)
+    return reach_of_layers(results) + reach_of_steps(results) + reach_of_memory(results) + reach_of_percepts(results)
 
 
 # ---- everything

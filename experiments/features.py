@@ -25,6 +25,7 @@ SETTINGS = dict(model='bundled', train_clips=1500, test_clips=500, unit_clips=15
 QUICK = dict(train_clips=24, test_clips=12, unit_clips=40, seeds=(0,))
 PAST = 10 # frames that a model is shown
 ALPHAS = np.logspace(-5, 3, 17) # penalties to choose from
+GROWTH = 1 / 15, 1 / 5, 2 / 3, 2 # times `train_clips`: to how many clips read-outs are fitted, to see who catches up
 
 FEATURES = ('h', 'c', 'h and c', 'random h and c', 'last frame', 'ten frames')
 CONVENTIONS = dict(
@@ -40,6 +41,8 @@ CONVENTIONS = dict(
         'changes. `lower_place`, `higher_place`: R2 of the corner of the digit of the lower and of the higher class: '
         'what and where have to be read out together. `classes`: area under the ROC curve, mean of ten read-outs of '
         'whether a class is there, one half is chance. `pair`: share of clips in which the two largest are right.',
+    growth="`scores` of `place` (R2), `velocity` (R2) and `class`, from clips of one digit, fitted to the first `clips` "
+           "of a larger set, by feature; every entry is a list as long as `clips`.",
     units='For each unit, on clips of one test digit: the share of its variance at the last frame shown (of h) that '
           'lies between groups, adjusted for their number (0 is chance): 36 places (6 x 6), 8 directions, 10 '
           'classes. `row`, `column`, `down`, `right`: correlation with the corner and with the last step.')
@@ -245,6 +248,23 @@ def control_of(model, seed): return VideoLSTM(model.config, torch.Generator().ma
 def labels_of(context, split): return load_digits(context.digits, split)[1]
 
 
+def material(
+    context, # of `run`; inside of a part
+    model: VideoLSTM, # the one that is judged
+    n_digits: int, # 1 or 2
+    *,
+    seed: int, # of clips, and of the control's weights
+    train_clips: int, # how many to fit to
+) -> tuple[dict, dict]: # 'train' and 'test' -> what `represent` and what `scene` give
+    "Clips of training digits to fit to and of test digits to judge by, and all FEATURES of them."
+    s, control = context.settings, control_of(model, seed)
+    sources = dict(train=context.train_clips(seed=1000 + seed, n_digits=n_digits),
+                   test=context.test_clips(1, n_digits=n_digits, seed=s.test_seed + seed).source)
+    sizes = dict(train=train_clips, test=s.test_clips)
+    scenes = {k: scene(v, labels_of(context, k), sizes[k], distinct=True) for k, v in sources.items()}
+    return {k: represent(model, control, clips) for k, (clips, _) in scenes.items()}, scenes
+
+
 def read_outs(
     context, # of `run`; inside of a part
     model: VideoLSTM, # the one that is judged
@@ -253,14 +273,27 @@ def read_outs(
     seed: int, # of clips, and of the control's weights
 ) -> dict: # a row
     "What can be read out of all FEATURES."
-    s, control = context.settings, control_of(model, seed)
-    sources = dict(train=context.train_clips(seed=1000 + seed, n_digits=n_digits),
-                   test=context.test_clips(1, n_digits=n_digits, seed=s.test_seed + seed).source)
-    sizes = dict(train=s.train_clips, test=s.test_clips)
-    scenes = {k: scene(v, labels_of(context, k), sizes[k], distinct=True) for k, v in sources.items()}
-    known = {k: represent(model, control, clips) for k, (clips, _) in scenes.items()}
+    known, scenes = material(context, model, n_digits, seed=seed, train_clips=context.settings.train_clips)
     found = {f: read_out(*((known[k][f], scenes[k][1]) for k in scenes), scale='frame' not in f) for f in FEATURES}
     return dict(kind='readout', digits=n_digits, seed=seed, scores=found)
+
+
+def growth_of(
+    context, # of `run`; inside of a part
+    model: VideoLSTM, # the one that is judged
+    *,
+    seed: int, # of clips, and of the control's weights
+) -> dict: # a row
+    "Read-outs from more and more clips of one digit: do pixels catch up with the memory?"
+    sizes = [max(8, round(part * context.settings.train_clips)) for part in GROWTH]
+    known, scenes = material(context, model, 1, seed=seed, train_clips=max(sizes))
+    def fitted_to(n, f):
+        truth = {k: v[:n] for k, v in scenes['train'][1].items()}
+        test = known['test'][f], scenes['test'][1]
+        return read_out((known['train'][f][:n], truth), test, scale='frame' not in f)
+    found = {f: [fitted_to(n, f) for n in sizes] for f in FEATURES if f not in ('h', 'c')}
+    kept = {f: {k: [row[k] for row in v] for k in ('place', 'velocity', 'class')} for f, v in found.items()}
+    return dict(kind='growth', digits=1, seed=seed, clips=sizes, scores=kept)
 
 
 def units_of(
@@ -291,3 +324,4 @@ def run(context):
         for n, name in {1: 'one digit', 2: 'two digits'}.items():
             context.part(f'{name}, seed {seed}', partial(read_outs, context, model, n, seed=seed))
     for name in ('model', 'random weights'): context.part(f'units, {name}', partial(units_of, context, model, name))
+    context.part('growth', partial(growth_of, context, model, seed=s.seeds[0]))

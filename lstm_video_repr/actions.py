@@ -5,7 +5,11 @@
 # %% auto #0
 __all__ = ['DIRECTIONS', 'PUBLISHED', 'heading', 'LabelledDigits', 'LabelledVideos', 'UCF101', 'HMDB51', 'PublishedFile',
            'fetch_file', 'unpack_archive', 'PublishedVideos', 'fetch_videos', 'StepSoftmax', 'LSTMClassifier',
-           'accuracy', 'predict_clips', 'train_classifier', 'few_labels']
+           'accuracy', 'predict_clips', 'train_classifier', 'few_labels', 'cut_blocks', 'Learner', 'take_frames',
+           'summarise_blocks', 'Logistic', 'read_states', 'Pretraining', 'LSTMLearner', 'standard_learners', 'top_k',
+           'confusion', 'class_accuracy', 'fuse', 'predict_across', 'choose_weights', 'rank_films', 'LabelCurve',
+           'label_curve', 'Estimate', 'load_label_curve', 'Retrieval', 'retrieval', 'Timeline', 'VideoClassifier',
+           'load_classifier']
 
 # %% ../nbs/14_actions.ipynb #f2cb3215
 import copy
@@ -141,7 +145,7 @@ def __repr__(self: LabelledDigits):
     return (f'LabelledDigits({len(self)} clips of {T} frames, {s.image_size} x {s.image_size}, '
             f'{len(s.digits)} {self.split} digits, seed={s.seed})')
 
-# %% ../nbs/14_actions.ipynb #de150202
+# %% ../nbs/14_actions.ipynb #e91ee91b
 import hashlib
 import os
 import re
@@ -149,14 +153,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-# %% ../nbs/14_actions.ipynb #bb1d1ebc
+# %% ../nbs/14_actions.ipynb #6dacfad4
 from .core.files import dump_json
 from .core.tables import Table, Tabular
+from .videos import VIDEO_ENDINGS, find_group
 
-# %% ../nbs/14_actions.ipynb #27acc824
-_VIDEO_ENDINGS = tuple('.avi .mp4 .mkv .webm .gif .mov .m4v .mpg .mpeg .wmv .flv .ogv .3gp'.split())
-
-# %% ../nbs/14_actions.ipynb #7a56e3e9
+# %% ../nbs/14_actions.ipynb #107f0405
 def _check_folder(path, name):
     "A folder that is there, as a path: `ValueError` for what is no name, `OSError` for what is no folder."
     try: fits = bool(os.fspath(path)) and 0 not in os.fsencode(path) and isinstance(os.fspath(path), str)
@@ -167,10 +169,10 @@ def _check_folder(path, name):
     kind = NotADirectoryError if there else FileNotFoundError
     raise kind(f'{name} is {describe(str(path))}, {"no folder" if there else "which is not there"}; expected a folder')
 
-# %% ../nbs/14_actions.ipynb #fc17032e
+# %% ../nbs/14_actions.ipynb #ccc41f23
 def _fault(root, why): return OSError(f'root is {str(root)!r}: {why}')
 
-# %% ../nbs/14_actions.ipynb #f515fec1
+# %% ../nbs/14_actions.ipynb #b9e1863b
 def _list_folder(root, name=''):
     "What lies in a folder below root, without hidden things: names of videos, of folders, and of links to folders."
     try:
@@ -182,10 +184,10 @@ def _list_folder(root, name=''):
         if (link := entry.is_symlink()) and not os.path.exists(entry.path):
             raise _fault(root, f'{entry.name!r} in {name or "it"!r} is a link that leads nowhere')
         if os.path.isdir(entry.path) if link else entry.is_dir(): (links if link else folders).append(entry.name)
-        elif entry.name.lower().endswith(_VIDEO_ENDINGS): files.append(entry.name)
+        elif entry.name.lower().endswith(VIDEO_ENDINGS): files.append(entry.name)
     return files, folders, links
 
-# %% ../nbs/14_actions.ipynb #c2cb0eca
+# %% ../nbs/14_actions.ipynb #f2f98097
 def _walk_class(root, name):
     "The videos below the folder of a class, as names below root."
     todo, found = [name], []
@@ -197,7 +199,7 @@ def _walk_class(root, name):
         todo += [f'{here}/{folder}' for folder in folders]
     return sorted(found)
 
-# %% ../nbs/14_actions.ipynb #916e212c
+# %% ../nbs/14_actions.ipynb #5fa20128
 def _check_links(root, names):
     "Folders of classes may be links: to other places, and each to another; or an `OSError`."
     here, seen = os.path.realpath(root), {}
@@ -208,7 +210,7 @@ def _check_links(root, names):
         if (twin := seen.setdefault(place, name)) != name:
             raise _fault(root, f'{twin!r} and {name!r} are the same folder; expected one for each class')
 
-# %% ../nbs/14_actions.ipynb #62c7a33d
+# %% ../nbs/14_actions.ipynb #274dfe4d
 def _find_classes(root):
     "The folders of the classes, sorted; an `OSError` where there are none."
     files, folders, links = _list_folder(root)
@@ -216,7 +218,7 @@ def _find_classes(root):
     _check_links(root, links + folders)
     return sorted(folders + links)
 
-# %% ../nbs/14_actions.ipynb #5311a51a
+# %% ../nbs/14_actions.ipynb #8efa779b
 def _find_videos(root):
     "Names of videos below root by class, at least two classes and none of them empty; or an `OSError`."
     found = {name: _walk_class(root, name) for name in _find_classes(root)}
@@ -226,34 +228,20 @@ def _find_videos(root):
     what = f'only the folder {min(found)!r}' if found else 'no folders'
     raise _fault(root, f'it holds {what}; expected a folder of videos for each class, at least two')
 
-# %% ../nbs/14_actions.ipynb #82d68921
-def _group_of(name):
-    "The source of a video: 'v_Archery_g01_c06.avi' of UCF-101 was cut from 'Archery_g01'; others stand for themselves."
-    found = re.fullmatch(r'v_(.+_g\d+)_c\d+', PurePosixPath(name).stem)
-    return found[1] if found else name
-
-# %% ../nbs/14_actions.ipynb #77da1e28
-def _call(function, argument, name):
-    "What a function of the user says of a name; a `ValueError` if it fails."
-    try: return function(name)
-    except Exception as e:
-        why = f'which fails for {name!r} ({type(e).__name__}: {e})'
-        raise ValueError(f'{argument} is {describe(function)}, {why}; expected a function of a name') from e
-
-# %% ../nbs/14_actions.ipynb #22171d5e
+# %% ../nbs/14_actions.ipynb #94438c2f
 def _find_groups(groups, names):
     "The group of each video, as text; or a `ValueError`."
     wanted = 'a function or a dictionary: name -> group, or a list of as many groups as videos'
-    if groups is None: found = list(map(_group_of, names))
+    if groups is None: found = list(map(find_group, names))
     elif isinstance(groups, dict): found = [groups.get(name) for name in names]
     elif isinstance(groups, (list, tuple)) and len(groups) == len(names): found = list(groups)
-    elif callable(groups): found = [_call(groups, 'groups', name) for name in names]
+    elif callable(groups): found = [groups(name) for name in names]
     else: raise argument_error('groups', groups, wanted)
     odd = next((name for name, group in zip(names, found) if not isinstance(group, str)), None)
     if odd is None: return tuple(found)
     raise ValueError(f'groups has {describe(found[names.index(odd)])} for {odd!r}; expected text for each video')
 
-# %% ../nbs/14_actions.ipynb #faffeec1
+# %% ../nbs/14_actions.ipynb #bf86dd00
 class LabelledVideos(Tabular):
     """Videos with labels: a folder for each class, inside of one. Nothing is decoded.
 
@@ -273,17 +261,17 @@ class LabelledVideos(Tabular):
         self.labels = torch.tensor(labels) # (n,) int64
         self.groups = _find_groups(groups, self.names)
 
-# %% ../nbs/14_actions.ipynb #4802c453
+# %% ../nbs/14_actions.ipynb #73367bf3
 @patch
 def __len__(self: LabelledVideos) -> int: return len(self.names)
 
-# %% ../nbs/14_actions.ipynb #955b4e65
+# %% ../nbs/14_actions.ipynb #125e46bc
 @patch(as_prop=True)
 def paths(self: LabelledVideos) -> tuple[Path, ...]: # a file for each video
     "Where the videos are."
     return tuple(self.root/name for name in self.names)
 
-# %% ../nbs/14_actions.ipynb #03fcff1e
+# %% ../nbs/14_actions.ipynb #98f7c437
 @patch
 def tables(self: LabelledVideos) -> list[Table]:
     "A row for each class: its number, how many videos and groups there are."
@@ -292,21 +280,21 @@ def tables(self: LabelledVideos) -> list[Table]:
     rows = [[id, name, films[k], groups[k]] for k, (id, name) in enumerate(zip(self.ids, self.classes))]
     return [Table(['number', 'class', 'videos', 'groups'], rows, align='rlrr')]
 
-# %% ../nbs/14_actions.ipynb #c9c417ff
+# %% ../nbs/14_actions.ipynb #3fe2f95c
 def _say_count(n, one, more): return f'{n} {one if n == 1 else more}'
 
-# %% ../nbs/14_actions.ipynb #1567fffa
+# %% ../nbs/14_actions.ipynb #05b87114
 @patch
 def _sizes(self: LabelledVideos):
     "How much there is, in a few words."
     return ', '.join([_say_count(len(self), 'video', 'videos'), _say_count(len(self.classes), 'class', 'classes'),
                       _say_count(len(set(self.groups)), 'group', 'groups')])
 
-# %% ../nbs/14_actions.ipynb #0c1a07c1
+# %% ../nbs/14_actions.ipynb #fe4f636c
 @patch
 def __repr__(self: LabelledVideos): return f'{type(self).__name__}({self._sizes()}, in {self.root.name!r})'
 
-# %% ../nbs/14_actions.ipynb #08527d2b
+# %% ../nbs/14_actions.ipynb #485dc2ea
 @patch
 def describe(self: LabelledVideos) -> str:
     "What the set is, in a line: the same text only for the same names, labels and groups."
@@ -314,7 +302,7 @@ def describe(self: LabelledVideos) -> str:
     digest = hashlib.sha256(dump_json([self.classes, self.ids, rows]).encode()).hexdigest()[:16]
     return f'{self._sizes()} ({digest})'
 
-# %% ../nbs/14_actions.ipynb #36664c0d
+# %% ../nbs/14_actions.ipynb #babf8ccb
 @patch
 def _pick(self: LabelledVideos, numbers):
     "The set of these videos, in the order of their names."
@@ -324,7 +312,7 @@ def _pick(self: LabelledVideos, numbers):
     if hasattr(self, 'flags'): part.flags = self.flags[numbers]
     return part
 
-# %% ../nbs/14_actions.ipynb #b07ce999
+# %% ../nbs/14_actions.ipynb #13e6a799
 @patch
 def _keep_classes(self: LabelledVideos, names):
     "The set that has these classes alone; or a `ValueError`."
@@ -339,7 +327,7 @@ def _keep_classes(self: LabelledVideos, names):
     part.labels = torch.tensor([kept.index(k) for k in part.labels.tolist()], dtype=torch.int64)
     return part
 
-# %% ../nbs/14_actions.ipynb #1883b9f9
+# %% ../nbs/14_actions.ipynb #69a76dd5
 @patch
 def _numbers_of(self: LabelledVideos, which):
     "Numbers of videos, each once, of which there may be names; or a `ValueError`."
@@ -352,7 +340,7 @@ def _numbers_of(self: LabelledVideos, which):
     if len(set(numbers)) == len(numbers): return numbers
     raise argument_error('which', which, 'each video once')
 
-# %% ../nbs/14_actions.ipynb #66e672de
+# %% ../nbs/14_actions.ipynb #c54c23b1
 @patch
 def subset(self: LabelledVideos,
     which: list | tuple | slice | Tensor | None = None, # numbers or names of videos; None: all
@@ -365,7 +353,7 @@ def subset(self: LabelledVideos,
     if len(part): return part
     raise argument_error('which', which, f'videos of the classes {describe(classes)}')
 
-# %% ../nbs/14_actions.ipynb #1a88a15d
+# %% ../nbs/14_actions.ipynb #2f50a03c
 @patch
 def __getitem__(self: LabelledVideos,
     which: int | list | slice | Tensor, # number of a video; or several, see `subset`
@@ -375,7 +363,7 @@ def __getitem__(self: LabelledVideos,
     if not -len(self) <= which < len(self): raise IndexError(f'which is {which}, and there are {len(self)} videos')
     return self.root/self.names[which], self.labels[int(which)].item()
 
-# %% ../nbs/14_actions.ipynb #c63def3d
+# %% ../nbs/14_actions.ipynb #4f15fbd2
 def _count_groups(groups, labels, n_classes, seed):
     "Names of groups in a random order that others' coming and going does not change, and their videos by class."
     order = sorted(set(groups), key=lambda group: hashlib.sha256(dump_json([seed, group]).encode()).digest())
@@ -383,7 +371,7 @@ def _count_groups(groups, labels, n_classes, seed):
     np.add.at(counts, ([place[group] for group in groups], labels), 1)
     return order, counts
 
-# %% ../nbs/14_actions.ipynb #bd516168
+# %% ../nbs/14_actions.ipynb #18b60450
 def _choose_groups(counts, share):
     "Which rows of (groups, classes) counts are tested: about this share of each column."
     total = counts.sum(0)
@@ -394,7 +382,7 @@ def _choose_groups(counts, share):
         so_far += row * tested[k]
     return tested
 
-# %% ../nbs/14_actions.ipynb #88458df1
+# %% ../nbs/14_actions.ipynb #746ba8b6
 def _fill_side(counts, tested, side):
     "Have a group of each class on a side where there is none, if another one stays behind; `tested` is changed."
     for k in np.flatnonzero((counts > 0).sum(0) > 1):
@@ -406,7 +394,7 @@ def _fill_side(counts, tested, side):
                 tested[row] = side
                 break
 
-# %% ../nbs/14_actions.ipynb #cd1b09a6
+# %% ../nbs/14_actions.ipynb #fb2e8364
 @patch
 def split(self: LabelledVideos,
     test: float = .25, # share of the videos of each class, as nearly as whole groups allow
@@ -425,7 +413,7 @@ def split(self: LabelledVideos,
     sides = torch.tensor([group in chosen for group in self.groups])
     return (~sides).nonzero().flatten(), sides.nonzero().flatten()
 
-# %% ../nbs/14_actions.ipynb #a5504ede
+# %% ../nbs/14_actions.ipynb #dfe0dd1b
 def _read_list(path):
     "The lines of a list that are not empty, with their numbers; or an `OSError`."
     try: text = path.read_bytes().decode('utf-8-sig')
@@ -434,11 +422,11 @@ def _read_list(path):
         raise OSError(f'{str(path)!r} cannot be read ({why}); expected a list of videos') from e
     return [(k, line.strip()) for k, line in enumerate(text.split('\n'), 1) if line.strip()]
 
-# %% ../nbs/14_actions.ipynb #ccb4b6f8
+# %% ../nbs/14_actions.ipynb #ce1acd24
 def _wrong_line(path, k, line, wanted):
     return OSError(f'{str(path)!r}, line {k}, is {describe(line)}; expected {wanted}')
 
-# %% ../nbs/14_actions.ipynb #2e1caaae
+# %% ../nbs/14_actions.ipynb #6ef05c69
 def _note_side(listed, name, split, side, *, path, k):
     "Write down on which side of a split a video stands; an `OSError` if it stands on one already."
     sides = listed.setdefault(name, [None, None, None])
@@ -446,7 +434,7 @@ def _note_side(listed, name, split, side, *, path, k):
         raise _wrong_line(path, k, name, f'each video once in split {split + 1}, and it has been listed before')
     sides[split] = side
 
-# %% ../nbs/14_actions.ipynb #f7a210fc
+# %% ../nbs/14_actions.ipynb #fc75b308
 def _read_classes(path):
     "Official numbers of classes by name, in their order."
     found = {}
@@ -458,7 +446,7 @@ def _read_classes(path):
     if len(found) > 1: return dict(sorted(found.items(), key=lambda pair: pair[1]))
     raise OSError(f'{str(path)!r} names {len(found)} classes; expected at least two')
 
-# %% ../nbs/14_actions.ipynb #f858cd1a
+# %% ../nbs/14_actions.ipynb #29f59ce1
 def _read_side(path, ids, listed, split, *, side):
     "One list of UCF-101, for training (1) or for testing (2), into `listed`."
     for k, line in _read_list(path):
@@ -469,7 +457,7 @@ def _read_side(path, ids, listed, split, *, side):
         if number != ids[name]: raise _wrong_line(path, k, line, f'{ids[name]}, the number of {name} in classInd.txt')
         _note_side(listed, f'{name}/{fits[2]}', split, side, path=path, k=k)
 
-# %% ../nbs/14_actions.ipynb #aadcf024
+# %% ../nbs/14_actions.ipynb #2ef585d1
 def _read_ucf101(lists):
     "Numbers of classes by name, and for each video its side in each split; None for a split without lists."
     ids, listed = _read_classes(lists/'classInd.txt'), {}
@@ -480,7 +468,7 @@ def _read_ucf101(lists):
         for side, path in enumerate([] if lack else pair, 1): _read_side(path, ids, listed, split, side=side)
     return ids, listed
 
-# %% ../nbs/14_actions.ipynb #be220a4e
+# %% ../nbs/14_actions.ipynb #85aee85a
 def _read_class_list(path, name, listed, split):
     "One list of HMDB-51 into `listed`."
     for k, line in _read_list(path):
@@ -488,7 +476,7 @@ def _read_class_list(path, name, listed, split):
         if not fits: raise _wrong_line(path, k, line, 'VIDEO.avi and a flag, 1 train, 2 test or 0 neither')
         _note_side(listed, f'{name}/{fits[1]}', split, int(fits[2]), path=path, k=k)
 
-# %% ../nbs/14_actions.ipynb #186f547d
+# %% ../nbs/14_actions.ipynb #6929423c
 def _read_hmdb51(lists):
     "Numbers of classes by name, and for each video its side in each split; None for a split without lists."
     found = {}
@@ -504,7 +492,7 @@ def _read_hmdb51(lists):
     if len(found) < 2: raise OSError(f'{str(lists)!r} has lists of {len(found)} classes; expected at least two')
     return {name: k for k, name in enumerate(sorted(found), 1)}, listed
 
-# %% ../nbs/14_actions.ipynb #a5196c08
+# %% ../nbs/14_actions.ipynb #214884c8
 def _check_sides(listed, groups, lists):
     "Both sides in each split that there is, no group on both; a file in one class. Or an `OSError`."
     for split in range(3):
@@ -518,7 +506,7 @@ def _check_sides(listed, groups, lists):
     twice = [name for name in listed if files[name.partition('/')[2]] > 1]
     if twice: raise OSError(f'{str(lists)!r}: {" and ".join(map(repr, twice[:2]))} are one video in two classes')
 
-# %% ../nbs/14_actions.ipynb #dec21442
+# %% ../nbs/14_actions.ipynb #c035f3b3
 def _find_lists(root, lists, *, has, inside):
     "The folder of the lists: `lists`, or one beside the videos; or an `OSError`."
     if lists is not None: tried = [_check_folder(lists, 'lists')]
@@ -528,13 +516,13 @@ def _find_lists(root, lists, *, has, inside):
     where = str(lists) if lists is not None else f'None, and beside root {str(root)!r} are none'
     raise FileNotFoundError(f'lists is {where}; expected the folder with the official lists ({has})')
 
-# %% ../nbs/14_actions.ipynb #c7934625
+# %% ../nbs/14_actions.ipynb #82a91475
 def _key(name):
     "What is the same for two spellings of a video."
     path = PurePosixPath(name)
     return path.parts[0].casefold(), path.stem.casefold()
 
-# %% ../nbs/14_actions.ipynb #89ae805f
+# %% ../nbs/14_actions.ipynb #1371a083
 def _match(root, ids, listed):
     "Which file is which video of the lists: listed name -> file; and files that no list names."
     known, wanted = {name.casefold() for name in ids}, {_key(name): name for name in listed}
@@ -552,7 +540,7 @@ def _match(root, ids, listed):
     _check_links(root, folders)
     return found, tuple(unlisted)
 
-# %% ../nbs/14_actions.ipynb #acf0e687
+# %% ../nbs/14_actions.ipynb #0b8a2648
 class _OfficialVideos(LabelledVideos):
     "Videos of a published set, as far as they are there, and its lists."
     def __init__(self,
@@ -573,7 +561,7 @@ class _OfficialVideos(LabelledVideos):
         if complete and self.missing: raise _fault(root, f'{self._lack()}, and complete is True')
         self._fill(ids, listed, found)
 
-# %% ../nbs/14_actions.ipynb #ca3b081e
+# %% ../nbs/14_actions.ipynb #3adb028d
 @patch
 def _fill(self: _OfficialVideos, ids, listed, found):
     "Write down what is there, in the order of the names of files; classes in their official order."
@@ -588,23 +576,21 @@ def _fill(self: _OfficialVideos, ids, listed, found):
     sides = [[-1 if v is None else v for v in listed[name]] for _, name in rows]
     self.flags = torch.tensor(sides, dtype=torch.int8) # (n, 3): 1 train, 2 test, 0 neither; -1 in a split without lists
 
-# %% ../nbs/14_actions.ipynb #babbd62d
+# %% ../nbs/14_actions.ipynb #62682a8d
 @patch
 def _lack(self: _OfficialVideos):
     "What is missing, in a few words."
     counts = Counter(name.partition('/')[0] for name in self.missing)
     return f'{len(self.missing)} videos of {len(counts)} classes are missing, such as {self.missing[0]!r}'
 
-# %% ../nbs/14_actions.ipynb #4ab7118e
+# %% ../nbs/14_actions.ipynb #85ae5c20
 @patch
 def notes(self: _OfficialVideos) -> list[str]:
     "What of the lists is not there, and what is there beside the lists."
-    notes = [self._lack() + '; `missing` names them all.'] if self.missing else []
-    if not self.unlisted: return notes
-    count = _say_count(len(self.unlisted), 'file is', 'files are')
-    return notes + [f'{count} in no list and left out: see `unlisted`.']
+    notes = [self._lack() + '; `missing` names them all.'] * bool(self.missing)
+    return notes + [f'{len(self.unlisted)} files are in no list and left out: see `unlisted`.'] * bool(self.unlisted)
 
-# %% ../nbs/14_actions.ipynb #38c7b84e
+# %% ../nbs/14_actions.ipynb #5f56c9d9
 @patch
 def tables(self: _OfficialVideos) -> list[Table]:
     "A row for each class: its official number, videos, groups, and in each split those to train on and to test with."
@@ -615,7 +601,7 @@ def tables(self: _OfficialVideos) -> list[Table]:
     head = table.head + [f'{side} {k + 1}' for k in splits for side in ('train', 'test')]
     return [Table(head, rows, align='rl' + 'r' * (len(head) - 2))]
 
-# %% ../nbs/14_actions.ipynb #5a6ac33f
+# %% ../nbs/14_actions.ipynb #c8fe389b
 @patch
 def split(self: _OfficialVideos,
     which: int = 1, # number of the official split: 1, 2 or 3
@@ -627,7 +613,7 @@ def split(self: _OfficialVideos,
     here = f'here are {len(train)} to train on and {len(test)} to test with'
     raise argument_error('which', which, f'a split with videos on both sides; {here}')
 
-# %% ../nbs/14_actions.ipynb #611be793
+# %% ../nbs/14_actions.ipynb #17d85995
 class UCF101(_OfficialVideos):
     """UCF-101 (Soomro, Zamir, Shah 2012), or a part of it: 101 actions, 13,320 clips, three official splits.
 
@@ -635,9 +621,9 @@ class UCF101(_OfficialVideos):
     for lists that contradict each other or the folder, and if `complete` and something is missing."""
     _folder, _has = 'UCF-101', 'classInd.txt'
     _inside = 'ucfTrainTestlist', 'splits/ucf101'
-    _read, _group = staticmethod(_read_ucf101), staticmethod(_group_of)
+    _read, _group = staticmethod(_read_ucf101), staticmethod(find_group)
 
-# %% ../nbs/14_actions.ipynb #56158b3c
+# %% ../nbs/14_actions.ipynb #37d25eba
 def _tags_of(name):
     "The film of a video of HMDB-51: what stands before its class and its seven tags; the name, where these are not."
     path = PurePosixPath(name)
@@ -645,10 +631,10 @@ def _tags_of(name):
     fits = re.fullmatch(f'(.+)_{re.escape(path.parts[0])}{tags}', path.stem)
     return fits[1] if fits else path.stem
 
-# %% ../nbs/14_actions.ipynb #a5edf8a0
+# %% ../nbs/14_actions.ipynb #7e97bf83
 def _film_group(name): return f'{name.partition("/")[0]}/{_tags_of(name)}'
 
-# %% ../nbs/14_actions.ipynb #9d674973
+# %% ../nbs/14_actions.ipynb #c4bc3dd3
 class HMDB51(_OfficialVideos):
     """HMDB-51 (Kuehne, Jhuang, Garrote, Poggio, Serre 2011), or a part of it: 51 actions, 6,766 clips, three splits.
 
@@ -658,7 +644,7 @@ class HMDB51(_OfficialVideos):
     _inside = 'testTrainMulti_7030_splits', 'splits/hmdb51'
     _read, _group = staticmethod(_read_hmdb51), staticmethod(_film_group)
 
-# %% ../nbs/14_actions.ipynb #cf2a9e4e
+# %% ../nbs/14_actions.ipynb #adb403e4
 @patch
 def shared_films(self: HMDB51,
     which: int = 1, # number of the official split: 1, 2 or 3
@@ -669,7 +655,7 @@ def shared_films(self: HMDB51,
     learned = {films[i] for i in train.tolist()}
     return torch.tensor([i for i in test.tolist() if films[i] in learned], dtype=torch.int64)
 
-# %% ../nbs/14_actions.ipynb #fe2b8021
+# %% ../nbs/14_actions.ipynb #d5bb8ff2
 import errno
 import http.client
 import shutil
@@ -681,15 +667,15 @@ import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 
-# %% ../nbs/14_actions.ipynb #3dffe40f
+# %% ../nbs/14_actions.ipynb #d3a227d2
 from tqdm import tqdm
 
-# %% ../nbs/14_actions.ipynb #09cef942
+# %% ../nbs/14_actions.ipynb #44c8155a
 from .core.checks import check_choice
 from .core.files import cache_folder, check_source, check_target, import_extra, lock_file
 from .core.files import make_folder, replace_file
 
-# %% ../nbs/14_actions.ipynb #b07956ec
+# %% ../nbs/14_actions.ipynb #cc885672
 @dataclass(frozen=True)
 class PublishedFile:
     "A file that somebody has published: where, how large it is, and its checksum, as far as these are known."
@@ -708,7 +694,7 @@ class PublishedFile:
     @property
     def name(self) -> str: return self.urls[0].rpartition('/')[2] # under which it is kept
 
-# %% ../nbs/14_actions.ipynb #d6d8c02f
+# %% ../nbs/14_actions.ipynb #086f2d20
 def _tell_difference(path, file):
     "How a file differs from what was published; '' if it does not, as far as anybody can tell."
     if file.size and path.stat().st_size != file.size: return f'has {path.stat().st_size} bytes, expected {file.size}'
@@ -719,7 +705,7 @@ def _tell_difference(path, file):
         while block := stream.read(2**20): done.update(block)
     return '' if done.hexdigest() == wanted else f'has the {kind} {done.hexdigest()}, expected {wanted}'
 
-# %% ../nbs/14_actions.ipynb #eee5624e
+# %% ../nbs/14_actions.ipynb #9a37a9d4
 def _ask(url, start, tag):
     "A server's answer, from a byte on if it can and has the same file still; where it begins; bytes of the whole or 0."
     headers = {'User-Agent': 'lstm-video-repr', 'Accept-Encoding': 'identity'}
@@ -732,13 +718,13 @@ def _ask(url, start, tag):
     answer.close()
     raise OSError('the server answers with another part of the file than it was asked for')
 
-# %% ../nbs/14_actions.ipynb #b5dc82e3
+# %% ../nbs/14_actions.ipynb #4861a5d0
 def _tag_of(headers):
     "What changes when the file on the server does, so that no two files are put together: '' if that is not said."
     tag = headers.get('ETag', '')
     return tag if tag.startswith('"') else headers.get('Last-Modified', '')
 
-# %% ../nbs/14_actions.ipynb #16df194e
+# %% ../nbs/14_actions.ipynb #daad6c30
 def _append(answer, file, most, bar):
     "Write down what comes, block by block; an `OSError` if that is more than was said."
     while block := answer.read(2**16):
@@ -746,7 +732,7 @@ def _append(answer, file, most, bar):
         file.write(block)
         bar.update(len(block))
 
-# %% ../nbs/14_actions.ipynb #cda39a54
+# %% ../nbs/14_actions.ipynb #aa7882c1
 def _fetch_rest(url, part, size, progress):
     "Go on with a file where it stands, up to its end; or an error, and what has come stays."
     note, start = part.with_name(part.name + '.tag'), part.stat().st_size if part.exists() else 0
@@ -763,7 +749,7 @@ def _fetch_rest(url, part, size, progress):
             came, whole = file.tell(), total or size
             if came < whole: raise OSError(f'the line broke after {came} of {whole} bytes')
 
-# %% ../nbs/14_actions.ipynb #9cf500ad
+# %% ../nbs/14_actions.ipynb #8234b792
 def _try_again(url, part, size, *, tries, pause, progress):
     "Fetch from one address; tries that brought nothing are counted, and the pause between them doubles."
     left = tries
@@ -779,7 +765,7 @@ def _try_again(url, part, size, *, tries, pause, progress):
                 raise OSError(f'{url}: {e or type(e).__name__}') from e
             time.sleep(pause * 2**(tries - left))
 
-# %% ../nbs/14_actions.ipynb #bf02d4d6
+# %% ../nbs/14_actions.ipynb #e5fe00d7
 def _put_in_place(part, path, file):
     "A whole file gets its name; one that is not what was published gets another, and is an `OSError`."
     part.with_name(part.name + '.tag').unlink(missing_ok=True)
@@ -790,7 +776,7 @@ def _put_in_place(part, path, file):
     os.replace(part, path)
     return path
 
-# %% ../nbs/14_actions.ipynb #3630bbaf
+# %% ../nbs/14_actions.ipynb #18c9f8cd
 def fetch_file(
     file: PublishedFile, # what to fetch
     folder: str | Path, # where to keep it, under its own name; made if it is not there
@@ -808,7 +794,7 @@ def fetch_file(
                    pause=check_number(pause, 'pause', lambda v: 0 <= v <= 60, 'seconds from 0 to 60'))
     return _fetch(file, check_target(make_folder(folder)/file.name, 'folder'), options)
 
-# %% ../nbs/14_actions.ipynb #0e046bb7
+# %% ../nbs/14_actions.ipynb #a47a63e4
 def _fetch(file, path, options):
     "All addresses of a file, one after the other."
     part, problems = path.with_name(path.name + '.part'), []
@@ -823,14 +809,10 @@ def _fetch(file, path, options):
     kept = f'\nWhat has come is kept in {str(part)!r}; the same again goes on from there.' if part.exists() else ''
     raise OSError(f'{file.name} could not be fetched:\n  ' + '\n  '.join(problems) + kept)
 
-# %% ../nbs/14_actions.ipynb #3adb3ceb
-def _import_rarfile():
-    "The library, told to take the programs that know rar on every system, if one of them is there."
-    rarfile = import_extra('rarfile', 'percepts', 'archives that end in .rar')
-    with suppress(rarfile.Error): rarfile.tool_setup(sevenzip=False, sevenzip2=False) # Debian's 7-zip has no rar in it
-    return rarfile
+# %% ../nbs/14_actions.ipynb #3bf7edbb
+def _import_rarfile(): return import_extra('rarfile', 'percepts', 'archives that end in .rar')
 
-# %% ../nbs/14_actions.ipynb #f6b8c8bf
+# %% ../nbs/14_actions.ipynb #0fb906d4
 def _open_archive(path):
     "An archive to read, by what it begins with; or an `OSError`."
     with open(path, 'rb') as file: head = file.read(8)
@@ -840,44 +822,43 @@ def _open_archive(path):
     try: return kind(path)
     except Exception as e: raise _explain(path, '', e) from e
 
-# %% ../nbs/14_actions.ipynb #5ec46f0a
+# %% ../nbs/14_actions.ipynb #d7385564
 def _explain(path, name, e):
     "An error of a library as an `OSError` that names archive and member."
-    where, tools = f'{str(path)!r}{f", {name!r}," if name else ""}', 'unrar, unar, bsdtar or 7-zip'
+    where, tools = f'{str(path)!r}{f", {name!r}," if name else ""}', 'unrar, unar, 7-zip or bsdtar'
     if type(e).__name__ == 'RarCannotExec': return OSError(f'{where} needs one of the programs {tools}: install one')
     return OSError(f'{where} cannot be unpacked ({e if isinstance(e, OSError) else f"{type(e).__name__}: {e}"})')
 
-# %% ../nbs/14_actions.ipynb #1b292795
+# %% ../nbs/14_actions.ipynb #9140d692
 def _is_inside(name):
     "Does a name lead to a place inside of a folder, on any system?"
     parts = name.removesuffix('/').split('/')
     return not ({'', '.', '..'} & {*parts} or {'\\', '\0'} & {*name} or re.match('[A-Za-z]:', name))
 
-# %% ../nbs/14_actions.ipynb #8ad7b925
+# %% ../nbs/14_actions.ipynb #7a8cb808
 def _is_plain(member):
     "A file or a folder, no link and no device?"
     mode = getattr(member, 'external_attr', 0) >> 16 # of a zip
     linked = getattr(member, 'file_redir', None) or not (member.is_dir() or getattr(member, 'is_file', lambda: True)())
     return not linked and stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR)
 
-# %% ../nbs/14_actions.ipynb #9d3bbb1f
+# %% ../nbs/14_actions.ipynb #66c01990
 def _plan(path, members, rename):
     "Where each file of an archive goes: name -> member; an `OSError` if one leads elsewhere, or two to one place."
     plan = {}
     for member in members:
-        name = member.orig_filename if isinstance(member, zipfile.ZipInfo) else member.filename
+        name = member.orig_filename if isinstance(member, zipfile.ZipInfo) else member.filename # as it was written
         if not _is_inside(name) or not _is_plain(member):
             kind = 'a link' if _is_inside(name) else 'a name that leads out of the folder'
             raise OSError(f'{str(path)!r} holds {describe(name)}, {kind}; nothing was unpacked')
-        new = None if member.is_dir() else name if rename is None else _call(rename, 'rename', name)
+        new = None if member.is_dir() else name if rename is None else rename(name)
         if new is None: continue
-        if not isinstance(new, str) or not _is_inside(new):
-            raise argument_error('rename', new, 'a function that gives names inside of the folder')
+        if not _is_inside(new): raise argument_error('rename', new, 'a function that gives names inside of the folder')
         if new in plan: raise OSError(f'{str(path)!r} holds {describe(new)} twice; nothing was unpacked')
         plan[new] = member
     return plan
 
-# %% ../nbs/14_actions.ipynb #04320d26
+# %% ../nbs/14_actions.ipynb #1dfb0244
 def _check_room(folder, plan):
     "Room on the disk, and no links in the folder that lead elsewhere; or an `OSError`."
     here = os.path.realpath(folder)
@@ -887,7 +868,7 @@ def _check_room(folder, plan):
     need, free = sum(member.file_size for member in plan.values()), shutil.disk_usage(folder).free
     if need > free: raise OSError(f'folder is {str(folder)!r}: {need} bytes are needed, and {free} are free')
 
-# %% ../nbs/14_actions.ipynb #18632cf6
+# %% ../nbs/14_actions.ipynb #5fa77eea
 def _write_member(archive, member, target):
     "One file of an archive, whole or not at all."
     make_folder(target.parent)
@@ -897,10 +878,10 @@ def _write_member(archive, member, target):
             if file.tell() > member.file_size: raise OSError('more is in it than it says')
         if file.tell() < member.file_size: raise OSError('less is in it than it says')
 
-# %% ../nbs/14_actions.ipynb #9316602f
+# %% ../nbs/14_actions.ipynb #6ed94748
 def _is_there(path, member): return path.is_file() and path.stat().st_size == member.file_size
 
-# %% ../nbs/14_actions.ipynb #a73001b5
+# %% ../nbs/14_actions.ipynb #d93a6b60
 def unpack_archive(
     path: str | Path, # a zip, or a rar
     folder: str | Path, # where to unpack; made if it is not there
@@ -924,7 +905,7 @@ def unpack_archive(
             except Exception as e: raise _explain(path, name, e) from e
     return len(plan)
 
-# %% ../nbs/14_actions.ipynb #47858ef5
+# %% ../nbs/14_actions.ipynb #41f9bddb
 def _unpack_all(path, folder, rename, progress):
     "Unpack an archive, and those inside of it."
     with _open_archive(path) as archive:
@@ -937,7 +918,7 @@ def _unpack_all(path, folder, rename, progress):
         (folder/temp).unlink()
     unpack_archive(path, folder, rename=rename, progress=progress)
 
-# %% ../nbs/14_actions.ipynb #737d4be8
+# %% ../nbs/14_actions.ipynb #967408dc
 def _place_ucf101(name):
     "Where a file of UCF-101's archives goes; None: nowhere."
     file = PurePosixPath(name).name
@@ -945,17 +926,17 @@ def _place_ucf101(name):
     fits = re.fullmatch(r'v_(.+)_g\d+_c\d+\.avi', file)
     return f'UCF-101/{fits[1].replace("HandStand", "Handstand")}/{file}' if fits else None
 
-# %% ../nbs/14_actions.ipynb #8fa32012
+# %% ../nbs/14_actions.ipynb #767fea3a
 def _place_hmdb51(name):
     "Where a file of HMDB-51's archives goes; None: nowhere."
     *folders, file = PurePosixPath(name).parts
     if re.fullmatch(r'.+_test_split\d\.txt', file): return f'testTrainMulti_7030_splits/{file}'
     return f'hmdb51_org/{folders[-1]}/{file}' if folders and file.endswith('.avi') else None
 
-# %% ../nbs/14_actions.ipynb #b737413e
+# %% ../nbs/14_actions.ipynb #db940015
 _PLACES = {UCF101: _place_ucf101, HMDB51: _place_hmdb51}
 
-# %% ../nbs/14_actions.ipynb #a55550ce
+# %% ../nbs/14_actions.ipynb #92944987
 @dataclass(frozen=True)
 class PublishedVideos:
     "A published set of videos: what it is, under which conditions, and its files."
@@ -975,16 +956,15 @@ class PublishedVideos:
             files = getattr(self, name)
             if not isinstance(files, tuple) or not files or not all(isinstance(f, PublishedFile) for f in files):
                 raise argument_error(name, files, 'a tuple of PublishedFile, at least one')
-        if not any(self.reader is kind for kind in _PLACES):
-            raise argument_error('reader', self.reader, 'UCF101 or HMDB51')
+        if self.reader not in (UCF101, HMDB51): raise argument_error('reader', self.reader, 'UCF101 or HMDB51')
         check_whole(self.count, 'count')
         check_number(self.gigabytes, 'gigabytes', lambda v: v > 0, 'a number above 0')
 
-# %% ../nbs/14_actions.ipynb #948a71c6
+# %% ../nbs/14_actions.ipynb #16da2d72
 _UCF, _HMDB = '://www.crcv.ucf.edu/data/UCF101/', '://serre-lab.clps.brown.edu/wp-content/uploads/2013/10/'
 def _both(address): return tuple(way + address for way in ('https', 'http')) # a checksum says what came by either
 
-# %% ../nbs/14_actions.ipynb #57eef55d
+# %% ../nbs/14_actions.ipynb #2744b604
 PUBLISHED = { # name -> a set that can be fetched. Its makers give no checksums: these are from public loaders (2026)
     'ucf101': PublishedVideos(
         'UCF-101 (Soomro, Zamir, Shah 2012)', 'clips of films of others from YouTube, put together for research; '
@@ -1003,7 +983,7 @@ PUBLISHED = { # name -> a set that can be fetched. Its makers give no checksums:
         (PublishedFile(_both(_HMDB + 'test_train_splits.rar'), digest='md5:15e67781e70dcfbdce2d7dbb9b3344b5'),),
         HMDB51, 6_766, 2.1)}
 
-# %% ../nbs/14_actions.ipynb #1d0495c2
+# %% ../nbs/14_actions.ipynb #bf463935
 def _choose_file(files, folder):
     "The archives of which any will do: first one that is there, then one that was begun, then those that need no rar."
     def rank(file):
@@ -1011,7 +991,7 @@ def _choose_file(files, folder):
         return not begun[0], not begun[1], file.name.endswith('.rar')
     return sorted(files, key=rank)
 
-# %% ../nbs/14_actions.ipynb #b5f5ed83
+# %% ../nbs/14_actions.ipynb #d1d63aa3
 def _fetch_any(files, folder, **options):
     "Fetch one of the archives; one that was begun is not given up for another."
     problems = []
@@ -1027,7 +1007,7 @@ def _fetch_any(files, folder, **options):
     raise OSError('\n'.join([*problems, f'If you have {names} from elsewhere: put it into {str(folder)!r}, and do the '
                              'same again; then it is checked and unpacked.']))
 
-# %% ../nbs/14_actions.ipynb #7c01531e
+# %% ../nbs/14_actions.ipynb #363335bd
 def _check_space(what, folder):
     "Is there room for archive and videos, less what has come? Or an `OSError`."
     have = sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
@@ -1035,14 +1015,14 @@ def _check_space(what, folder):
     if need <= free: return
     raise OSError(f'folder is {str(folder)!r}: {need / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB are free')
 
-# %% ../nbs/14_actions.ipynb #4d0c1cf7
+# %% ../nbs/14_actions.ipynb #92147dbc
 def _read_whole(what, folder):
     "The set, if all of it is there; else an `OSError`."
     found = what.reader(folder, complete=True)
     if len(found) == what.count: return found
     raise OSError(f'folder is {str(folder)!r}: it has {len(found)} videos; expected {what.count}, as published')
 
-# %% ../nbs/14_actions.ipynb #9b0c7264
+# %% ../nbs/14_actions.ipynb #6b2d2580
 def _find_set(what, folder):
     "A published set, and the folder to keep it in; or a `ValueError`."
     if not isinstance(what, PublishedVideos):
@@ -1051,7 +1031,7 @@ def _find_set(what, folder):
     if folder is None: raise argument_error('folder', folder, 'a folder, for a set that PUBLISHED does not have')
     return what, folder
 
-# %% ../nbs/14_actions.ipynb #45b569fc
+# %% ../nbs/14_actions.ipynb #6cf3c651
 def fetch_videos(
     what: str | PublishedVideos = 'ucf101', # a name in `PUBLISHED`, or a set as there
     folder: str | Path | None = None, # where to keep it; None: in the user's cache folder, under its name
@@ -1486,3 +1466,1285 @@ def few_labels(
     g = torch.Generator().manual_seed(check_whole(seed, 'seed', 0))
     shuffled = torch.randperm(len(labels), generator=g)
     return torch.stack([shuffled[labels[shuffled] == k][:per_class] for k in range(len(count))], 1).flatten()
+
+# %% ../nbs/14_actions.ipynb #f4881dff
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from importlib import resources
+
+# %% ../nbs/14_actions.ipynb #40449b5a
+from tqdm import tqdm
+
+# %% ../nbs/14_actions.ipynb #203143e0
+from .core.checks import check_choice
+from .core.files import check_target, dump_json, import_extra, read_safetensors, write_safetensors
+from .core.tables import Table, Tabular
+from .metrics import ratio_error
+from .training import train
+from .zoo import Card
+
+# %% ../nbs/14_actions.ipynb #b32acf95
+def _check_film(film, name, size=None):
+    "A film's features as a float32 tensor (T, D), all finite; or a `ValueError`."
+    if isinstance(film, np.ndarray) and film.dtype.kind == 'f': film = torch.from_numpy(np.ascontiguousarray(film))
+    fits = is_plain(film) and not film.is_meta and film.is_floating_point() and film.dim() == 2 and film.numel()
+    if not fits or size not in (None, film.shape[1]):
+        raise argument_error(name, film, f'floats (T, {size or "D"}), a row for each frame')
+    check_range(film, name)
+    return film.detach().cpu().float()
+
+# %% ../nbs/14_actions.ipynb #471e71ff
+def cut_blocks(
+    film: Tensor, # (T, D) a row for each frame; an array will do, too
+    *,
+    block: int = 16, # rows in a block
+    stride: int = 8, # rows from the start of one block to the next
+) -> Tensor: # (n, block, D) float32
+    "All whole blocks of a film. `ValueError` for a film shorter than a block, or with NaN in it."
+    film = _check_film(film, 'film')
+    block, stride = check_whole(block, 'block'), check_whole(stride, 'stride')
+    if len(film) >= block: return film.unfold(0, block, stride).transpose(1, 2)
+    raise ValueError(f'film has {len(film)} rows; expected at least {block}, a block')
+
+# %% ../nbs/14_actions.ipynb #94df60a0
+class Learner:
+    "Learns names of films. A subclass writes `fit` and `predict`, and `look` if it looks at anything but the rows."
+    seeded = False # does another seed make another learner of it?
+
+    def look(self, film: Tensor) -> Tensor:
+        "What is looked at in a film (T, D): rows (n, ...). Depends on nothing else, and is done once for each film."
+        return film
+
+    def fit(self, seen: Sequence[Tensor], labels: Tensor, *, groups: Sequence[str], seed: int = 0) -> 'Learner':
+        "Learn from what was seen of some films and their labels, 0 to K - 1, each of which is there. Gives itself."
+        raise NotImplementedError(f'{type(self).__name__} has no method fit')
+
+    def predict(self, seen: Sequence[Tensor]) -> Tensor:
+        "Probabilities (N, K) of other films."
+        raise NotImplementedError(f'{type(self).__name__} has no method predict')
+
+# %% ../nbs/14_actions.ipynb #21233e1b
+def take_frames(
+    film: Tensor, # (T, D)
+    *,
+    every: int = 4, # take one frame of so many
+) -> Tensor: # (n, D)
+    "Single frames of a film."
+    return _check_film(film, 'film')[::check_whole(every, 'every')]
+
+# %% ../nbs/14_actions.ipynb #53b3ea23
+def summarise_blocks(
+    film: Tensor, # (T, D)
+    *,
+    block: int = 16, # rows in a block
+    stride: int = 8, # rows from the start of one block to the next
+) -> Tensor: # (n, 2 D)
+    "Mean and deviation over each block: what is known of it without the order of its rows."
+    blocks = cut_blocks(film, block=block, stride=stride)
+    return torch.cat([blocks.mean(1), blocks.std(1, correction=0)], 1)
+
+# %% ../nbs/14_actions.ipynb #7b14f23a
+def _check_films(films):
+    "Films (T, D) of the same D as a tuple of tensors; the same tuple, if it is one of tensors."
+    if not isinstance(films, (list, tuple)) or not films:
+        raise argument_error('films', films, 'a list of films (T, D), at least one')
+    found = [_check_film(film, f'films[{k}]') for k, film in enumerate(films)]
+    if len(sizes := {x.shape[1] for x in found}) == 1: return found
+    raise ValueError(f'films have {sorted(sizes)} values in a row; expected one number')
+
+# %% ../nbs/14_actions.ipynb #2570b380
+def _look(look, film, k):
+    "What is looked at in film number k, or an error that says which film it was."
+    try: return look(film)
+    except ValueError as e: raise ValueError(f'films[{k}]: {e}') from e
+
+# %% ../nbs/14_actions.ipynb #6c04f07e
+def _check_seen(seen, name='seen'):
+    "What was looked at in some films: tensors of the same row shape; or a `ValueError`."
+    fits = isinstance(seen, (list, tuple)) and len(seen) and all(is_plain(x) and not x.is_meta for x in seen)
+    if not fits or not all(x.is_floating_point() and x.dim() > 1 and x.numel() for x in seen) \
+            or len({tuple(x.shape[1:]) for x in seen}) > 1:
+        raise argument_error(name, seen, 'a list of what `look` gives, at least one film')
+    for k, x in enumerate(seen): check_range(x, f'{name}[{k}]')
+    return [len(x) for x in seen]
+
+# %% ../nbs/14_actions.ipynb #8eb1da97
+def _check_pupils(seen, labels, groups):
+    "Labels 0 to K - 1, all of them there, and a group for each film; or a `ValueError`."
+    n = len(_check_seen(seen))
+    _check_labels(labels, n=n)
+    counts = torch.bincount(labels)
+    if len(counts) < 2 or not counts.all():
+        wanted = 'two classes or more, 0 to K - 1, each of them there'
+        raise argument_error('labels', sorted(set(labels.tolist())), wanted)
+    if groups is not None: _check_groups(groups, n)
+    return len(counts)
+
+# %% ../nbs/14_actions.ipynb #e67c8b2a
+def _check_groups(groups, n):
+    "A name for each film: where it comes from."
+    named = isinstance(groups, (list, tuple)) and all(isinstance(g, str) for g in groups)
+    if not named or len(groups) != n: raise argument_error('groups', groups, f'a list of {n} names, one for each film')
+
+# %% ../nbs/14_actions.ipynb #f0be3005
+def _deal_groups(labels, groups, folds):
+    "A fold for each film: groups are dealt class by class; None if some class would be left out whole."
+    classes = [sorted({g for g, y in zip(groups, labels) if y == k}) for k in sorted(set(labels))]
+    folds, fold = min(folds, *map(len, classes)), {}
+    for names in classes:
+        for g in names: fold.setdefault(g, len(fold) % folds)
+    found = np.array([fold[g] for g in groups])
+    there = all({*np.array(labels)[found != f]} == {*labels} for f in range(folds))
+    return found if folds > 1 and there else None
+
+# %% ../nbs/14_actions.ipynb #96d01eb3
+def _mean_rows(rows, counts):
+    "The mean over the rows of each film: (sum of n_i, K) -> (N, K)."
+    return torch.stack([x.mean(0) for x in rows.split(counts)])
+
+# %% ../nbs/14_actions.ipynb #59ed3f27
+class Logistic(Learner):
+    "Logistic regression on rows that `look` takes from a film; a film's answer is the mean over its rows."
+    def __init__(
+        self,
+        look: Callable[[Tensor], Tensor], # film (T, D) -> rows (n, F): `take_frames`, `summarise_blocks` ...
+        films: Sequence[Tensor], # of the training side: mean and scale of rows come from them, no label is needed
+        *,
+        choices: Sequence[float] = (.1, 1., 10., 100.), # strengths C to choose from
+        C: float = 10., # where there is nothing to choose by
+        seeded: bool = False, # does `look` depend on a seed?
+    ):
+        above = dict(fits=lambda v: v > 0, wanted='a number above 0')
+        if not isinstance(choices, (list, tuple)) or not choices:
+            raise argument_error('choices', choices, 'a list of numbers above 0')
+        self.choices = sorted(check_number(c, 'choices', **above) for c in choices)
+        self.default, self.seeded = check_number(C, 'C', **above), check_flag(seeded, 'seeded')
+        if not callable(look) or isinstance(look, type):
+            raise argument_error('look', look, 'a function of a film (T, D) that gives rows (n, F)')
+        seen = [_look(look, film, k) for k, film in enumerate(_check_films(films))]
+        self.eye, rows = look, torch.cat([check_tensor(x, 'rows of look', ('n', 'F')) for x in seen])
+        self.mean, self.model = rows.mean(0), None
+        self.scale = 1 / (rows - self.mean).square().mean().sqrt().clamp_min(1e-12)
+
+# %% ../nbs/14_actions.ipynb #77cd9542
+@patch
+def look(self: Logistic,
+    film: Tensor, # (T, D)
+) -> Tensor: # (n, F)
+    "Rows, centred, on one common scale."
+    return (self.eye(_check_film(film, 'film')) - self.mean) * self.scale
+
+# %% ../nbs/14_actions.ipynb #8f3a1cdb
+def _fit_logistic(seen, labels, C):
+    "Scikit-learn's logistic regression, each film of weight 1. Newton's method: it arrives, where others stop early."
+    linear = import_extra('sklearn.linear_model', 'percepts', 'logistic regressions')
+    counts = [len(x) for x in seen]
+    weights = np.repeat([1 / n for n in counts], counts)
+    model = linear.LogisticRegression(C=C, solver='newton-cg', tol=1e-4, max_iter=1000)
+    return model.fit(torch.cat(list(seen)).numpy(), np.repeat(labels.numpy(), counts), weights)
+
+# %% ../nbs/14_actions.ipynb #b6958d72
+def _ask_logistic(model, seen):
+    "Probabilities of films (N, K): the mean over rows."
+    rows = model.predict_proba(torch.cat(list(seen)).numpy())
+    return _mean_rows(torch.from_numpy(rows).float(), [len(x) for x in seen])
+
+# %% ../nbs/14_actions.ipynb #cfecbeb0
+def _leave_out(fit, ask, seen, fold):
+    "What is said of each film (N, K) by what was fitted to those of other folds; `fit` gets films and their numbers."
+    numbers, said = np.arange(len(seen)), {}
+    for f in range(fold.max() + 1):
+        here, there = numbers[fold != f], numbers[fold == f]
+        model = fit([seen[i] for i in here], here)
+        said |= dict(zip(there.tolist(), ask(model, [seen[i] for i in there])))
+    return torch.stack([said[i] for i in numbers.tolist()])
+
+# %% ../nbs/14_actions.ipynb #3a6222e1
+def _surprise_of(probabilities, labels):
+    "Mean of minus the logarithm of what the right class was given."
+    return -probabilities.clamp_min(1e-6).log()[torch.arange(len(labels)), labels].mean().item()
+
+# %% ../nbs/14_actions.ipynb #af1c86da
+@patch
+def choose_strength(self: Logistic,
+    seen: Sequence[Tensor], # of labelled films
+    labels: Tensor, # (N,) int64
+    *,
+    groups: Sequence[str] | None, # where each film comes from; None: nothing to choose by
+    folds: int = 4, # parts into which groups are dealt, at most
+) -> float: # C
+    "The C under which films of groups left out are least surprising; the default if a class has a single group."
+    _check_pupils(seen, labels, groups)
+    folds = check_whole(folds, 'folds', 2)
+    fold = None if groups is None else _deal_groups(labels.tolist(), list(groups), folds)
+    if fold is None or len(self.choices) == 1: return self.default if fold is None else self.choices[0]
+    def surprise(C):
+        fit = lambda part, numbers: _fit_logistic(part, labels[numbers], C)
+        return _surprise_of(_leave_out(fit, _ask_logistic, seen, fold), labels)
+    return min(self.choices, key=surprise)
+
+# %% ../nbs/14_actions.ipynb #8df9cd1f
+@patch
+def fit(self: Logistic,
+    seen: Sequence[Tensor], # of labelled films
+    labels: Tensor, # (N,) int64
+    *,
+    groups: Sequence[str] | None = None, # where each film comes from
+    seed: int = 0, # makes no difference
+) -> Logistic: # the same, fitted
+    "Choose C, then fit. Rows have to be of the size of those that `look` gives."
+    check_whole(seed, 'seed', 0)
+    self.C = self.choose_strength(seen, labels, groups=groups)
+    self.model = _fit_logistic(seen, labels, self.C)
+    return self
+
+# %% ../nbs/14_actions.ipynb #483142af
+@patch
+def predict(self: Logistic,
+    seen: Sequence[Tensor], # of other films
+) -> Tensor: # (N, K) probabilities
+    "The mean over rows. `ValueError` before it is fitted."
+    if self.model is None: raise ValueError('this learner is not fitted; expected a call of fit before')
+    _check_seen(seen)
+    if (F := seen[0][0].numel()) != self.model.n_features_in_:
+        raise ValueError(f'seen has {F} values in a row; expected {self.model.n_features_in_}')
+    return _ask_logistic(self.model, seen)
+
+# %% ../nbs/14_actions.ipynb #ca155cea
+def read_states(
+    film: Tensor, # (T, D)
+    model: VideoLSTM, # of frames (D,), trained or not
+    *,
+    which: str = 'mean', # over the block, or 'last'
+    block: int = 16, # rows in a block
+    stride: int = 8, # rows from the start of one block to the next
+) -> Tensor: # (n, H)
+    "States of a frozen encoder, a row for each block."
+    if not isinstance(model, VideoLSTM): raise argument_error('model', model, 'a VideoLSTM')
+    check_choice(which, 'which', ('mean', 'last'))
+    blocks = cut_blocks(film, block=block, stride=stride).to(model.encoder.bias_l0)
+    _check_size(blocks, model.encoder)
+    with _keep_modes(model), torch.no_grad(): states = model.eval().encoder(blocks)[0]
+    return (states.mean(1) if which == 'mean' else states[:, -1]).float().cpu()
+
+# %% ../nbs/14_actions.ipynb #76c09561
+class Pretraining:
+    "How a composite learns from films without labels. `Pretraining()(films, seed)` gives a `VideoLSTM`."
+    def __init__(
+        self,
+        hidden_size: int = 128, # H
+        *,
+        steps: int = 300, # of training; 0: random weights
+        mix: bool = True, # learn from sums of two windows?
+        past: int = 16, # rows that are read, and recalled
+        future: int = 13, # rows that are predicted
+        batch_size: int = 32, # windows in a step
+        lr: float = 3e-3, # Adam's rate at its highest
+        **changes, # other fields of `VideoLSTMConfig`: num_layers, conditional_future ...
+    ):
+        self.hidden_size, self.steps = check_whole(hidden_size, 'hidden_size'), check_whole(steps, 'steps', 0)
+        self.windows = dict(past=check_whole(past, 'past'), future=check_whole(future, 'future'),
+                            mix=check_flag(mix, 'mix'))
+        self.options = dict(batch_size=check_whole(batch_size, 'batch_size'),
+                            lr=check_number(lr, 'lr', lambda v: v > 0, 'a number above 0'))
+        self.changes, self.kept = changes, None
+
+# %% ../nbs/14_actions.ipynb #229e7a96
+def _watch(recipe, films, seed):
+    "A composite that has learned from windows of these films."
+    from lstm_video_repr.percepts import FeatureClips
+    shape = dict(frame_shape=(films[0].shape[1],), hidden_size=recipe.hidden_size, output='gaussian', seed=seed)
+    model = VideoLSTM.composite(**shape | recipe.changes)
+    if recipe.steps:
+        clips = FeatureClips([film.numpy() for film in films], **recipe.windows, seed=seed)
+        train(model, clips, steps=recipe.steps, warmup=recipe.steps // 10, progress=None, seed=seed, **recipe.options)
+    return model.eval()
+
+# %% ../nbs/14_actions.ipynb #264bf204
+@patch
+def __call__(self: Pretraining,
+    films: Sequence[Tensor], # (T, D) each, of the training side
+    seed: int, # of the first weights, and of the windows
+) -> VideoLSTM:
+    "A trained model; that of the last call, if films and seed are the same objects."
+    if self.kept is None or self.kept[0] is not films or self.kept[1] != seed:
+        self.kept = films, seed, _watch(self, _check_films(films), check_whole(seed, 'seed', 0))
+    return self.kept[2]
+
+# %% ../nbs/14_actions.ipynb #c5d53292
+class LSTMLearner(Learner):
+    "An `LSTMClassifier` on blocks of films, from scratch or from a pretrained encoder."
+    seeded = True
+
+    def __init__(
+        self,
+        hidden_size: int = 128, # H, from scratch
+        *,
+        model: VideoLSTM | None = None, # whose encoder it starts from; None: from scratch
+        freeze: bool = False, # learn the softmax alone?
+        dropout: float = 0., # between layers and before the softmax
+        block: int = 16, # rows in a block
+        stride: int = 8, # rows from the start of one block to the next
+        **training, # options of `train_classifier`: steps, lr, batch_size
+    ):
+        self.hidden_size, self.model, self.classifier = check_whole(hidden_size, 'hidden_size'), model, None
+        if model is not None and not isinstance(model, VideoLSTM):
+            raise argument_error('model', model, 'a VideoLSTM, or None')
+        dropout = check_number(dropout, 'dropout', lambda p: 0 <= p < 1, 'a chance in [0, 1)')
+        freeze = dict(freeze=check_flag(freeze, 'freeze'))
+        self.start = dict(dropout=dropout) | (freeze if model is not None else {})
+        self.cut = partial(cut_blocks, block=check_whole(block, 'block'), stride=check_whole(stride, 'stride'))
+        self.training = dict(steps=100) | training
+
+    def look(self, film): # (T, D) -> (n, block, D)
+        return self.cut(film)
+
+# %% ../nbs/14_actions.ipynb #476ab8ed
+@patch
+def fit(self: LSTMLearner,
+    seen: Sequence[Tensor], # blocks (n, block, D) of labelled films
+    labels: Tensor, # (N,) int64
+    *,
+    groups: Sequence[str] | None = None, # makes no difference
+    seed: int = 0, # of first weights, order, and dropout
+) -> LSTMLearner: # the same, fitted
+    "Start anew, and learn from all blocks; each has its film's label."
+    K, counts = _check_pupils(seen, labels, groups), torch.tensor([len(x) for x in seen])
+    if self.model is None: new = LSTMClassifier(seen[0].shape[2], self.hidden_size, K, seed=seed, **self.start)
+    else: new = LSTMClassifier.from_encoder(self.model, K, seed=seed, **self.start)
+    train_classifier(new, torch.cat(list(seen)), labels.repeat_interleave(counts), seed=seed, **self.training)
+    self.classifier = new
+    return self
+
+# %% ../nbs/14_actions.ipynb #e8c74b5f
+@patch
+def predict(self: LSTMLearner,
+    seen: Sequence[Tensor], # blocks (n, block, D) of other films
+) -> Tensor: # (N, K) probabilities
+    "The mean over steps, then over blocks."
+    if self.classifier is None: raise ValueError('this learner is not fitted; expected a call of fit before')
+    counts = _check_seen(seen)
+    return _mean_rows(predict_clips(self.classifier, torch.cat(list(seen)), batch_size=1000).mean(1), counts)
+
+# %% ../nbs/14_actions.ipynb #057038dd
+def standard_learners(
+    pretraining: Pretraining | None = None, # None: `Pretraining()`
+    **training, # options of `train_classifier`: steps, lr, batch_size
+) -> dict[str, Callable]: # name -> function of (films, seed) that makes a `Learner`
+    "Three baselines, a frozen composite, and an LSTM classifier from scratch and fine-tuned."
+    watch = Pretraining() if pretraining is None else pretraining
+    if not isinstance(watch, Pretraining): raise argument_error('pretraining', watch, 'a Pretraining, or None')
+    blind = copy.copy(watch)
+    blind.steps, blind.kept = 0, None
+    def frozen(make):
+        return lambda films, seed: Logistic(partial(read_states, model=make(films, seed)), films, seeded=True)
+    return {'single frames': lambda films, seed: Logistic(take_frames, films),
+            'mean and deviation': lambda films, seed: Logistic(summarise_blocks, films),
+            'random LSTM, frozen': frozen(blind), 'composite, frozen': frozen(watch),
+            'LSTM from scratch': lambda films, seed: LSTMLearner(watch.hidden_size, **training),
+            'composite, fine-tuned': lambda films, seed: LSTMLearner(model=watch(films, seed), **training)}
+
+# %% ../nbs/14_actions.ipynb #f3f0d340
+def _check_opinions(probabilities, labels, name='probabilities'):
+    "Finite numbers (N, K) and as many labels from 0 to K - 1; or a `ValueError`."
+    check_tensor(probabilities, name, ('N', 'K'))
+    if not probabilities.is_floating_point(): raise argument_error(name, probabilities, 'floating point')
+    check_range(probabilities, name)
+    _check_labels(labels, probabilities.shape[1], len(probabilities))
+    return labels.long().to(probabilities.device)
+
+# %% ../nbs/14_actions.ipynb #782c1a22
+def top_k(
+    probabilities: Tensor, # (N, K)
+    labels: Tensor, # (N,) int64
+    k: int = 5, # guesses
+) -> float: # share, 0 to 1
+    "How often the right class is among the k most probable."
+    labels = _check_opinions(probabilities, labels)
+    k = check_whole(k, 'k', 1, probabilities.shape[1])
+    return (probabilities.topk(k, 1).indices == labels[:, None]).any(1).double().mean().item()
+
+# %% ../nbs/14_actions.ipynb #0ce7843a
+def confusion(
+    probabilities: Tensor, # (N, K)
+    labels: Tensor, # (N,) int64
+) -> Tensor: # (K, K) int64: a row for each true class, a column for each first guess
+    "How often each class is taken for each."
+    labels, K = _check_opinions(probabilities, labels), probabilities.shape[1]
+    return torch.bincount(labels * K + probabilities.argmax(1), minlength=K * K).view(K, K).cpu()
+
+# %% ../nbs/14_actions.ipynb #f2cbf499
+def class_accuracy(
+    probabilities: Tensor, # (N, K)
+    labels: Tensor, # (N,) int64
+) -> Tensor: # (K,) float64: share of each class's films, NaN where there are none
+    "How often the first guess is right, class by class."
+    found = confusion(probabilities, labels).double()
+    return found.diag() / found.sum(1)
+
+# %% ../nbs/14_actions.ipynb #0d66328f
+def _check_streams(streams):
+    "Two opinions (N, K) or more of the same films; or a `ValueError`."
+    if not isinstance(streams, (list, tuple)) or not streams:
+        raise argument_error('streams', streams, 'a list of probabilities (N, K), one of each stream')
+    for k, p in enumerate(streams):
+        check_tensor(p, f'streams[{k}]', ('N', 'K') if k == 0 else tuple(streams[0].shape))
+        if not p.is_floating_point(): raise argument_error(f'streams[{k}]', p, 'floating point')
+        check_range(p, f'streams[{k}]')
+    return torch.stack([p.detach().cpu().float() for p in streams])
+
+# %% ../nbs/14_actions.ipynb #e1810504
+def fuse(
+    streams: Sequence[Tensor], # probabilities (N, K), one of each stream
+    weights: Sequence[float] | None = None, # one for each, 0 or more; None: all the same
+) -> Tensor: # (N, K)
+    "The weighted mean of what streams say. `ValueError` for weights that do not fit."
+    x = _check_streams(streams)
+    weights = [1.] * len(x) if weights is None else weights
+    fits = isinstance(weights, (list, tuple)) and len(weights) == len(x)
+    w = [check_number(v, 'weights', lambda v: v >= 0, 'numbers of 0 or more') for v in weights] if fits else []
+    if not sum(w): raise argument_error('weights', weights, f'{len(x)} numbers of 0 or more, not all 0')
+    return torch.einsum('s,snk->nk', torch.tensor(w) / sum(w), x)
+
+# %% ../nbs/14_actions.ipynb #25c49ace
+def predict_across(
+    learner: Learner, # fitted anew for each part; any that has `fit` and `predict`
+    seen: Sequence[Tensor], # what it saw of labelled films
+    labels: Tensor, # (N,) int64
+    *,
+    groups: Sequence[str], # where each film comes from
+    folds: int = 4, # parts into which groups are dealt, at most
+    seed: int = 0, # of the fits
+) -> Tensor: # (N, K) probabilities
+    "What is said of each film by who was fitted to other groups. `ValueError` if a class has a single group."
+    _check_pupils(seen, labels, groups)
+    if not isinstance(learner, Learner): raise argument_error('learner', learner, 'a Learner')
+    _check_groups(groups, len(seen))
+    check_whole(seed, 'seed', 0)
+    fold = _deal_groups(labels.tolist(), list(groups), check_whole(folds, 'folds', 2))
+    if fold is None: raise argument_error('groups', groups, 'two groups or more in each class')
+    def fit(part, numbers):
+        return learner.fit(part, labels[numbers], groups=[groups[i] for i in numbers], seed=seed)
+    return _leave_out(fit, lambda fitted, part: fitted.predict(part), seen, fold)
+
+# %% ../nbs/14_actions.ipynb #c8af4f6f
+def _mixtures(n, parts):
+    "All weights of n streams in so many parts that sum to 1."
+    if n == 1: return [(parts,)]
+    return [(k, *rest) for k in range(parts + 1) for rest in _mixtures(n - 1, parts - k)]
+
+# %% ../nbs/14_actions.ipynb #b94bbba7
+def choose_weights(
+    streams: Sequence[Tensor], # probabilities (N, K) of each stream, as `predict_across` gives them
+    labels: Tensor, # (N,) int64
+    *,
+    parts: int = 10, # weights are multiples of 1 / parts
+) -> list[float]: # one for each stream, that sum to 1
+    "The weights under which these films are least surprising; of equally good ones the most even."
+    x, parts = _check_streams(streams), check_whole(parts, 'parts', 1, 100)
+    _check_opinions(x[0], labels)
+    if len(x) > 4: raise ValueError(f'streams has {len(x)} of them; expected at most 4')
+    even = sorted(_mixtures(len(x), parts), key=lambda w: sum(v * v for v in w))
+    best = min(even, key=lambda w: _surprise_of(fuse(list(x), list(w)), labels.long()))
+    return [v / parts for v in best]
+
+# %% ../nbs/14_actions.ipynb #926286c5
+def rank_films(
+    labels: Tensor, # (N,) int64 of the training side
+    groups: Sequence[str], # where each comes from
+    *,
+    seed: int | Sequence[int] = 0, # another seed, another order
+) -> Tensor: # (N,) int64: place of each film among those of its class, from 0
+    "An order in which films get labels: one of each group, then a second of each ..."
+    _check_labels(labels)
+    _check_groups(groups, len(labels))
+    for v in seed if isinstance(seed, (list, tuple)) else [seed]: check_whole(v, 'seed', 0)
+    draw, rank = np.random.default_rng(seed), np.zeros(len(labels), np.int64)
+    labels, groups = labels.numpy(), np.array(groups)
+    for k in np.unique(labels):
+        films = draw.permutation(np.flatnonzero(labels == k))
+        order = {g: i for i, g in enumerate(dict.fromkeys(groups[films]))} # groups as they come first
+        turn, key = Counter(), []
+        for g in groups[films]:
+            key.append((turn[g], order[g]))
+            turn[g] += 1
+        rank[films[sorted(range(len(films)), key=key.__getitem__)]] = np.arange(len(films))
+    return torch.from_numpy(rank)
+
+# %% ../nbs/14_actions.ipynb #5e017870
+def _check_side(numbers, name, n):
+    "Different numbers of films as an array."
+    found = check_numbers(numbers, name, n)
+    if len(set(found)) == len(found): return np.array(found)
+    twice = next(k for k, c in Counter(found).items() if c > 1)
+    raise ValueError(f'{name} has film {twice} twice; expected each at most once')
+
+# %% ../nbs/14_actions.ipynb #7f492bf5
+def _check_split(split, name, labels, groups):
+    "Numbers of films to learn from and to be asked, that share neither a film nor a group."
+    if not isinstance(split, (tuple, list)) or len(split) != 2:
+        raise argument_error(name, split, 'a pair (train, test) of numbers of films')
+    train, test = (_check_side(side, f'{name}[{k}]', len(labels)) for k, side in enumerate(split))
+    if both := sorted({*train} & {*test}):
+        raise ValueError(f'{name} has film {both[0]} on both sides ({len(both)} of them); expected none')
+    if both := sorted({groups[i] for i in train} & {groups[i] for i in test}):
+        raise ValueError(f'{name} has group {both[0]!r} on both sides ({len(both)} of them); expected none')
+    if lost := sorted({*range(int(labels.max()) + 1)} - {*labels[train].tolist()}):
+        raise ValueError(f'{name} has no film of class {lost[0]} on its training side; expected some of each')
+    return train, test
+
+# %% ../nbs/14_actions.ipynb #9e7f5ab8
+def _check_sizes(per_class):
+    "Numbers of labels that rise; 'all' may stand at the end."
+    wanted = "whole numbers that rise, at the end perhaps 'all'"
+    if not isinstance(per_class, (tuple, list)) or not per_class: raise argument_error('per_class', per_class, wanted)
+    head = per_class[:-1] if per_class[-1] == 'all' else per_class
+    numbers = [check_whole(n, 'per_class') for n in head]
+    if sorted(set(numbers)) != numbers: raise argument_error('per_class', per_class, wanted)
+    return (*numbers, *per_class[len(head):])
+
+# %% ../nbs/14_actions.ipynb #820ea8db
+def _check_enough(per_class, labels, splits):
+    "Has each class as many films on each training side?"
+    most = max((n for n in per_class if n != 'all'), default=1)
+    for k, (train, _) in enumerate(splits):
+        count = torch.bincount(labels[train])
+        if count.min() >= most: continue
+        raise argument_error('per_class', most, f'at most {count.min()}, the films of class {count.argmin()} on the '
+                             f'training side of splits[{k}]')
+
+# %% ../nbs/14_actions.ipynb #98cc94ad
+@dataclass
+class _Plan:
+    "Who gets which labels: checked, and the same for every learner."
+    labels: Tensor # (N,)
+    groups: list # N names
+    splits: list # pairs (train, test) of arrays
+    per_class: tuple
+    draws: int
+    seeds: int
+    seed: int
+
+    def __post_init__(self):
+        _check_labels(self.labels)
+        self.labels = self.labels.long().cpu()
+        if not torch.bincount(self.labels).all() or self.labels.max() == 0:
+            raise argument_error('labels', sorted(set(self.labels.tolist())), '0 to K - 1, K of at least 2, each there')
+        _check_groups(self.groups, len(self.labels))
+        if not isinstance(self.splits, (list, tuple)) or not self.splits:
+            raise argument_error('splits', self.splits, 'a list of pairs (train, test) of numbers of films')
+        self.splits = [_check_split(s, f'splits[{k}]', self.labels, self.groups) for k, s in enumerate(self.splits)]
+
+# %% ../nbs/14_actions.ipynb #646833a2
+@patch
+def complete(self: _Plan):
+    "Check the numbers, and draw."
+    self.per_class, self.groups = _check_sizes(self.per_class), list(self.groups)
+    _check_enough(self.per_class, self.labels, self.splits)
+    self.seed, self.seeds = check_whole(self.seed, 'seed', 0, 2**32), check_whole(self.seeds, 'seeds', 1, 1000)
+    if check_whole(self.draws, 'draws', 1, 1000) % self.seeds:
+        raise argument_error('draws', self.draws, f'a multiple of seeds, {self.seeds}: so many draws for each')
+    self.ranks = [torch.stack([rank_films(self.labels[train], [self.groups[i] for i in train], seed=[self.seed, k, d])
+                               for d in range(self.draws)]) for k, (train, _) in enumerate(self.splits)]
+    return self
+
+# %% ../nbs/14_actions.ipynb #3cbe3670
+@patch
+def chosen(self: _Plan, split, draw, n):
+    "Numbers of the labelled films of a draw."
+    train, rank = self.splits[split][0], self.ranks[split][draw].numpy()
+    return train if n == 'all' else train[rank < n]
+
+# %% ../nbs/14_actions.ipynb #081288ca
+class _Part(Sequence):
+    "Some films of many, read when they are asked for, as arrays of the same number of columns."
+    def __init__(self, films, numbers):
+        self.films, self.numbers, self.size = films, [int(i) for i in numbers], None
+
+    def __len__(self): return len(self.numbers)
+
+    def __getitem__(self, k):
+        i = self.numbers[k]
+        film = _check_film(self.films[i], f'films[{i}]', self.size).numpy()
+        self.size = film.shape[1]
+        return film
+
+# %% ../nbs/14_actions.ipynb #4144a379
+def _project(films, plan, split, size):
+    "Films of a split by number; those of the training side once more, in a row."
+    numbers = np.concatenate(plan.splits[split])
+    part, n = _Part(films, numbers), len(plan.splits[split][0])
+    if size is None: rows = [torch.from_numpy(film) for film in part]
+    else:
+        from lstm_video_repr.percepts import Projection
+        p = Projection.fit(_Part(films, numbers[:n]), size)
+        rows = [torch.from_numpy(p(film)) for film in part]
+    return dict(zip(numbers.tolist(), rows)), tuple(rows[:n])
+
+# %% ../nbs/14_actions.ipynb #4aa78146
+def _check_answer(said, n, labels):
+    "Probabilities (N, K) of somebody's learner; or a `ValueError`."
+    check_tensor(said, 'probabilities of a learner', (n, int(labels.max()) + 1))
+    check_range(said, 'probabilities of a learner', unit=True)
+    return said.float()
+
+# %% ../nbs/14_actions.ipynb #92feb8e6
+class _Seat:
+    "A learner, what it saw of the films of a split, and what it said in draws that were made."
+    def __init__(self, learner, films):
+        if not isinstance(learner, Learner): raise argument_error('learners', learner, 'functions that make a Learner')
+        self.learner, self.said = learner, {}
+        self.seen = {i: _look(learner.look, film, i) for i, film in films.items()}
+
+# %% ../nbs/14_actions.ipynb #30808bd1
+@patch
+def say(self: _Seat, plan, split, draw, n):
+    "Probabilities (N, K) of the test films, after learning from a draw."
+    chosen = plan.chosen(split, draw, n)
+    if (key := chosen.tobytes()) not in self.said:
+        groups, test = [plan.groups[i] for i in chosen], plan.splits[split][1].tolist()
+        seed = (plan.seed * len(plan.splits) + split) * plan.draws + draw
+        seen = [self.seen[i] for i in chosen.tolist()]
+        fitted = self.learner.fit(seen, plan.labels[chosen], groups=groups, seed=seed)
+        self.said[key] = _check_answer(fitted.predict([self.seen[i] for i in test]), len(test), plan.labels)
+    return self.said[key]
+
+# %% ../nbs/14_actions.ipynb #a4c5f22c
+@patch
+def say_all(self: _Seat, plan, split, s):
+    "Right or not, and the probability of the right class, in all draws of a seed: (numbers of labels, draws, N) each."
+    draws, truth = range(s, plan.draws, plan.seeds), plan.labels[plan.splits[split][1]]
+    said = torch.stack([torch.stack([self.say(plan, split, d, n) for d in draws]) for n in plan.per_class])
+    return said.argmax(-1) == truth, said[..., torch.arange(len(truth)), truth]
+
+# %% ../nbs/14_actions.ipynb #7eded07f
+@contextmanager
+def _on_side(name, split):
+    "Errors of a learner that is made say where its films come from."
+    try: yield
+    except ValueError as e: raise ValueError(f'{name!r} on the training side of splits[{split}]: {e}') from e
+
+# %% ../nbs/14_actions.ipynb #c20330a9
+def _run_split(learners, films, plan, split, size, tell):
+    "Right or not, and the probability of the right class: (learners, numbers of labels, draws, N) each."
+    found, base = _project(films, plan, split, size)
+    shape, seats = (len(learners), len(plan.per_class), plan.draws, len(plan.splits[split][1])), {}
+    right, sure = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape)
+    for s in range(plan.seeds):
+        seed = (plan.seed * len(plan.splits) + split) * plan.seeds + s
+        for j, (name, make) in enumerate(learners.items()):
+            start = time.process_time()
+            if name not in seats or seats[name].learner.seeded:
+                with _on_side(name, split): learner = make(base, seed)
+                seats[name] = _Seat(learner, found)
+            right[j, :, s::plan.seeds], sure[j, :, s::plan.seeds] = seats[name].say_all(plan, split, s)
+            tell(name, time.process_time() - start)
+    return right, sure
+
+# %% ../nbs/14_actions.ipynb #3e424f53
+def _check_names(learners):
+    "Different names in a tuple."
+    if not isinstance(learners, (list, tuple)) or not learners or not all(isinstance(k, str) for k in learners) \
+            or len({*learners}) < len(learners): raise argument_error('learners', learners, 'different names')
+    return tuple(learners)
+
+# %% ../nbs/14_actions.ipynb #3d0ad4fa
+def _check_results(curve):
+    "Do ranks and results fit the splits?"
+    for name, dtype in (('ranks', torch.int64), ('right', torch.bool), ('sure', torch.float32)):
+        parts = getattr(curve, name)
+        if not isinstance(parts, (list, tuple)) or len(parts) != len(curve.splits):
+            raise argument_error(name, parts, f'a list of {len(curve.splits)} tensors, one for each split')
+        for k, (x, (train, test)) in enumerate(zip(parts, curve.splits)):
+            shape = ('draws', len(train)) if name == 'ranks' else (
+                len(curve.learners), len(curve.per_class), len(curve.ranks[0]), len(test))
+            check_tensor(x, f'{name}[{k}]', shape)
+            if x.dtype != dtype or x.is_meta: raise argument_error(f'{name}[{k}]', x, f'a tensor of {dtype}')
+    for k, x in enumerate(curve.sure): check_range(x, f'sure[{k}]', unit=True)
+
+# %% ../nbs/14_actions.ipynb #eecf7c1b
+def _check_curve(curve):
+    "Does all that a curve holds fit together? A `ValueError` if not."
+    curve.learners = _check_names(curve.learners)
+    plan = _Plan(curve.labels, curve.groups, curve.splits, curve.per_class, 1, 1, 0).complete()
+    for name in ('labels', 'groups', 'splits', 'per_class'): setattr(curve, name, getattr(plan, name))
+    _check_results(curve)
+    curve.seeds, draws = check_whole(curve.seeds, 'seeds'), {len(ranks) for ranks in curve.ranks}
+    if len(draws) > 1 or max(draws) % curve.seeds:
+        raise argument_error('seeds', curve.seeds, f'a part of the draws of each split, {sorted(draws)}')
+    if not isinstance(curve.facts, dict): raise argument_error('facts', curve.facts, 'a dictionary')
+
+# %% ../nbs/14_actions.ipynb #703a56b2
+@dataclass(repr=False, eq=False)
+class LabelCurve(Tabular):
+    "Who was right about which film, in every draw of labelled films."
+    learners: tuple # L names
+    per_class: tuple # labels for each class: whole numbers that rise, or 'all'
+    labels: Tensor # (N,) of all films
+    groups: list # N names: where films come from
+    splits: list # pairs (train, test) of arrays: numbers of films
+    seeds: int # S; draw d has seed d % S
+    ranks: list # for each split (draws, n_train) int64: with n labels per class, who has a rank below n has a label
+    right: list # for each split (L, numbers of labels, draws, n_test) bool
+    sure: list # the same shape: probability of the right class
+    facts: dict = field(default_factory=dict) # anything that JSON can hold; 'seconds' of CPU for each learner
+
+    def __post_init__(self): _check_curve(self)
+
+    @property
+    def draws(self): return len(self.ranks[0])
+
+# %% ../nbs/14_actions.ipynb #2f2265b1
+def _check_learners(learners):
+    "Names, and functions that make learners."
+    if isinstance(learners, dict) and learners and all(isinstance(k, str) and callable(v) for k, v in learners.items()):
+        return learners
+    raise argument_error('learners', learners, 'a dict: name -> function of (films, seed) that makes a Learner')
+
+# %% ../nbs/14_actions.ipynb #98c1bd79
+def _check_sequence(films, n):
+    "As many films as labels."
+    odd = isinstance(films, (str, bytes, dict, set)) or not all(hasattr(films, k) for k in ('__len__', '__getitem__'))
+    if odd or isinstance(films, Tensor) and (not is_plain(films) or films.dim() != 3):
+        raise argument_error('films', films, 'a sequence of arrays (T, D), or a FeatureFile')
+    if len(films) != n: raise ValueError(f'films has {len(films)} of them, and labels {n}; expected as many')
+
+# %% ../nbs/14_actions.ipynb #740d921c
+def label_curve(
+    learners: dict[str, Callable], # name -> function of (films of the training side, seed) that makes a `Learner`
+    films: Sequence, # N arrays (T, D), or a `FeatureFile`
+    labels: Tensor, # (N,) int64, 0 to K - 1
+    *,
+    groups: Sequence[str], # N names: where films come from
+    splits: Sequence, # pairs (train, test) of numbers of films
+    per_class: Sequence = (1, 2, 4, 8), # labels for each class; 'all' may be the last
+    draws: int = 10, # choices of labelled films in each split
+    seeds: int = 5, # learners in each split, made with different seeds; draw d is with seed d % seeds
+    size: int | None = 64, # principal components of the training side that learners get; None: rows as they are
+    seed: int = 0, # another seed, other draws and other learners
+    progress: bool = True, # show a bar
+) -> LabelCurve:
+    "Fit every learner to the same nested, balanced choices of labelled films. `ValueError` for what would not be fair."
+    learners = _check_learners(learners)
+    plan = _Plan(labels, groups, splits, per_class, draws, seeds, seed).complete()
+    _check_sequence(films, len(plan.labels))
+    size, spent = None if size is None else check_whole(size, 'size'), Counter()
+    with tqdm(total=len(plan.splits) * plan.seeds * len(learners), disable=not check_flag(progress, 'progress')) as bar:
+        def tell(name, seconds): spent[name] += seconds; bar.set_postfix_str(name); bar.update()
+        found = [_run_split(learners, films, plan, k, size, tell) for k in range(len(plan.splits))]
+    facts = dict(seconds={k: round(v, 3) for k, v in spent.items()}, components=size, seed=plan.seed)
+    return LabelCurve(tuple(learners), plan.per_class, plan.labels, plan.groups, plan.splits, plan.seeds, plan.ranks,
+                      *map(list, zip(*found)), facts)
+
+# %% ../nbs/14_actions.ipynb #ebbd467d
+def _resample(n, times, draw):
+    "How often each of n things is drawn, n - 1 times with replacement: (times, n). One alone counts as it is."
+    return np.ones((times, 1)) if n == 1 else draw.multinomial(n - 1, [1 / n] * n, size=times).astype(float)
+
+# %% ../nbs/14_actions.ipynb #199640f6
+def _sum_by_group(values, group, n):
+    "Sums over films of the same group: (..., N) -> (..., n)."
+    return values @ np.eye(n)[group]
+
+# %% ../nbs/14_actions.ipynb #64e2c2c5
+def _weighted_mean(curve, values, weights, picks):
+    """Means over draws and test films, then over splits: (times, rows, numbers of labels).
+
+    For each split `values` (rows, numbers of labels, draws, N) and `picks` (times, units); `weights`: (times, G)."""
+    names, means = sorted({curve.groups[i] for _, test in curve.splits for i in test.tolist()}), []
+    for (_, test), x, pick in zip(curve.splits, values, picks):
+        group = np.array([names.index(curve.groups[i]) for i in test.tolist()])
+        sums, sizes = _sum_by_group(x, group, len(names)), _sum_by_group(np.ones(len(test)), group, len(names))
+        draws = pick[:, np.arange(curve.draws) % pick.shape[1]]
+        mean = np.einsum('rndg,bg,bd->brn', sums, weights, draws, optimize=True)
+        with np.errstate(invalid='ignore'): means.append(mean / ((weights @ sizes) * draws.sum(1))[:, None, None])
+    return np.nanmean(means, 0) # a split none of whose groups was drawn does not count
+
+# %% ../nbs/14_actions.ipynb #c5609a63
+def _spread_of(curve, values, level, times, seed):
+    "Mean, standard error, lower and upper end: (rows, numbers of labels) each."
+    names = {curve.groups[i] for _, test in curve.splits for i in test.tolist()}
+    draw, S = np.random.default_rng(check_whole(seed, 'seed', 0)), len(curve.splits)
+    units = curve.draws if curve.seeds == 1 else curve.seeds
+    ones = np.ones((1, len(names))), [np.ones((1, units))] * S
+    weights = _resample(len(names), times, draw)
+    found = _weighted_mean(curve, values, weights, [_resample(units, times, draw) for _ in range(S)])
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return _weighted_mean(curve, values, *ones)[0], found.std(0, ddof=1), low, high
+
+# %% ../nbs/14_actions.ipynb #e799f3e5
+def _check_estimate(self):
+    "Arrays of the same shape: a row for each name, a column for each number of labels."
+    self.names, self.per_class = _check_names(self.names), _check_sizes(self.per_class)
+    check_number(self.level, 'level', lambda v: 0 < v < 1, 'a share between 0 and 1')
+    check_flag(self.signed, 'signed')
+    if not isinstance(self.about, str): raise argument_error('about', self.about, 'text')
+    shape = len(self.names), len(self.per_class)
+    for name in ('mean', 'error', 'low', 'high'):
+        x = getattr(self, name)
+        if not isinstance(x, np.ndarray) or x.shape != shape or x.dtype.kind != 'f':
+            raise argument_error(name, x, f'an array of floats, shape {shape}')
+
+# %% ../nbs/14_actions.ipynb #554b8305
+@dataclass(repr=False, eq=False)
+class Estimate(Tabular):
+    "Shares, or differences of shares, with what is known of their uncertainty. Arrays are (rows, numbers of labels)."
+    names: tuple # of rows
+    per_class: tuple # labels for each class
+    mean: np.ndarray # over splits, draws and test films
+    error: np.ndarray # standard error
+    low: np.ndarray # lower end of the interval
+    high: np.ndarray # upper end
+    level: float = .95 # how often such an interval should hold
+    signed: bool = False # differences?
+    about: str = '' # what is resampled
+
+    def __post_init__(self): _check_estimate(self)
+
+    def notes(self): return [self.about] * bool(self.about)
+
+# %% ../nbs/14_actions.ipynb #b3444fac
+@patch
+def tables(self: Estimate):
+    def cell(m, e, low, high):
+        if self.signed: return f'{100 * m:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]'
+        return f'{100 * m:.1f} ± {100 * e:.1f}'
+    found = zip(self.names, self.mean, self.error, self.low, self.high)
+    rows = [[name, *map(cell, *values)] for name, *values in found]
+    what = f'difference, {self.level:.0%} interval' if self.signed else '%, ± standard error'
+    return [Table(['labels per class', *map(str, self.per_class)], rows, title=what)]
+
+# %% ../nbs/14_actions.ipynb #90ecc1a8
+@patch
+def _values(self: LabelCurve, of):
+    "What is averaged: for each split (L, numbers of labels, draws, N) float64."
+    found = self.right if check_choice(of, 'of', ('right', 'sure')) == 'right' else self.sure
+    return [x.double().numpy() for x in found]
+
+# %% ../nbs/14_actions.ipynb #a5007ecd
+@patch
+def _estimate(self: LabelCurve, names, values, level, times, seed, **options):
+    level = check_number(level, 'level', lambda v: 0 < v < 1, 'a share between 0 and 1')
+    found = _spread_of(self, values, level, check_whole(times, 'times', 2, 10**6), seed)
+    n, S = len({self.groups[i] for _, test in self.splits for i in test.tolist()}), len(self.splits)
+    units = f'{self.draws} draws (one seed)' if self.seeds == 1 else f'{self.seeds} seeds with {self.draws} draws'
+    about = f'resampled: {n} test groups' + f', and in {"the split" if S == 1 else f"each of {S} splits"} {units}'
+    return Estimate(names, self.per_class, *found, level, about=about, **options)
+
+# %% ../nbs/14_actions.ipynb #edf4f3f2
+@patch
+def mean(
+    self: LabelCurve,
+    of: str = 'right', # or 'sure': the probability of the right class
+    *,
+    level: float = .95, # of the intervals
+    times: int = 2000, # resamples
+    seed: int = 0, # of the resamples
+) -> Estimate: # a row for each learner
+    "How often each learner is right: the mean over test films and draws, then over splits."
+    return self._estimate(self.learners, self._values(of), level, times, seed)
+
+# %% ../nbs/14_actions.ipynb #619700a9
+@patch
+def _number(self: LabelCurve, name, what): return self.learners.index(check_choice(name, what, self.learners))
+
+# %% ../nbs/14_actions.ipynb #da3386f0
+@patch
+def difference(
+    self: LabelCurve,
+    a: str, # name of a learner
+    b: str, # of another: a - b
+    *,
+    of: str = 'right', # or 'sure'
+    level: float = .95, # of the intervals
+    times: int = 2000, # resamples
+    seed: int = 0, # of the resamples
+) -> Estimate: # a single row
+    "How much more often a is right than b, film by film and draw by draw. `ValueError` for a name that is not there."
+    i, j = self._number(a, 'a'), self._number(b, 'b')
+    values = [x[i:i + 1] - x[j:j + 1] for x in self._values(of)]
+    return self._estimate((f'{a} - {b}',), values, level, times, seed, signed=True)
+
+# %% ../nbs/14_actions.ipynb #dce3e594
+@patch
+def tables(self: LabelCurve): return self.mean().tables()
+
+@patch
+def notes(self: LabelCurve): return self.mean().notes()
+
+# %% ../nbs/14_actions.ipynb #da512d21
+_CURVE = 'lstm-video-repr label curve'
+
+# %% ../nbs/14_actions.ipynb #ac9390c8
+@patch
+def save(
+    self: LabelCurve,
+    path: str | Path, # a .safetensors file, written or replaced
+) -> Path: # the file
+    "Everything in one file, all or nothing. `OSError` naming the file if it cannot be written."
+    path = check_target(path, endings=('.safetensors',))
+    tensors = dict(labels=self.labels)
+    for k, (train, test) in enumerate(self.splits):
+        sides = dict(train=torch.as_tensor(train), test=torch.as_tensor(test), ranks=self.ranks[k])
+        tensors |= {f'{name}.{k}': x for name, x in dict(sides, right=self.right[k], sure=self.sure[k]).items()}
+    head = {k: getattr(self, k) for k in ('learners', 'per_class', 'groups', 'seeds', 'facts')}
+    return write_safetensors(path, tensors, dict(format=_CURVE, head=dump_json(head)))
+
+# %% ../nbs/14_actions.ipynb #8d216a08
+def _read_own(path, kind):
+    "Tensors and text of a file of this kind, with its checksum; or an `OSError`."
+    tensors, metadata = read_safetensors(path)
+    if metadata.get('format') != kind or 'checksum' not in metadata:
+        raise OSError(f'{str(path)!r} is no file of a {kind.removeprefix("lstm-video-repr ")}')
+    try: return tensors, json.loads(metadata['head'])
+    except (KeyError, ValueError, RecursionError) as e: raise OSError(f'{str(path)!r} has no head ({e})') from e
+
+# %% ../nbs/14_actions.ipynb #5d4a37fe
+def _rebuild_curve(tensors, head):
+    "A curve out of what a file holds; a `ValueError` and its like if it does not fit together."
+    names = 'train', 'test', 'ranks', 'right', 'sure'
+    n = (len(tensors) - 1) // len(names)
+    parts = {name: [tensors[f'{name}.{k}'] for k in range(n)] for name in names}
+    if len(tensors) != 1 + n * len(names): raise ValueError('tensors of no split')
+    splits, results = list(zip(parts['train'], parts['test'])), (parts[k] for k in names[2:])
+    return LabelCurve(head['learners'], tuple(head['per_class']), tensors['labels'], head['groups'], splits,
+                      head['seeds'], *results, head['facts'])
+
+# %% ../nbs/14_actions.ipynb #d470e7a2
+def load_label_curve(
+    path: str | Path, # what `LabelCurve.save` wrote
+) -> LabelCurve:
+    "A curve again. `OSError` names a file that is missing, damaged, another one, or contradicts itself."
+    tensors, head = _read_own(path, _CURVE)
+    try: return _rebuild_curve(tensors, head)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise OSError(f'{str(path)!r} holds no label curve: {e}') from e
+
+# %% ../nbs/14_actions.ipynb #5f9ea113
+@patch
+def join(
+    self: LabelCurve,
+    other: LabelCurve, # other learners, on the same draws
+) -> LabelCurve: # of all learners
+    "Two curves as one. `ValueError` if their draws differ, or a learner is in both."
+    if not isinstance(other, LabelCurve): raise argument_error('other', other, 'a LabelCurve')
+    same = (self.per_class, self.groups, self.seeds) == (other.per_class, other.groups, other.seeds)
+    if not (same and all(map(torch.equal, [self.labels, *self.ranks], [other.labels, *other.ranks]))
+            and all(map(np.array_equal, sum(map(list, self.splits), []), sum(map(list, other.splits), [])))):
+        raise ValueError('other has other films, splits or draws; expected the same ones')
+    if both := {*self.learners} & {*other.learners}: raise argument_error('other', sorted(both), 'other learners')
+    found = copy.copy(self)
+    found.learners = self.learners + other.learners
+    found.right, found.sure = ([torch.cat(pair) for pair in zip(getattr(self, k), getattr(other, k))]
+                               for k in ('right', 'sure'))
+    return found
+
+# %% ../nbs/14_actions.ipynb #0506b76c
+def _check_retrieval(self):
+    "Columns of all parts are those of `ks`."
+    if not isinstance(self.ks, (list, tuple)) or not self.ks:
+        raise argument_error('ks', self.ks, 'numbers of neighbours')
+    self.ks = tuple(check_whole(k, 'ks') for k in self.ks)
+    check_tensor(self.hits, 'hits', ('N', len(self.ks)))
+    check_tensor(self.chance, 'chance', (len(self.ks),))
+    if not isinstance(self.errors, (list, tuple)) or len(self.errors) != len(self.ks):
+        raise argument_error('errors', self.errors, f'{len(self.ks)} numbers, or None')
+    self.n_groups = check_whole(self.n_groups, 'n_groups')
+
+# %% ../nbs/14_actions.ipynb #e366d6cc
+@dataclass(repr=False, eq=False)
+class Retrieval(Tabular):
+    "How often a film of the same class is among the nearest ones of other groups."
+    ks: tuple # numbers of neighbours
+    hits: Tensor # (N, len(ks)) bool: for each film that was asked
+    chance: Tensor # (len(ks),) float64: what a random order would give
+    errors: list # standard errors over groups; None for a single group
+    n_groups: int # of the films that were asked
+
+    def __post_init__(self): _check_retrieval(self)
+
+    @property
+    def recall(self): return self.hits.double().mean(0)
+
+    def tables(self):
+        def cell(r, e): return f'{100 * r:.1f}' + (f' ± {100 * e:.1f}' if e is not None else '')
+        shares = map(cell, self.recall, self.errors)
+        rows = [['%', *shares], ['by chance', *(f'{100 * c:.1f}' for c in self.chance)]]
+        return [Table(['recall at', *map(str, self.ks)], rows)]
+
+    def notes(self): return [f'{len(self.hits)} films of {self.n_groups} groups; ±: from group to group']
+
+# %% ../nbs/14_actions.ipynb #cc8b075a
+def _check_neighbours(x, labels, groups):
+    "Rows of unit length, if all fits."
+    check_tensor(x, 'representations', ('N', 'F'))
+    if not x.is_floating_point(): raise argument_error('representations', x, 'floating point')
+    check_range(x, 'representations')
+    _check_labels(labels, n=len(x))
+    _check_groups(groups, len(x))
+    return F.normalize(x.detach().cpu().double(), dim=1)
+
+# %% ../nbs/14_actions.ipynb #e18af06f
+def _miss(others, same, k):
+    "Chance that none of k films drawn from `others` is one of `same`: (N,) each."
+    left = torch.arange(k, dtype=torch.float64)
+    return ((others - same - left[:, None]).clamp_min(0) / (others - left[:, None])).prod(0)
+
+# %% ../nbs/14_actions.ipynb #bfc9aff0
+def _find_same(x, labels, groups, asked, found):
+    "For each film that is asked, others of other groups by nearness: are they of its class? And how many there are."
+    _, group = np.unique(groups, return_inverse=True)
+    group = torch.from_numpy(group)
+    away = group[asked][:, None] != group[found]
+    order = (x[asked] @ x[found].T).masked_fill(~away, -2).argsort(dim=1, descending=True, stable=True)
+    same = (labels[asked][:, None] == labels[found]) & away
+    if not same.any(1).all(): raise argument_error('groups', groups, 'for each film one of its class in another group')
+    return same.gather(1, order), away.sum(1), group[asked].numpy()
+
+# %% ../nbs/14_actions.ipynb #dbc6f77d
+def retrieval(
+    representations: Tensor, # (N, F) a row for each film
+    labels: Tensor, # (N,) int64
+    groups: Sequence[str], # N names: where films come from
+    *,
+    ks: Sequence[int] = (1, 5, 10, 20), # numbers of neighbours
+    queries: Tensor | None = None, # numbers of the films that are asked, such as the test side; None: all
+    gallery: Tensor | None = None, # numbers of the films that may be found, such as the training side; None: all
+) -> Retrieval:
+    "Recall at k by cosine, among films of other groups. `ValueError` if some film has fewer than k of these."
+    x = _check_neighbours(representations, labels, groups)
+    if not isinstance(ks, (list, tuple)) or not ks: raise argument_error('ks', ks, 'numbers of neighbours')
+    asked, found = (check_numbers(v, k, len(x)) for v, k in ((queries, 'queries'), (gallery, 'gallery')))
+    ranks, n, group = _find_same(x, labels.cpu(), list(groups), asked, found)
+    ks = tuple(check_whole(k, 'ks', 1, int(n.min())) for k in ks)
+    hits = torch.stack([ranks[:, :k].any(1) for k in ks], 1)
+    chance = torch.stack([1 - _miss(n, ranks.sum(1), k).mean() for k in ks])
+    sizes = np.bincount(np.unique(group, return_inverse=True)[1])
+    sums = [np.bincount(np.unique(group, return_inverse=True)[1], h) for h in hits.T.double().numpy()]
+    return Retrieval(ks, hits, chance, [ratio_error(s, sizes) for s in sums], len(sizes))
+
+# %% ../nbs/14_actions.ipynb #367a2ec8
+def _check_classes(classes, K=None):
+    "Different names of classes, as a tuple."
+    fits = isinstance(classes, (list, tuple)) and classes and all(isinstance(c, str) for c in classes)
+    if not fits or len({*classes}) < len(classes) or K not in (None, len(classes)):
+        raise argument_error('classes', classes, f'{K or "some"} different names')
+    return tuple(classes)
+
+# %% ../nbs/14_actions.ipynb #99f0b4a1
+@dataclass(repr=False, eq=False)
+class Timeline(Tabular):
+    "What a classifier says of a film from moment to moment."
+    times: np.ndarray # (T,) seconds: when the last frame that a row has seen is shown
+    probabilities: Tensor # (T, K)
+    classes: tuple # K names
+    overall: Tensor # (K,) of the whole film
+
+    def __post_init__(self):
+        if not isinstance(self.times, (list, tuple, np.ndarray)): raise argument_error('times', self.times, 'seconds')
+        self.classes, self.times = _check_classes(self.classes), np.asarray(self.times)
+        check_tensor(self.probabilities, 'probabilities', ('T', len(self.classes)))
+        check_tensor(self.overall, 'overall', (len(self.classes),))
+        if self.times.shape != (len(self.probabilities),) or self.times.dtype.kind not in 'fi':
+            raise argument_error('times', self.times, f'{len(self.probabilities)} seconds')
+
+    def tables(self):
+        best = self.overall.argsort(descending=True)[:5].tolist()
+        moments = self.times[self.probabilities.argmax(0)]
+        rows = [[self.classes[k], f'{100 * self.overall[k]:.1f}', f'{moments[k]:.1f}'] for k in best]
+        return [Table(['class', '% of the film', 'surest at, s'], rows)]
+
+# %% ../nbs/14_actions.ipynb #0649ea2a
+def _run_blocks(classifier, rows, block=16, stride=8):
+    "The opinion at each row on the rows up to it (T, K), and that on whole blocks (K,)."
+    first = predict_clips(classifier, rows[None, :block])[0]
+    opening = first.cumsum(0) / torch.arange(1, len(first) + 1)[:, None]
+    if len(rows) <= block: return opening, opening[-1]
+    blocks = rows.unfold(0, block, 1).transpose(1, 2)
+    course = torch.cat([opening[:-1], predict_clips(classifier, blocks, batch_size=500).mean(1)])
+    return course, course[block - 1::stride].mean(0)
+
+# %% ../nbs/14_actions.ipynb #235aadd7
+class VideoClassifier:
+    "From a film to names over time: an encoder, principal components, an LSTM classifier, and names."
+    def __init__(
+        self,
+        encoder, # an `Encoder`, or a name that `load_encoder` knows: then it is loaded when it is first needed
+        projection, # a `Projection` of its values
+        classifier: LSTMClassifier, # of as many values as the projection gives
+        *,
+        classes: Sequence[str], # K names
+        card: dict | None = None, # what there is to know: anything that JSON can hold
+    ):
+        self.encoder, self.projection, self.classifier = encoder, projection, classifier
+        if card is not None and not isinstance(card, dict): raise argument_error('card', card, 'a dictionary, or None')
+        self.classes, self.card, self.made_with = classes, Card(card or {}), None
+        _check_parts(self)
+
+    def __repr__(self):
+        name = self.encoder if isinstance(self.encoder, str) else self.encoder.name
+        size = f'{len(self.projection.mean)} -> {self.projection.size} values'
+        return f'VideoClassifier({name!r}, {size}, {len(self.classes)} classes)'
+
+# %% ../nbs/14_actions.ipynb #96ffdc3e
+def _check_parts(self):
+    "Do an encoder, a projection, a classifier and names fit each other?"
+    from lstm_video_repr.percepts import Encoder, Projection
+    kinds = dict(encoder=(str, Encoder), projection=Projection, classifier=LSTMClassifier)
+    for name, kind in kinds.items():
+        if not isinstance(x := getattr(self, name), kind):
+            raise argument_error(name, x, 'an Encoder, or a name' if name == 'encoder' else f'a {kind.__name__}')
+    K, D = self.classifier.softmax.linear.out_features, self.classifier.encoder.input_size
+    self.classes = _check_classes(self.classes, K)
+    if D != self.projection.size:
+        raise ValueError(f'classifier reads {D} values; expected {self.projection.size}, those of the projection')
+    if not isinstance(self.encoder, str): _check_encoder(self, self.encoder)
+
+# %% ../nbs/14_actions.ipynb #4ece401a
+def _check_encoder(self, encoder):
+    "Is it the encoder for these components, and the one that they were made with?"
+    from lstm_video_repr.percepts import Encoder
+    if not isinstance(encoder, Encoder): raise argument_error('encoder', encoder, 'an Encoder, or None')
+    if encoder.size != (D := len(self.projection.mean)):
+        raise ValueError(f'encoder gives {encoder.size} values; expected {D}, which the projection reads')
+    if self.made_with in (None, encoder.identify()): return encoder
+    raise ValueError(f'encoder is {encoder.identify()!r}; expected {self.made_with!r}')
+
+# %% ../nbs/14_actions.ipynb #2f1eaba8
+@patch
+def ready(self: VideoClassifier): # the encoder
+    "The encoder, loaded. An error says what to install, or that it is another one than it was."
+    from lstm_video_repr.percepts import load_encoder
+    if isinstance(self.encoder, str): self.encoder = _check_encoder(self, load_encoder(self.encoder))
+    return self.encoder
+
+# %% ../nbs/14_actions.ipynb #6838856a
+def _encode_all(encoder, frames, n=64):
+    "All frames of an iterator as rows, n at a time; a chunk begins with the last frames of the one before."
+    held, rows = [], []
+    for frame in frames:
+        held.append(frame)
+        if len(held) < n + encoder.overlap: continue
+        rows.append(encoder(np.stack(held)))
+        held = held[n:]
+    if len(held) > encoder.overlap or not rows: rows.append(encoder(np.stack(held)))
+    return np.concatenate(rows)
+
+# %% ../nbs/14_actions.ipynb #a84cdbcc
+@patch
+def predict(
+    self: VideoClassifier,
+    video: str | Path | np.ndarray, # a file; or frames (T, H, W, 3) uint8, RGB
+    *,
+    fps: float = 25., # of frames that come as an array
+) -> Timeline:
+    "What is in a film, from moment to moment. `OSError` for a file that is no whole film."
+    from lstm_video_repr.videos import Video
+    encoder, fps = self.ready(), check_number(fps, 'fps', lambda v: v > 0, 'a number above 0')
+    if isinstance(video, np.ndarray):
+        try: rows, times = encoder(video), np.arange(len(video)) / fps
+        except ValueError as e: raise ValueError(f'video: {e}') from e
+    elif isinstance(video, (str, Path)):
+        film = Video(check_source(video, 'video', 'a film'))
+        rows, times = _encode_all(encoder, film), film.times
+    else: raise argument_error('video', video, 'the name of a file, or frames (T, H, W, 3) of uint8')
+    course, overall = _run_blocks(self.classifier, torch.from_numpy(self.projection(rows)))
+    return Timeline(times[encoder.overlap:], course, self.classes, overall)
+
+# %% ../nbs/14_actions.ipynb #aedb2863
+def _check_lessons(films, labels, classes, pretraining):
+    "Does all that a classifier is made of fit together?"
+    _check_labels(labels)
+    _check_sequence(films, len(labels))
+    _check_classes(classes, int(labels.max()) + 1)
+    if pretraining is not None and not isinstance(pretraining, Pretraining):
+        raise argument_error('pretraining', pretraining, 'a Pretraining, or None')
+
+# %% ../nbs/14_actions.ipynb #e78a2a5b
+@patch(cls_method=True)
+def fit(
+    cls: VideoClassifier,
+    encoder, # that made the features: an `Encoder`, or a name
+    films: Sequence, # arrays (T, D), or a `FeatureFile`
+    labels: Tensor, # (N,) int64
+    *,
+    classes: Sequence[str], # K names
+    size: int = 64, # principal components
+    pretraining: Pretraining | None = None, # watch the films first; None: from scratch
+    hidden_size: int = 128, # H, from scratch
+    seed: int = 0, # of all that is random
+    card: dict | None = None, # what there is to know
+    **training, # options of `LSTMLearner`: steps, lr, dropout ...
+) -> VideoClassifier:
+    "Components, pretraining if wished, and a classifier from all films."
+    from lstm_video_repr.percepts import Projection
+    _check_lessons(films, labels, classes, pretraining)
+    part = _Part(films, range(len(films)))
+    projection = Projection.fit(part, size)
+    base = tuple(torch.from_numpy(projection(film)) for film in part)
+    learner = LSTMLearner(hidden_size, model=pretraining and pretraining(base, seed), **training)
+    learner.fit([learner.look(film) for film in base], labels, seed=seed)
+    return cls(encoder, projection, learner.classifier, classes=classes, card=card)
+
+# %% ../nbs/14_actions.ipynb #b1ee7553
+_CLASSIFIER = 'lstm-video-repr video classifier'
+
+# %% ../nbs/14_actions.ipynb #d12ba42a
+def _shape_of(classifier):
+    "Options of a classifier."
+    e = classifier.encoder
+    return dict(input_size=e.input_size, hidden_size=e.hidden_size, n_classes=classifier.softmax.linear.out_features,
+                num_layers=e.num_layers, peephole=e.peephole, dropout=classifier.softmax.dropout)
+
+# %% ../nbs/14_actions.ipynb #e4ea8e30
+@patch
+def save(
+    self: VideoClassifier,
+    path: str | Path, # a .safetensors file, written or replaced
+) -> Path: # the file
+    "Weights, components, names, card, and what the encoder is, all or nothing. The encoder itself is not in it."
+    path, encoder = check_target(path, endings=('.safetensors',)), self.ready()
+    parts = dict(classifier=self.classifier.state_dict(), projection=self.projection.state())
+    tensors = {f'{part}.{name}': x for part, inner in parts.items() for name, x in inner.items()}
+    for name, x in tensors.items(): check_range(x, name)
+    head = dict(classes=self.classes, encoder=encoder.name, made_with=encoder.identify(),
+                classifier=_shape_of(self.classifier), card=dict(self.card))
+    return write_safetensors(path, tensors, dict(format=_CLASSIFIER, head=dump_json(head, allow_nan=False)))
+
+# %% ../nbs/14_actions.ipynb #4c3b2fe9
+def _rebuild_classifier(tensors, head):
+    "A video classifier out of what a file holds; a `ValueError` and its like if it does not fit together."
+    from lstm_video_repr.percepts import Projection
+    parts = {part: {k.removeprefix(part): x for k, x in tensors.items() if k.startswith(part)}
+             for part in ('classifier.', 'projection.')}
+    if sum(map(len, parts.values())) != len(tensors): raise ValueError('tensors of no part')
+    for name, x in tensors.items(): check_range(x, name)
+    shape = dict(head['classifier'])
+    classifier = LSTMClassifier(shape.pop('input_size'), shape.pop('hidden_size'), shape.pop('n_classes'), **shape)
+    classifier.load_state_dict(parts['classifier.'])
+    name, classes = head['encoder'], head['classes']
+    if not isinstance(head['made_with'], str) or not isinstance(name, str): raise ValueError('no name of an encoder')
+    found = VideoClassifier(name, Projection.from_state(parts['projection.']), classifier.eval(), classes=classes,
+                            card=dict(head['card']))
+    found.made_with = head['made_with']
+    return found
+
+# %% ../nbs/14_actions.ipynb #2bccbc79
+def load_classifier(
+    path: str | Path = 'actions', # what `VideoClassifier.save` wrote; 'actions': the one that comes with the package
+    *,
+    encoder=None, # the `Encoder`, where `load_encoder` does not know its name; None: loaded when it is first needed
+) -> VideoClassifier:
+    "A classifier again. `OSError` names a file that is damaged, another one, or contradicts itself."
+    if isinstance(path, str) and path == 'actions':
+        path = Path(str(resources.files('lstm_video_repr')/'assets'/'actions.safetensors'))
+    tensors, head = _read_own(path, _CLASSIFIER)
+    try: found = _rebuild_classifier(tensors, head)
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as e:
+        raise OSError(f'{str(path)!r} holds no video classifier: {e}') from e
+    if encoder is not None: found.encoder = _check_encoder(found, encoder)
+    return found

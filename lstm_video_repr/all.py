@@ -23,14 +23,20 @@ from .scale import processes
 from .zoo import PRESETS, Card, Preset, load_model, load_pretrained, measure_card, preset, save_model, widen
 from .zoo import load_authors_checkpoint, save_authors_checkpoint
 from .videos import Patches, Video, VideoFolder, make_film, save_video
+from .percepts import Encoder, FeatureClips, FeatureFile, Projection, as_encoder, extract_features
+from .percepts import load_encoder, name_pictures
 from .actions import LSTMClassifier, LabelledDigits, accuracy, few_labels, predict_clips, train_classifier
+from .actions import HMDB51, LabelledVideos, UCF101, Timeline, VideoClassifier, fetch_videos, load_classifier
+from .actions import LabelCurve, LSTMLearner, Learner, Logistic, Pretraining, label_curve, load_label_curve
+from .actions import class_accuracy, confusion, fuse, retrieval, standard_learners, top_k
 
 # %% ../nbs/index.ipynb #ad1442e2
 _DRAWN = {  # rooms that want the extra `notebook`
-    'pictures': 'PAST_COLOR FUTURE_COLOR INK_COLOR Row animate prediction_rows save_animation save_strip show_grid '
-                'show_prediction show_strip strip timeline_rows',
+    'pictures': 'PAST_COLOR FUTURE_COLOR INK_COLOR Row animate flow_colours prediction_rows save_animation save_strip '
+                'show_confusion show_flow show_grid show_label_curve show_prediction show_strip show_timeline strip '
+                'timeline_rows',
     'activity': 'Activity GATES feature_images show_activity show_features show_unit strongest unit_activity',
-    'widgets': 'FeatureBrowser FrameStepper save_page widget_html'}
+    'widgets': 'ActionTimeline FeatureBrowser FrameStepper save_page widget_html'}
 
 def _names(room, names):
     "What a room offers; where its libraries are missing, stand-ins that say which."

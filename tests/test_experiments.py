@@ -17,11 +17,13 @@ from sklearn.linear_model import Ridge
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from experiments import company, design, far, features, labels, learning, run
+from experiments import actions, company, design, far, features, labels, learning, run
+from lstm_video_repr.actions import load_classifier, load_label_curve
 from lstm_video_repr.clips import MovingDigits, render
 from lstm_video_repr.core.files import read_safetensors
 from lstm_video_repr.digits import load_digits
 from lstm_video_repr.models import VideoLSTM, VideoOutput
+from lstm_video_repr.percepts import as_encoder
 
 KEPT = sorted((ROOT/'experiments/results').glob('*.json'))
 SMALL = ['design', '--quick', '--seeds', '0', '--test-clips', '2']      # design with the smallest sizes
@@ -554,7 +556,7 @@ def test_features_are_fitted_on_clips_of_other_digits(tmp_path, monkeypatch):
     features.run(run.Context('features', settings, out=tmp_path, quick=True, digits='embedded'))
     digits = {split: load_digits('embedded', split)[0] for split in ('train', 'test')}
     splits = [[k for k, x in digits.items() if torch.equal(x, s.digits)] for s in seen]
-    assert splits == [['train'], ['test']] * 2 + [['test']] * 2
+    assert splits == [['train'], ['test']] * 2 + [['test']] * 2 + [['train'], ['test']]
     pictures = [{x.numpy().tobytes() for x in digits[k]} for k in digits]
     assert not pictures[0] & pictures[1] and len({(s.seed, s.n_digits) for s in seen[:4]}) == 4
 
@@ -717,3 +719,44 @@ def test_kept_results_of_far():
     ahead, control = (run.rows(found, kind='far', model=m)[0]['ahead'] for m in ('model', 'random weights'))
     assert len(ahead['nats']) == far.SETTINGS['ahead'] and all(n > f for n, f in zip(ahead['nats'], ahead['floor']))
     assert ahead['error']['median'][0] < control['error']['median'][0]
+
+
+LEARNERS = {'single frames', 'mean and deviation', 'random LSTM, frozen', 'composite, frozen', 'LSTM from scratch',
+            'composite, fine-tuned'}
+
+
+def test_actions(quick):
+    "Everybody learns from the same draws; curves lie beside the results; the model to keep can be loaded."
+    out, _ = quick('actions')
+    results = run.load(out/'actions.json')
+    for stream in ('rgb', 'flow'):
+        row = run.rows(results, part=f'label curve, {stream}')[0]
+        curve = load_label_curve(out/row['file'])
+        assert set(row['mean']) == set(curve.learners) == LEARNERS and row['per_class'] == [1, 2]
+        (train, test), = curve.splits
+        assert not {curve.groups[i] for i in train} & {curve.groups[i] for i in test}
+        for name, means in row['mean'].items():
+            right = curve.right[0][curve.learners.index(name)].double().mean((1, 2))
+            assert means == pytest.approx(right.tolist(), abs=1e-5)
+    kept = load_classifier(out/'runs/actions/actions.safetensors', encoder=as_encoder(
+        actions.mean_colours, name='mean colours', size=36))
+    assert kept.classes == tuple(results['notes']['classes'])
+
+
+def test_actions_of_a_whole_collection(tmp_path):
+    "`--videos FOLDER` takes UCF-101's layout and official lists, here in miniature."
+    films, lists = tmp_path/'UCF-101', tmp_path/'ucfTrainTestlist'
+    actions.make_set(films, classes=2, films=3)
+    lists.mkdir()
+    names = sorted(p.relative_to(films).as_posix() for p in films.rglob('*.avi'))
+    classes = sorted({name.split('/')[0] for name in names})
+    (lists/'classInd.txt').write_text(''.join(f'{k} {name}\n' for k, name in enumerate(classes, 1)))
+    for k in (1, 2, 3):
+        test = [name for name in names if f'_g0{k}_' in name]
+        train = [f'{name} {classes.index(name.split("/")[0]) + 1}' for name in names if name not in test]
+        (lists/f'trainlist0{k}.txt').write_text('\n'.join(train) + '\n')
+        (lists/f'testlist0{k}.txt').write_text('\n'.join(test) + '\n')
+    words = ['actions', '--quick', '--videos', str(films), '--splits', '2', '--per-class', '1', '--draws', '1', '--out']
+    assert run.main([*words, str(tmp_path/'out')]) == 0
+    notes = run.load(tmp_path/'out'/'actions.json')['notes']
+    assert notes['films'] == 'UCF-101, 6 films of 2 classes' and (notes['train'], notes['test']) == ([4], [2])

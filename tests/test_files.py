@@ -241,3 +241,11 @@ def test_a_full_disk_under_a_lock(tmp_path, monkeypatch):
     with F.lock_file(tmp_path/'run'):
         with pytest.raises(BlockingIOError, match='in use by another process'):
             with F.lock_file(tmp_path/'run'): pass
+
+
+def test_a_single_number_at_an_odd_stride(tmp_path):
+    "Torch calls it contiguous, but it is not one number after another."
+    x = torch.arange(8.)[::5][:1]
+    assert x.stride() == (5,)
+    path = F.write_safetensors(tmp_path/'x.safetensors', {'x': x, 'empty': torch.zeros(0, 3)}, {})
+    assert F.read_safetensors(path)[0]['x'].tolist() == [0.]

@@ -87,9 +87,10 @@ def test_extras(wheel):
     needed = [Requirement(r) for r in wheel[1].get_all('Requires-Dist')]
     def of(extra): return {r.name for r in needed if r.marker and r.marker.evaluate({'extra': extra})}
     assert {r.name for r in needed if not r.marker} == {'torch', 'numpy', 'tqdm', 'safetensors', 'pooch'}
-    assert set(wheel[1].get_all('Provides-Extra')) == {'notebook', 'authors', 'video', 'all', 'dev'}
-    assert of('all') == of('notebook') | of('authors') | of('video') and of('all') < of('dev')
+    assert set(wheel[1].get_all('Provides-Extra')) == {'notebook', 'authors', 'video', 'percepts', 'all', 'dev'}
+    assert of('all') == of('notebook') | of('authors') | of('video') | of('percepts') and of('all') < of('dev')
     assert {'matplotlib', 'anywidget'} <= of('notebook') and of('authors') == {'h5py'} and of('video') == {'av'}
+    assert of('percepts') == {'av', 'h5py', 'opencv-python-headless', 'scikit-learn'}
 
 
 def test_description_stands_alone(wheel):

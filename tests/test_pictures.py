@@ -422,3 +422,115 @@ def test_who_lacks_a_library_is_told_the_extra(monkeypatch, library):
     again = importlib.util.spec_from_file_location('lstm_video_repr.pictures_again', P.__file__)
     with pytest.raises(ImportError, match=rf"^pictures need {library}: pip install 'lstm-video-repr\[notebook\]'"):
         again.loader.exec_module(importlib.util.module_from_spec(again))
+
+
+# Films and labels
+
+def table(rows=20, classes=5, seed=0):
+    "Rows of probabilities."
+    p = np.random.default_rng(seed).random((rows, classes)) ** 4
+    return p / p.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize('classes, top', [(1, 1), (3, 6), (8, 8), (9, 8), (101, 6), (1000, 2)])
+def test_a_course_holds_all_probability(classes, top):
+    "The classes that lead most often come first, one is never shown twice, and the rest is the rest."
+    p, names = table(classes=classes), [f'class {k}' for k in range(classes)]
+    course = P.resolve_course(p, np.arange(20), names, top=top)
+    n = min(top, classes)
+    assert course.rest == (classes > top) and len(course.names) == n + course.rest == course.values.shape[1]
+    np.testing.assert_allclose(course.values.sum(1), 1)
+    leads = np.bincount(p.argmax(1), minlength=classes)
+    shown = [names.index(name) for name in course.names[:n]]
+    assert leads[shown].tolist() == sorted(leads, reverse=True)[:n] and len(set(shown)) == n
+    np.testing.assert_allclose(course.values[:, :n], p[:, shown])
+    last = np.setdiff1d(range(classes), shown)
+    if len(last): assert P.resolve_course(p, np.arange(20), names, top=top, truth=int(last[0])).truth == n - 1
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float64, torch.float32, torch.bfloat16, list])
+def test_probabilities_of_any_kind(dtype):
+    p = table()
+    if dtype is list: p = p.tolist()
+    else: p = torch.tensor(p).to(dtype) if isinstance(dtype, torch.dtype) else p.astype(dtype)
+    course = P.resolve_course(p, torch.arange(20) / 10, tuple('abcde'), truth='c')
+    np.testing.assert_allclose(course.values.sum(1), 1, atol=.02)
+    assert course.names[course.truth] == 'c'
+
+
+def test_a_timeline_has_its_lines_where_they_belong():
+    frames = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 6, 8, 3), np.uint8)
+    fig = P.show_timeline(table(), np.arange(20) * .1, list('abcde'), frames=frames, frame_times=np.arange(40) * .05)
+    page, chart = fig.axes
+    course = P.resolve_course(table(), np.arange(20) * .1, list('abcde'))
+    for line, values in zip(reversed(chart.lines), course.values.T):
+        np.testing.assert_allclose(line.get_xydata(), np.stack([course.times, values], 1))
+    left, right = (chart.get_position().x0 * 10, chart.get_position().x1 * 10)
+    for image in page.images: # the middle of a frame is at its time
+        x, k = np.mean(image.get_extent()[:2]), np.asarray(image.get_array()).flat[0]
+        assert (x - left) / (right - left) * 1.95 == pytest.approx(k * .05, abs=.03)
+    assert chart.get_xlim() == (0, 39 * .05) and len(page.images) > 3
+    assert [t.get_text() for t in chart.texts] == course.names
+
+
+def test_names_of_lines_do_not_overlap():
+    p = np.tile([[.9, .02, .02, .02, .02, .02]], (5, 1))
+    chart = P.show_timeline(p, range(5), list('abcdef')).axes[1]
+    y = sorted(t.xy[1] for t in chart.texts)
+    assert min(np.diff(y)) > .07 and y[0] >= 0 and y[-1] <= 1.02
+
+
+def test_a_confusion_in_colours_and_numbers():
+    counts = np.array([[3, 1, 0], [0, 0, 0], [0, 5, 5]])
+    fig = P.show_confusion(counts, ['a', 'b', 'c'], title='Three')
+    page, matrix = fig.axes
+    rgb = np.asarray(matrix.images[0].get_array())
+    blue, orange = rgb[..., 2] > rgb[..., 0] + .1, rgb[..., 0] > rgb[..., 2] + .1
+    assert (blue == (counts * np.eye(3) > 0)).all() and (orange == (counts * (1 - np.eye(3)) > 0)).all()
+    assert [t.get_text() for t in matrix.texts] == ['75 %', '3', '25 %', '1', '50 %', '5', '50 %', '5']
+    assert any(t.get_text().startswith('57.1 % of 14 are right') for t in page.texts)
+    big = np.diag(np.full(101, 9))
+    big[3, 7], big[50, 2] = 5, 4
+    fig = P.show_confusion(big, [f'class {k}' for k in range(101)])
+    said = [t.get_text() for t in fig.axes[0].texts]
+    assert said[1:5] == ['class 3', 'taken for class 7, 5 of 14', 'class 50', 'taken for class 2, 4 of 13']
+    assert not fig.axes[1].texts and fig.axes[1].get_yticklabels()[100].get_text() == 'class 100'
+
+
+def test_a_label_curve_has_its_errors():
+    curves = {'a': ([4, 1, 2], [.6, .3, .5], [.1, .1, .05]), 'b': ([1, 4], [.2, .4], [.1, .3], [.5, .6])}
+    curves['c'] = [2], [.9]
+    ax = P.show_label_curve(curves, chance=.1).axes[1]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [.3, .5, .6])
+    np.testing.assert_allclose(ax.lines[0].get_xdata() / [1, 2, 4], ax.lines[0].get_xdata()[0])
+    ends = [np.array(c.get_segments())[..., 1] for c in ax.collections]
+    np.testing.assert_allclose(ends[0], [[.2, .4], [.45, .55], [.5, .7]])
+    np.testing.assert_allclose(ends[1], [[.1, .5], [.3, .6]])
+    assert ax.get_xscale() == 'log' and [t.get_text() for t in ax.get_xticklabels()] == ['1', '2', '4']
+    assert [t.get_text() for t in ax.texts] == ['chance', 'a', 'b', 'c']
+
+
+def test_colours_of_flow():
+    "Hue follows direction all around, saturation length; what is longer than the longest stays."
+    turn = np.linspace(-np.pi, np.pi, 400)
+    ring = P.flow_colours(np.stack([np.cos(turn), np.sin(turn)], -1)[None], longest=1)[0].astype(int)
+    assert (ring.max(1) == 255).all() and (ring.min(1) == 0).all(), 'all hues are pure'
+    assert np.abs(np.diff(ring, axis=0)).max() < 20 and np.abs(ring[0] - ring[-1]).max() < 5, 'and follow each other'
+    one = np.array([[[.5, 0], [1, 0], [9, 0], [0, 0]]])
+    assert P.flow_colours(one, longest=1)[0].tolist() == [[255, 128, 128], [255, 0, 0], [255, 0, 0], [255, 255, 255]]
+    assert (P.flow_colours(torch.zeros(2, 3, 4, 2)) == 255).all()
+    assert len(P.show_flow(np.ones((6, 8, 8, 2)), np.zeros((7, 8, 8, 1), np.uint8), every=2).axes[0].images) == 7
+
+
+@pytest.mark.parametrize('style', ['odd', 'xkcd'])
+def test_charts_look_alike_under_all_settings(style):
+    def draw():
+        frames = np.zeros((3, 4, 4, 1), np.uint8)
+        yield P.show_timeline(table(), range(20), ['$a_{b$', *'bcde'], frames=frames, title='-1')
+        yield P.show_confusion(np.diag([1, 2, 3]), ['$a_{b$', 'b', 'c'])
+        yield P.show_label_curve({'$a_{b$': ([1, 10], [.1, .2], [.1, .1])}, chance=.1)
+        yield P.show_flow(np.ones((2, 8, 8, 2)))
+    plain = [decode(fig.png()) for fig in draw()]
+    with STYLES[style]():
+        for fig, wanted in zip(draw(), plain, strict=True): np.testing.assert_array_equal(decode(fig.png()), wanted)
+    assert plt.get_fignums() == []

@@ -19,7 +19,7 @@ LIB = ROOT/'lstm_video_repr'
 LAYERS = ('core.patch core.checks core.files core.tables lstm fast_lstm digits clips models metrics training scale zoo '
           'pictures activity widgets videos percepts actions cli __main__ all').split()
 LIGHT = LAYERS[:LAYERS.index('zoo') + 1] + ['actions', 'cli', 'all']     # what imports with the bare requirements
-HEAVY = 'matplotlib ipywidgets anywidget IPython av sklearn skimage scipy nbdev fastcore PIL h5py pooch'.split()
+HEAVY = 'matplotlib ipywidgets anywidget IPython av cv2 sklearn skimage scipy nbdev fastcore PIL h5py pooch'.split()
 
 
 def package_files(root=ROOT):

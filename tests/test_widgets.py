@@ -1,4 +1,4 @@
-"The frame stepper and the feature browser in a real browser, opened from the disk, and their Python halves."
+"Frame stepper, feature browser and action timeline in a real browser, opened from the disk, and their Python halves."
 import base64
 import importlib.util
 import io
@@ -21,7 +21,7 @@ from lstm_video_repr.core import files
 from lstm_video_repr.core.files import write_text
 from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.pictures import Row, animate, show_strip
-from lstm_video_repr.widgets import FeatureBrowser, FrameStepper, save_page, widget_assets, widget_html
+from lstm_video_repr.widgets import ActionTimeline, FeatureBrowser, FrameStepper, save_page, widget_assets, widget_html
 
 
 def clip(frames, side=24, channels=1, seed=0):
@@ -424,9 +424,10 @@ def test_many_frames_make_a_square_sheet():
 ODD = [float('nan'), -5, 1e9, 2.5, 'x', None, [], {}, True, 10**30]
 
 
-def test_odd_values_leave_everything_as_it_was(units, stepper):
+def test_odd_values_leave_everything_as_it_was(units, stepper, timeline):
     browser = FeatureBrowser(*units[1:3])
-    for widget, names in ((stepper, ('index', 'fps')), (browser, ('index', 'fps', 'unit'))):
+    for widget in stepper, timeline, browser:
+        names = ('index', 'fps', 'unit')[:2 + (widget is browser)]
         before = json.dumps(widget.get_state(), default=str)
         for name in names:
             for odd in (*ODD[:1], *ODD[4:], -5, 1e9, -2.5):
@@ -440,9 +441,10 @@ def test_odd_values_leave_everything_as_it_was(units, stepper):
     assert (stepper.index, type(stepper.index), stepper.fps) == (7, int, 2.) and stepper.still_png()
 
 
-def test_what_was_packed_is_fixed(units, stepper):
+def test_what_was_packed_is_fixed(units, stepper, timeline):
     browser = FeatureBrowser(*units[1:3])
-    parts = {stepper: 'rows count first past', browser: 'rows units features tile tops numbers decoder count'}
+    parts = {stepper: 'rows count first past', browser: 'rows units features tile tops numbers decoder count',
+             timeline: 'rows times numbers moments curves flow truth'}
     for widget, names in parts.items():
         for name in names.split():
             was = getattr(widget, name)
@@ -760,10 +762,266 @@ def test_a_bad_browser_is_named(units, bad, message):
     with pytest.raises(ValueError, match=re.escape(message)): FeatureBrowser(**dict(model=model, past=past) | bad)
 
 
-def test_saved_states_are_looked_at(stepper, units):
-    for widget in stepper, units[0]:
+# The action timeline
+
+SHADES = np.array([[200, 40, 40], [40, 170, 60], [50, 70, 200], [190, 190, 60]], np.uint8)
+DEEDS = ['runs', 'waits', 'falls']
+
+
+def flat_film(frames=12, shape=(24, 32)):
+    "A film of single colours: what a lossy picture cannot hurt. Frame k has the shade k % 4."
+    return np.broadcast_to(SHADES[np.arange(frames) % 4][:, None, None], (frames, *shape, 3))
+
+
+def beliefs(rows=4):
+    "It runs at first, falls at the end, and waits with .2 all the time."
+    falls = np.linspace(.05, .75, rows)
+    return np.stack([.8 - falls, np.full(rows, .2), falls], 1)
+
+
+@pytest.fixture
+def timeline():
+    "Twelve frames over 1.1 s, a row of probabilities at each third, flow to the right."
+    flow = np.zeros((11, 24, 32, 2)) + [3, 0]
+    return ActionTimeline(flat_film(), beliefs(), times=[0, .3, .6, .9], classes=DEEDS, fps=10, flow=flow,
+                          truth='falls', index=3, title='Three deeds')
+
+
+def colour(page, selector):
+    "The colour behind an element, as numbers, in whatever way the browser writes it."
+    return np.array(page.evaluate('''selector => {
+        const context = document.createElement('canvas').getContext('2d');
+        context.fillStyle = getComputedStyle(document.querySelector(selector)).backgroundColor;
+        context.fillRect(0, 0, 1, 1);
+        return [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+    }''', selector))
+
+
+@pytest.mark.browser
+def test_film_and_probabilities_go_together(visit, timeline, tmp_path):
+    page = visit(timeline.to_html(tmp_path / 'a.html'))
+    page.get_by_role('slider', name='Frame').focus()
+    for key, k in ((None, 3), ('ArrowRight', 4), ('End', 11), ('ArrowRight', 11), ('PageDown', 1), ('Home', 0)):
+        if key: page.keyboard.press(key)
+        assert index(page) == k
+        rgb = np.array(pixels(page)).reshape(24, 32, 4)[..., :3]
+        assert np.abs(rgb.astype(int) - SHADES[k % 4]).mean() < 6, 'the frame of that number'
+        now = [np.interp(k / 10, [0, .3, .6, .9], p) for p in beliefs().T]
+        shown = dict(zip(page.locator('.lvr-class').all_inner_texts(), page.locator('.lvr-number').all_inner_texts()))
+        for name, p in zip(DEEDS, now): assert abs(float(shown[name].rstrip(' %')) - 100 * p) <= .51, (k, name)
+        said = page.get_by_role('slider', name='Frame').get_attribute('aria-valuetext')
+        first = DEEDS[int(np.argmax(now))]
+        assert said.startswith(f'frame {k + 1}, {k / 10:.2f} seconds; {first} {shown[first]}')
+        assert page.locator('.lvr-first .lvr-class').inner_text() == first
+    assert page.get_by_role('img', name='film, frame 1, 0.00 seconds').count() == 1
+    assert page.get_by_label('the true class').count() == 1 and page.get_by_text('of 1.10 s, frame 1').is_visible()
+
+
+def drawn(page, selector):
+    "How many pixels of a canvas are not empty."
+    count = f's => ({PIXELS})(document.querySelector(s)).filter((v, k) => k % 4 === 3 && v).length'
+    return page.evaluate(count, selector)
+
+
+@pytest.mark.browser
+def test_flow_over_the_film(visit, timeline, tmp_path):
+    "By its button and by F; space on the button does not start the film; the last frame has no flow."
+    page = visit(timeline.to_html(tmp_path / 'a.html'))
+    button = page.get_by_role('button', name='Flow')
+    assert button.get_attribute('aria-pressed') == 'false' and drawn(page, '.lvr-arrows') == 0
+    button.focus()
+    page.keyboard.press('Space')
+    assert button.get_attribute('aria-pressed') == 'true' and drawn(page, '.lvr-arrows') > 500
+    assert page.get_by_role('button', name='Play').count() == 1
+    page.keyboard.press('End')
+    assert drawn(page, '.lvr-arrows') == 0
+    page.keyboard.press('Home')
+    assert drawn(page, '.lvr-arrows') > 500
+    page.keyboard.press('f')
+    assert button.get_attribute('aria-pressed') == 'false' and drawn(page, '.lvr-arrows') == 0
+
+
+@pytest.mark.browser
+def test_dragging_through_time(visit, tmp_path):
+    "A place in the chart is a time; frames need not be evenly spread over it."
+    times = [0, .1, .2, .3, 2, 4]
+    widget = ActionTimeline(flat_film(6), beliefs(6), times=times, classes=DEEDS)
+    page = visit(widget.to_html(tmp_path / 'a.html'))
+    plot = page.locator('.lvr-plot').bounding_box()
+    x = lambda s: plot['x'] + 44 + s / 4 * (plot['width'] - 44)
+    page.mouse.move(x(1.9), plot['y'] + 60)
+    page.mouse.down()
+    assert index(page) == 4
+    for seconds, k in ((.9, 3), (.11, 1), (3.4, 5), (9, 5), (-1, 0)):
+        page.mouse.move(x(seconds), plot['y'] + 60)
+        assert index(page) == k, seconds
+    page.mouse.up()
+    assert page.get_by_role('button', name='Flow').count() == 0
+    page.get_by_role('button', name='Play').click()
+    page.wait_for_function('document.querySelector(".lvr-host").model.get("index") > 1')
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_the_timeline_is_readable(visit, tmp_path, scheme):
+    "Words, and the eight colours of classes, which names in the chart have."
+    p = np.full((3, 9), .1) + np.eye(9)[:3] * .1
+    widget = ActionTimeline(flat_film(3), p, classes=list('abcdefghi'), fps=5, top=8, truth='b')
+    page = visit(widget.to_html(tmp_path / 'a.html', title='A page'), color_scheme=scheme)
+    for selector in ('.lvr-class', '.lvr-first .lvr-class', '.lvr-number', '.lvr-status', '.lvr-status b'):
+        assert contrast(page, selector) >= 4.5, selector
+    paper = colour(page, 'body')
+    def light(rgb):
+        c = rgb / 255
+        return np.where(c <= .03928, c / 12.92, ((c + .055) / 1.055) ** 2.4) @ (.2126, .7152, .0722)
+    for k in range(9):
+        a, b = sorted((light(colour(page, f'.lvr-row:nth-child({k + 1}) .lvr-fill')), light(paper)))
+        assert (b + .05) / (a + .05) >= 4.5, k
+
+
+@pytest.mark.browser
+def test_a_phone_is_wide_enough_for_a_timeline(visit, timeline, tmp_path):
+    names = [f'a long name, number {k}' for k in range(1000)]
+    many = ActionTimeline(flat_film(), np.full((12, 1000), .001), classes=names, fps=10)
+    phone = dict(viewport=dict(width=375, height=900), has_touch=True)
+    page = visit(save_page(tmp_path / 'a.html', [timeline, many]), **phone)
+    page.locator('.lvr-timeline').nth(1).wait_for()
+    assert page.evaluate('document.documentElement.scrollWidth') <= 375
+    assert page.locator('.lvr-frame').first.bounding_box()['width'] > 300
+    assert page.locator('.lvr-class').all_inner_texts()[-1] == '994 more'
+    page.locator('.lvr-plot').first.tap(position=dict(x=46, y=50))
+    assert (index(page, 0), index(page, 1)) == (0, 0)
+
+
+@pytest.mark.browser
+def test_a_timeline_without_scripts_and_from_a_saved_state(browser, visit, stepper, timeline, tmp_path):
+    page, context = open_quietly(browser, timeline.to_html(tmp_path / 'a.html'), java_script_enabled=False)
+    assert page.get_by_role('img', name='Frames and probabilities: Three deeds').bounding_box()['height'] > 150
+    context.close()
+    saved = json.loads(json.dumps({k: v for k, v in timeline.get_state().items() if k != 'layout'}))
+    page = visit(bare_page(tmp_path, widget_html(stepper) + widget_html(saved)))
+    page.locator('.lvr-timeline').wait_for()
+    page.get_by_role('slider', name='Frame').nth(1).focus()
+    page.keyboard.press('ArrowRight')
+    assert (index(page, 0), index(page, 1)) == (3, 4)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('frames, rows', [(1, 1), (1, 5), (5, 1), (3, 1500)])
+def test_few_and_many_moments(visit, tmp_path, frames, rows):
+    widget = ActionTimeline(flat_film(frames), beliefs(rows), times=np.arange(rows) / 7, classes=DEEDS, fps=3)
+    assert len(widget.moments) <= 1000
+    page = visit(widget.to_html(tmp_path / 'a.html'))
+    page.get_by_role('slider').focus()
+    page.keyboard.press('End')
+    assert index(page) == frames - 1 and drawn(page, '.lvr-plot') > 500
+
+
+def test_long_films_are_thinned_and_keep_their_times():
+    widget = ActionTimeline(flat_film(250), beliefs(250), classes=DEEDS, fps=25, most=100)
+    assert widget.count == 84 and widget.numbers[:3] == [1, 4, 7] and widget.times[-1] == 249 / 25
+    assert widget.fps == pytest.approx(25 / 3) and repr(widget) == 'ActionTimeline(84 of 250 frames, 3 lines)'
+    assert len(widget.moments) == 250, 'probabilities are all there'
+    assert ActionTimeline(flat_film(250), beliefs(250), classes=DEEDS, fps=25, most=250).count == 250
+    fast = ActionTimeline(flat_film(9), beliefs(9), classes=DEEDS, fps=480)
+    assert fast.fps == 60 and fast.times[1] == pytest.approx(1 / 480, abs=1e-4)
+
+
+def read_sheet(widget):
+    "A function that cuts a frame out of a film's sheet."
+    row = widget.rows[0]
+    high, wide, columns = row['height'], row['width'], row['columns']
+    image = Image.open(io.BytesIO(base64.b64decode(row['sheet'].split(',')[1])))
+    sheet = np.asarray(image.convert('RGB')).astype(int)
+    return lambda k: sheet[k // columns * high:, k % columns * wide:][:high, :wide]
+
+
+@pytest.mark.parametrize('shape, size', [((240, 320), (120, 160)), ((320, 240), (160, 120)), ((90, 900), (16, 160))])
+def test_frames_shrink_and_stay_themselves(shape, size):
+    widget = ActionTimeline(flat_film(11, shape), beliefs(11), classes=DEEDS, fps=10)
+    cut = read_sheet(widget)
+    assert (widget.rows[0]['height'], widget.rows[0]['width']) == size
+    for k in (0, 5, 10): assert np.abs(cut(k) - SHADES[k % 4]).mean() < 8
+    grey = ActionTimeline(flat_film(11, shape)[..., :1], beliefs(11), classes=DEEDS, fps=10)
+    assert np.abs(read_sheet(grey)(5) - SHADES[1, 0]).mean() < 8
+
+
+def test_six_seconds_weigh_less_than_400_kilobytes():
+    "Colour noise packs worse than any film, and here it moves, too."
+    noise = np.random.default_rng(0).integers(0, 256, (180, 120, 160, 3), np.uint8)
+    flow = np.random.default_rng(1).normal(size=(179, 120, 160, 2))
+    names = [f'class {k}' for k in range(101)]
+    widget = ActionTimeline(noise, np.full((180, 101), 1 / 101), classes=names, fps=30, flow=flow)
+    assert len(widget_html(widget)) < 400_000 and len(json.dumps(widget.get_state(), default=str)) < 600_000
+
+
+def test_a_real_film_keeps_its_size(data_folder):
+    "160 pixels wide, 75 frames or more, well below 400 KB with the picture that stands in."
+    av = pytest.importorskip('av', reason='needs PyAV')
+    path = data_folder / 'videos/ucf101/HorseRace/v_HorseRace_g02_c02.avi'
+    if not path.is_file(): pytest.skip('needs real data: a film of UCF-101')
+    with av.open(str(path)) as film: frames = [f.to_ndarray(format='rgb24') for f in film.decode(video=0)]
+    frames = np.stack(frames[:180])
+    widget = ActionTimeline(frames, beliefs(180), classes=DEEDS, fps=25)
+    assert (widget.count, widget.rows[0]['width']) == (90, 160) and len(widget_html(widget)) < 350_000
+    small = np.asarray(Image.fromarray(frames[80]).resize((160, 120), Image.Resampling.BOX)).astype(int)
+    assert np.abs(read_sheet(widget)(40) - small).mean() < 12
+
+
+def test_flow_is_told_by_its_means():
+    flow = np.zeros((3, 32, 64, 2), np.float32)
+    flow[1, 16:, 32:] = 2, -1
+    widget = ActionTimeline(flat_film(3), beliefs(3), classes=DEEDS, fps=10, flow=flow)
+    assert (widget.flow['high'], widget.flow['wide']) == (8, 16)
+    grid = np.frombuffer(base64.b64decode(widget.flow['data']), np.int8).reshape(3, 8, 16, 2)
+    assert not grid[[0, 2]].any() and not grid[1, :4].any() and not grid[1, :, :8].any()
+    assert (grid[1, 4:, 8:] == np.rint(np.array([2, -1]) / 5 ** .5 * 127)).all()
+
+
+@pytest.mark.parametrize('more, times', [
+    (dict(fps=4), [0, .25, .5]), (dict(times=[1, 2, 4]), [1, 2, 4]), (dict(frame_times=[3, 4, 9]), [3, 4, 9]),
+    (dict(times=[0, 5, 6], fps=2), [0, .5, 1]), (dict(times=torch.arange(3), frame_times=(0, 1, 7)), [0, 1, 7])])
+def test_times_of_frames(more, times):
+    widget = ActionTimeline(flat_film(3), beliefs(3), classes=DEEDS, **more)
+    assert widget.times == times and widget.moments == [float(t) for t in more.get('times', times)]
+
+
+@pytest.mark.parametrize('bad, message', [
+    (dict(frames=np.zeros((2, 8, 8, 3))), 'frames is an array of float64, shape (2, 8, 8, 3); expected uint8'),
+    (dict(frames=None), 'frames is an array of object'), (dict(probabilities=None), 'probabilities is None'),
+    (dict(probabilities=beliefs(5)), 'times is None; expected seconds of the 5 rows, as there are 4 frames'),
+    (dict(probabilities=beliefs(4) * 1.5), 'probabilities has values from 0.075, and rows that sum to 1.5 to 1.5;'),
+    (dict(probabilities=beliefs(4) * np.nan), 'probabilities holds NaN'),
+    (dict(classes=['a', 'b']), 'classes holds 2 names; expected 3'),
+    (dict(classes='abc'), "classes is 'abc'; expected a list"),
+    (dict(classes=['a', 'b', 3]), 'classes is 3; expected text'),
+    (dict(times=[0, 2, 1, 3]), 'times goes from 2 to 1 at place 2; expected seconds that rise'),
+    (dict(times=[0, 1, 2]), 'times is [0, 1, 2]; expected 4 numbers'), (dict(times=[0, 1, 2, np.inf]), 'times holds'),
+    (dict(frame_times=[0, 1]), 'frame_times is [0, 1]; expected 4 numbers'), (dict(most=1001), 'most is 1001'),
+    (dict(fps=None), 'fps is None; expected how many'), (dict(fps=-1), 'fps is -1; expected from'),
+    (dict(flow=np.zeros((5, 4, 4, 2))), 'flow is an array'), (dict(top=9), 'top is 9; expected a whole number'),
+    (dict(truth='flies'), "truth is 'flies'; expected one of the classes"), (dict(truth=3), 'truth is 3; expected'),
+    (dict(index=4), 'index is 4; expected a whole number from 0 to 3'), (dict(title=3), 'title is 3')])
+def test_a_bad_timeline_is_named(bad, message):
+    good = dict(frames=flat_film(4), probabilities=beliefs(4), classes=DEEDS, fps=5)
+    with pytest.raises(ValueError, match='^' + re.escape(message)): ActionTimeline(**good | bad)
+
+
+def test_a_timeline_leaves_a_picture(timeline):
+    data, _ = timeline._repr_mimebundle_()
+    image = Image.open(io.BytesIO(base64.b64decode(data['image/png'])))
+    assert image.format == 'PNG' and image.width > 900 and data['text/plain'] == repr(timeline)
+    before, timeline.title = timeline.still_png(), 'Another'
+    assert timeline.still_png() != before
+
+
+def test_saved_states_are_looked_at(stepper, units, timeline):
+    for widget in stepper, units[0], timeline:
         good = json.loads(json.dumps({k: v for k, v in widget.get_state().items() if k != 'layout'}))
         row, key = good['rows'][0], 'units' if 'units' in good else 'count'
+        if widget is timeline:
+            for wrong in (5, ['x'], [dict(name='a')]):
+                with pytest.raises(ValueError, match='^widget is'): widget_html(good | dict(curves=wrong))
         assert widget_html(good)
         afar = dict(rows=[row | dict(sheet='https://example.org/a.png')])
         for bad in (dict(rows=5), dict(rows=[]), dict(rows=['x']), afar, dict(rows=[row | dict(count='5')]),

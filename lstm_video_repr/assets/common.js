@@ -63,11 +63,11 @@ const makePlayer = (model, count, label) => {
   return { play, slider, speed, index, go, stop, toggle };
 };
 
-// Dragging along `track` goes through the `count` frames that it shows, from `left` pixels on to its right end.
-const makeScrubbing = (track, player, count, left = 0) => {
+// Dragging along `track` goes through the `count` frames that it shows, from `left` pixels on to its right end; `place` says which one lies at what part of the way.
+const makeScrubbing = (track, player, count, left = 0, place = part => Math.floor(part * count)) => {
   const scrub = event => {
     const box = track.getBoundingClientRect();
-    player.go(Math.floor((event.clientX - box.left - left) / (box.width - left) * count));
+    player.go(place((event.clientX - box.left - left) / (box.width - left)));
   };
   track.addEventListener('pointerdown', event => {
     player.stop();
@@ -77,4 +77,35 @@ const makeScrubbing = (track, player, count, left = 0) => {
     event.preventDefault();
   });
   track.addEventListener('pointermove', event => { if (track.hasPointerCapture(event.pointerId)) scrub(event); });
+};
+
+// Keys that lead through time, wherever in a widget they are pressed, and what `more` keys do.
+const listenKeys = (root, player, count, more = {}) => root.addEventListener('keydown', event => {
+  const { index, go, stop, toggle, speed } = player;
+  if (event.target === speed || event.altKey || event.ctrlKey || event.metaKey) return;
+  const jump = { ArrowRight: index() + 1, ArrowUp: index() + 1, ArrowLeft: index() - 1, ArrowDown: index() - 1, PageUp: index() + 10, PageDown: index() - 10, Home: 0, End: count - 1 }[event.key];
+  if (jump !== undefined) { stop(); go(jump); }
+  else if (event.key === ' ' && event.target.tagName !== 'BUTTON') toggle();
+  else if (more[event.key]) more[event.key]();
+  else return;
+  event.preventDefault();
+  event.stopPropagation();
+});
+
+// A canvas of w x h pixels of the page, as sharp as the screen is.
+const fit = (canvas, w, h) => {
+  const ratio = window.devicePixelRatio || 1, context = canvas.getContext('2d');
+  canvas.width = Math.round(w * ratio);
+  canvas.height = Math.round(h * ratio);
+  canvas.style.height = `${h}px`;
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  return context;
+};
+
+// Sites and notebooks with a switch of their own for light and dark say so in attributes. Returns what ends the listening.
+const followTheme = redraw => {
+  const scheme = window.matchMedia('(prefers-color-scheme: dark)'), theme = new MutationObserver(redraw);
+  for (const node of [document.documentElement, document.body]) theme.observe(node, { attributes: true, attributeFilter: ['class', 'style', 'data-theme', 'data-jp-theme-light', 'data-jp-theme-name'] });
+  scheme.addEventListener('change', redraw);
+  return () => { theme.disconnect(); scheme.removeEventListener('change', redraw); };
 };

@@ -38,14 +38,6 @@ async function render({ model, el }) {
     return 'ifo'.includes(name) ? byte / 255 : (byte - 128) / 127 * (name === 'c' ? tops[k] : 1);
   };
   const isPast = t => t < past;
-  const fit = (canvas, w, h) => { // a canvas of w x h pixels of the page, as sharp as the screen is
-    const ratio = window.devicePixelRatio || 1, context = canvas.getContext('2d');
-    canvas.width = Math.round(w * ratio);
-    canvas.height = Math.round(h * ratio);
-    canvas.style.height = `${h}px`;
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    return context;
-  };
 
   // The overview: one small picture for each unit
   const kind = make('select', 'lvr-speed', { 'aria-label': 'Weights in the overview' });
@@ -219,15 +211,12 @@ async function render({ model, el }) {
 
   model.on('change:index', show);
   model.on('change:unit', showUnit);
-  const scheme = window.matchMedia('(prefers-color-scheme: dark)');
-  const theme = new MutationObserver(redraw); // sites and notebooks with a switch of their own say so in attributes
-  for (const node of [document.documentElement, document.body]) theme.observe(node, { attributes: true, attributeFilter: ['class', 'style', 'data-theme', 'data-jp-theme-light', 'data-jp-theme-name'] });
-  scheme.addEventListener('change', redraw);
+  const unfollow = followTheme(redraw);
   const resize = new ResizeObserver(() => { drawMosaic(); drawPlots(); });
   resize.observe(board);
   resize.observe(track);
   redraw();
-  return () => { stop(); resize.disconnect(); theme.disconnect(); scheme.removeEventListener('change', redraw); model.off('change:index', show); model.off('change:unit', showUnit); };
+  return () => { stop(); resize.disconnect(); unfollow(); model.off('change:index', show); model.off('change:unit', showUnit); };
 }
 
 export default { render };

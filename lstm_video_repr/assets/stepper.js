@@ -19,7 +19,7 @@ async function render({ model, el }) {
     return { note, gap, canvas, node: make('div', 'lvr-panel', {}, make('div', 'lvr-caption', {}, name, note), screen) };
   });
 
-  const player = makePlayer(model, count, 'Frame'), { play, slider, speed, index, go, stop, toggle } = player;
+  const player = makePlayer(model, count, 'Frame'), { play, slider, speed, index, stop } = player;
   const status = make('div', 'lvr-status');
 
   // Film strip: one canvas per row, with a marker and a bar in the colours of past and future
@@ -61,31 +61,19 @@ async function render({ model, el }) {
 
   // As many small frames as fit; each stands for itself or for a few neighbours.
   const drawFilm = () => {
-    const width = track.clientWidth, ratio = window.devicePixelRatio || 1;
+    const width = track.clientWidth;
     if (!width) return;
     const every = Math.ceil(count * 15 / width), cells = Math.ceil(count / every), w = width * every / count;
     films.forEach((canvas, r) => {
       const h = w * rows[r].height / rows[r].width;
-      canvas.width = Math.round(width * ratio);
-      canvas.height = Math.round(h * ratio);
-      canvas.style.height = `${h}px`;
-      const context = canvas.getContext('2d');
-      context.scale(ratio, ratio);
+      const context = fit(canvas, width, h);
       context.imageSmoothingQuality = 'high';
       for (let c = 0; c < cells; c++) paint(context, r, first + c * every, c * w + .5, .5, w - 1, h - 1);
     });
   };
 
   makeScrubbing(track, player, count);
-  root.addEventListener('keydown', event => {
-    if (event.target === speed || event.altKey || event.ctrlKey || event.metaKey) return;
-    const jump = { ArrowRight: index() + 1, ArrowUp: index() + 1, ArrowLeft: index() - 1, ArrowDown: index() - 1, PageUp: index() + 10, PageDown: index() - 10, Home: 0, End: count - 1 }[event.key];
-    if (jump !== undefined) { stop(); go(jump); }
-    else if (event.key === ' ' && event.target !== play) toggle();
-    else return;
-    event.preventDefault();
-    event.stopPropagation();
-  });
+  listenKeys(root, player, count);
 
   model.on('change:index', show);
   const resize = new ResizeObserver(drawFilm);

@@ -337,7 +337,8 @@ def lock_file(
 # %% ../../nbs/core/02_files.ipynb #eaa8d6b9
 def _sums(x, width=1024):
     "Row and column sums of the bytes of a tensor, as 64-bit words in blocks of 64 rows; what makes no row, as it is."
-    raw = x.contiguous().reshape(-1).view(torch.uint8).numpy()
+    x = x.contiguous() # a single number counts as such at any stride, but has no bytes then
+    raw = x.as_strided((x.numel(),), (1,)).view(torch.uint8).numpy()
     whole = len(raw) - len(raw) % (8 * width)
     words = raw[:whole].view(np.uint64).reshape(-1, width)
     for k in range(0, len(words), 64):
