@@ -228,6 +228,14 @@ def _find_videos(root):
     what = f'only the folder {min(found)!r}' if found else 'no folders'
     raise _fault(root, f'it holds {what}; expected a folder of videos for each class, at least two')
 
+# %% ../nbs/14_actions.ipynb #77da1e28
+def _call(function, argument, name):
+    "What a function of the user says of a name; a `ValueError` if it fails."
+    try: return function(name)
+    except Exception as e:
+        why = f'which fails for {name!r} ({type(e).__name__}: {e})'
+        raise ValueError(f'{argument} is {describe(function)}, {why}; expected a function of a name') from e
+
 # %% ../nbs/14_actions.ipynb #94438c2f
 def _find_groups(groups, names):
     "The group of each video, as text; or a `ValueError`."
@@ -235,7 +243,7 @@ def _find_groups(groups, names):
     if groups is None: found = list(map(find_group, names))
     elif isinstance(groups, dict): found = [groups.get(name) for name in names]
     elif isinstance(groups, (list, tuple)) and len(groups) == len(names): found = list(groups)
-    elif callable(groups): found = [groups(name) for name in names]
+    elif callable(groups): found = [_call(groups, 'groups', name) for name in names]
     else: raise argument_error('groups', groups, wanted)
     odd = next((name for name, group in zip(names, found) if not isinstance(group, str)), None)
     if odd is None: return tuple(found)
@@ -587,8 +595,10 @@ def _lack(self: _OfficialVideos):
 @patch
 def notes(self: _OfficialVideos) -> list[str]:
     "What of the lists is not there, and what is there beside the lists."
-    notes = [self._lack() + '; `missing` names them all.'] * bool(self.missing)
-    return notes + [f'{len(self.unlisted)} files are in no list and left out: see `unlisted`.'] * bool(self.unlisted)
+    notes = [self._lack() + '; `missing` names them all.'] if self.missing else []
+    if not self.unlisted: return notes
+    count = _say_count(len(self.unlisted), 'file is', 'files are')
+    return notes + [f'{count} in no list and left out: see `unlisted`.']
 
 # %% ../nbs/14_actions.ipynb #5f56c9d9
 @patch
@@ -810,7 +820,11 @@ def _fetch(file, path, options):
     raise OSError(f'{file.name} could not be fetched:\n  ' + '\n  '.join(problems) + kept)
 
 # %% ../nbs/14_actions.ipynb #3bf7edbb
-def _import_rarfile(): return import_extra('rarfile', 'percepts', 'archives that end in .rar')
+def _import_rarfile():
+    "The library, told to take the programs that know rar on every system, if one of them is there."
+    rarfile = import_extra('rarfile', 'percepts', 'archives that end in .rar')
+    with suppress(rarfile.Error): rarfile.tool_setup(sevenzip=False, sevenzip2=False) # Debian's 7-zip has no rar in it
+    return rarfile
 
 # %% ../nbs/14_actions.ipynb #0fb906d4
 def _open_archive(path):
@@ -825,7 +839,7 @@ def _open_archive(path):
 # %% ../nbs/14_actions.ipynb #d7385564
 def _explain(path, name, e):
     "An error of a library as an `OSError` that names archive and member."
-    where, tools = f'{str(path)!r}{f", {name!r}," if name else ""}', 'unrar, unar, 7-zip or bsdtar'
+    where, tools = f'{str(path)!r}{f", {name!r}," if name else ""}', 'unrar, unar, bsdtar or 7-zip'
     if type(e).__name__ == 'RarCannotExec': return OSError(f'{where} needs one of the programs {tools}: install one')
     return OSError(f'{where} cannot be unpacked ({e if isinstance(e, OSError) else f"{type(e).__name__}: {e}"})')
 
@@ -847,13 +861,14 @@ def _plan(path, members, rename):
     "Where each file of an archive goes: name -> member; an `OSError` if one leads elsewhere, or two to one place."
     plan = {}
     for member in members:
-        name = member.orig_filename if isinstance(member, zipfile.ZipInfo) else member.filename # as it was written
+        name = member.orig_filename if isinstance(member, zipfile.ZipInfo) else member.filename
         if not _is_inside(name) or not _is_plain(member):
             kind = 'a link' if _is_inside(name) else 'a name that leads out of the folder'
             raise OSError(f'{str(path)!r} holds {describe(name)}, {kind}; nothing was unpacked')
-        new = None if member.is_dir() else name if rename is None else rename(name)
+        new = None if member.is_dir() else name if rename is None else _call(rename, 'rename', name)
         if new is None: continue
-        if not _is_inside(new): raise argument_error('rename', new, 'a function that gives names inside of the folder')
+        if not isinstance(new, str) or not _is_inside(new):
+            raise argument_error('rename', new, 'a function that gives names inside of the folder')
         if new in plan: raise OSError(f'{str(path)!r} holds {describe(new)} twice; nothing was unpacked')
         plan[new] = member
     return plan
@@ -956,7 +971,8 @@ class PublishedVideos:
             files = getattr(self, name)
             if not isinstance(files, tuple) or not files or not all(isinstance(f, PublishedFile) for f in files):
                 raise argument_error(name, files, 'a tuple of PublishedFile, at least one')
-        if self.reader not in (UCF101, HMDB51): raise argument_error('reader', self.reader, 'UCF101 or HMDB51')
+        if not any(self.reader is kind for kind in _PLACES):
+            raise argument_error('reader', self.reader, 'UCF101 or HMDB51')
         check_whole(self.count, 'count')
         check_number(self.gigabytes, 'gigabytes', lambda v: v > 0, 'a number above 0')
 

@@ -1379,14 +1379,6 @@ _MOVING_MNIST = '://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq
 _MOVING_MNIST_DIGEST = 'sha256:c2a3e8d3939c001ab77bf543f130157424efa486bb4d0974d2cebb773b13f8b3'
 _MOVING_MNIST_SIZE = 819_200_096
 
-# %% ../nbs/15_cli.ipynb #d0a1f1ab
-def _download_videos(what, folder):
-    "A set of real clips, with licence and sizes said first."
-    from lstm_video_repr.actions import fetch_videos
-    found = fetch_videos(what, folder, say=_say)
-    _say(f'{found.describe()}\n{found.root}')
-    return found.root
-
 # %% ../nbs/15_cli.ipynb #54f02799
 def _download_videos(what, folder):
     "A set of real clips, with licence and sizes said first."

@@ -1057,7 +1057,7 @@ def test_no_folder(root):
     with pytest.raises((ValueError, OSError), match='^root is .*expected'): LabelledVideos(root)
 
 
-GROUPS = ['x', 3, ['a'], {}, {'a/1.avi': 'x'}, lambda name: None, lambda name: 1, [None] * 3]
+GROUPS = ['x', 3, ['a'], {}, {'a/1.avi': 'x'}, lambda name: None, lambda name: 1, [None] * 3, lambda: 'x', nn.Linear]
 
 
 @pytest.mark.parametrize('groups', GROUPS)
@@ -1186,7 +1186,7 @@ def test_official_order_and_splits(ucf):
         assert (len(train), len(test)) == (16, 16) and {found.groups[i][-3:] for i in test} == groups
         assert not {found.groups[i] for i in train} & {found.groups[i] for i in test}
     with pytest.raises(ValueError, match='which is 3.*0 to train on'): found.split(3)
-    assert (found.flags[:, 2] == -1).all()
+    assert (found.flags[:, 2] == -1).all() and found.notes() == [] and 'train 2' in str(found)
 
 
 def test_where_lists_are_found(ucf, tmp_path):

@@ -1,7 +1,6 @@
 """Good calls of all that is public: what an argument is by its name, by the call where the name is not enough, and
 whose method it is. `torture_arguments.py` changes one argument after the other."""
 import importlib
-import zipfile
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -255,12 +254,6 @@ CALLS = {
     'actions.StepSoftmax.*': dict(h=lambda: rand(B, T, H), labels=lambda: torch.tensor([0, 1])),
     'actions.LSTMClassifier.*': dict(frames=lambda: rand(B, T, 1, 8, 8), labels=lambda: torch.tensor([0, 1])),
     'actions.predict_clips': dict(model=classifier, frames=lambda: rand(B, T, 1, 8, 8)),
-    'actions.LabelledVideos': dict(root=labelled), 'actions.LabelledVideos.split': dict(test=lambda: .5),
-    'actions.UCF101': dict(root=labelled, lists=labelled), 'actions.HMDB51': dict(root=labelled, lists=labelled),
-    'actions.unpack_archive': dict(path=archive, folder=lambda: 'unpacked', progress=lambda: False),
-    'actions.PublishedFile': dict(urls=lambda: ('https://here.org/a.zip',)),
-    'actions.PublishedVideos': dict(**dict.fromkeys(('title', 'licence', 'page'), lambda: 'none'), reader=ucf101,
-        **dict.fromkeys(('videos', 'lists'), published), count=lambda: 4, gigabytes=lambda: .1),
     'actions.train_classifier': dict(model=classifier, frames=lambda: rand(6, T, 1, 8, 8), steps=lambda: 2),
     'actions.cut_blocks': WALK, 'actions.take_frames': WALK, 'actions.summarise_blocks': WALK,
     'actions.read_states': WALK | dict(model=lambda: model(frame_shape=(4,))),
@@ -336,8 +329,6 @@ SELF = {
     'Presets': lambda: PRESETS, 'ClipScores': clip_scores, 'LinearPredictor': line, 'Card': Card, 'LivePlot': LivePlot,
     'Checkpoint': lambda: Checkpoint('new.safetensors'), 'LSTMClassifier': classifier,
     'StepSoftmax': lambda: classifier().softmax, 'Animation': drawn('pictures', 'animate', rand(2, 1, 8, 8)),
-    'LabelledVideos': lambda: drawn('actions', 'LabelledVideos', labelled())(),
-    'UCF101': lambda: drawn('actions', 'UCF101', labelled())(), 'HMDB51': lambda: drawn('actions', 'HMDB51', labelled())(),
     'FrameCode': lambda: FrameCode((1, 8, 8), components=4), 'VideoFolder': folder, 'Patches': patches,
     'Video': lambda: drawn('videos', 'Video', film())(),
     'Encoder': encoder, 'PictureEncoder': encoder, 'FlowHistogram': drawn('percepts', 'FlowHistogram'),
