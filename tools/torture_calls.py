@@ -1,6 +1,7 @@
 """Good calls of all that is public: what an argument is by its name, by the call where the name is not enough, and
 whose method it is. `torture_arguments.py` changes one argument after the other."""
 import importlib
+import zipfile
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,7 @@ BEHIND_THE_DOOR = set('''begin after_loss after_step end fail extra_repr advance
     set_state conv_norm Bottleneck MeanOverPicture MobileNetV2.forward VGG16.forward Encoder.encode
     PictureEncoder.encode FlowHistogram.encode FlowFields.encode find_weights
     clear pop popitem setdefault update FrameCode.level FrameCode.flatten FrameCode.encode
-    FrameCode.decode Learner.look Learner.fit Learner.predict serve_films read_film'''.split())
+    FrameCode.decode Learner.look Learner.fit Learner.predict serve_films read_film fetch_file fetch_videos'''.split())
 
 
 def rand(*shape): return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
@@ -142,6 +143,35 @@ def mover():
     from lstm_video_repr.actions import LSTMClassifier, VideoClassifier
     eyes = drawn('percepts', 'FlowHistogram')(), drawn('percepts', 'Projection', np.zeros(180), np.eye(180, 2))()
     return str(VideoClassifier(*eyes, LSTMClassifier(2, H, 3), classes=['a', 'b', 'c']).save('mover.safetensors'))
+
+
+def labelled():
+    "The name of a folder with four empty videos of two classes, and lists of the kinds of UCF-101 and HMDB-51."
+    root, names = Path('labelled'), [f'{c}/v_{c}_g0{g}_c01.avi' for c in 'ab' for g in (1, 2)]
+    for name in names:
+        (root/name).parent.mkdir(parents=True, exist_ok=True)
+        (root/name).touch()
+    (root/'classInd.txt').write_text('1 a\n2 b\n')
+    (root/'trainlist01.txt').write_text(f'{names[0]} 1\n{names[2]} 2\n')
+    (root/'testlist01.txt').write_text(f'{names[1]}\n{names[3]}\n')
+    for c in 'ab': (root/f'{c}_test_split1.txt').write_text(f'v_{c}_g01_c01.avi 1\nv_{c}_g02_c01.avi 2\n')
+    return str(root)
+
+
+def archive():
+    "The name of a zip with one file."
+    with zipfile.ZipFile('a.zip', 'w') as box: box.writestr('a.avi', 'a film')
+    return 'a.zip'
+
+
+def ucf101():
+    from lstm_video_repr.actions import UCF101
+    return UCF101
+
+
+def published():
+    from lstm_video_repr.actions import PublishedFile
+    return (PublishedFile(('https://here.org/a.zip',)),)
 
 
 def drawn(module, name, *args, **options): # gives what makes it
@@ -254,6 +284,13 @@ CALLS = {
     'actions.StepSoftmax.*': dict(h=lambda: rand(B, T, H), labels=lambda: torch.tensor([0, 1])),
     'actions.LSTMClassifier.*': dict(frames=lambda: rand(B, T, 1, 8, 8), labels=lambda: torch.tensor([0, 1])),
     'actions.predict_clips': dict(model=classifier, frames=lambda: rand(B, T, 1, 8, 8)),
+    'actions.LabelledVideos': dict(root=labelled), 'actions.LabelledVideos.split': dict(test=lambda: .5),
+    'actions.UCF101': dict(root=labelled, lists=labelled), 'actions.HMDB51': dict(root=labelled, lists=labelled),
+    'actions.unpack_archive': dict(path=archive, folder=lambda: 'unpacked', progress=lambda: False),
+    'actions.PublishedFile': dict(urls=lambda: ('https://here.org/a.zip',)),
+    'actions.PublishedVideos': dict(**dict.fromkeys(('title', 'licence', 'page'), lambda: 'none'), reader=ucf101,
+                                    **dict.fromkeys(('videos', 'lists'), published), count=lambda: 4,
+                                    gigabytes=lambda: .1),
     'actions.train_classifier': dict(model=classifier, frames=lambda: rand(6, T, 1, 8, 8), steps=lambda: 2),
     'actions.cut_blocks': WALK, 'actions.take_frames': WALK, 'actions.summarise_blocks': WALK,
     'actions.read_states': WALK | dict(model=lambda: model(frame_shape=(4,))),
@@ -329,6 +366,9 @@ SELF = {
     'Presets': lambda: PRESETS, 'ClipScores': clip_scores, 'LinearPredictor': line, 'Card': Card, 'LivePlot': LivePlot,
     'Checkpoint': lambda: Checkpoint('new.safetensors'), 'LSTMClassifier': classifier,
     'StepSoftmax': lambda: classifier().softmax, 'Animation': drawn('pictures', 'animate', rand(2, 1, 8, 8)),
+    'LabelledVideos': lambda: drawn('actions', 'LabelledVideos', labelled())(),
+    'UCF101': lambda: drawn('actions', 'UCF101', labelled())(),
+    'HMDB51': lambda: drawn('actions', 'HMDB51', labelled())(),
     'FrameCode': lambda: FrameCode((1, 8, 8), components=4), 'VideoFolder': folder, 'Patches': patches,
     'Video': lambda: drawn('videos', 'Video', film())(),
     'Encoder': encoder, 'PictureEncoder': encoder, 'FlowHistogram': drawn('percepts', 'FlowHistogram'),
