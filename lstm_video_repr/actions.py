@@ -69,7 +69,8 @@ def _check_labels(labels, n_classes=None, n=None, *, name='labels'):
     if n not in (None, len(labels)): raise argument_error(f'len({name})', len(labels), f'{n}, a label for each clip')
     low, high = (v.item() for v in labels.long().aminmax())
     top = high if n_classes is None else n_classes - 1
-    if low < 0 or high > top: raise ValueError(f'{name} has values from {low} to {high}; expected 0 to {top}')
+    wanted = 'whole numbers of 0 or more' if n_classes is None else f'0 to {top}'
+    if low < 0 or high > top: raise ValueError(f'{name} has values from {low} to {high}; expected {wanted}')
 
 # %% ../nbs/14_actions.ipynb #81bcad4c
 def _check_pair(digits):
@@ -1924,7 +1925,8 @@ def fuse(
     fits = isinstance(weights, (list, tuple)) and len(weights) == len(x)
     w = [check_number(v, 'weights', lambda v: v >= 0, 'numbers of 0 or more') for v in weights] if fits else []
     if not sum(w): raise argument_error('weights', weights, f'{len(x)} numbers of 0 or more, not all 0')
-    return torch.einsum('s,snk->nk', torch.tensor(w) / sum(w), x)
+    share = torch.tensor([v / max(w) for v in w]) # first the largest becomes 1: sums of huge numbers are infinite
+    return torch.einsum('s,snk->nk', share / share.sum(), x)
 
 # %% ../nbs/14_actions.ipynb #25c49ace
 def predict_across(
@@ -2502,7 +2504,11 @@ def _check_neighbours(x, labels, groups):
     check_range(x, 'representations')
     _check_labels(labels, n=len(x))
     _check_groups(groups, len(x))
-    return F.normalize(x.detach().cpu().double(), dim=1)
+    largest = x.detach().cpu().double().abs().amax(1, keepdim=True)
+    if not largest.all():
+        zero = (largest[:, 0] == 0).nonzero()[0].item()
+        raise ValueError(f'representations[{zero}] is all zeros, which has no direction; expected some other number')
+    return F.normalize(x.detach().cpu().double() / largest, dim=1)
 
 # %% ../nbs/14_actions.ipynb #e18af06f
 def _miss(others, same, k):

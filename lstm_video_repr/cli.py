@@ -946,7 +946,8 @@ def _open_encoder(name, *, weights=None, precision='auto', device='auto'):
         return load_encoder(name, weights=weights, precision=precision, device=_find_device(device))
     asked = dict(weights=(weights, None), precision=(precision, 'auto'), device=(device, 'auto'))
     for word, (value, usual) in asked.items():
-        if value != usual: raise argument_error(word, value, f'none with encoder {name!r}, which is no network')
+        if value is usual or isinstance(value, str) and value == usual: continue
+        raise argument_error(word, value, f'none with encoder {name!r}, which is no network')
     return load_encoder(name)
 
 # %% ../nbs/15_cli.ipynb #5704b997

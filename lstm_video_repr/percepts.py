@@ -1056,7 +1056,8 @@ def _encode_film(path, encoder, every, dtype):
     rows = [_narrow(encoder(chunk), dtype, encoder.name) for chunk in chunks]
     times = video.times[::every]
     if rows: return np.concatenate(rows), times[encoder.overlap:]
-    raise _Unreadable(f'{len(times)} frames; {encoder.name} needs at least {encoder.overlap + 1}')
+    looked = f'{len(times)} frame{"s" * (len(times) != 1)}' + f' of {len(video.times)}, one in {every},' * (every > 1)
+    raise _Unreadable(f'{looked}; {encoder.name} needs at least {encoder.overlap + 1}')
 
 # %% ../nbs/13_percepts.ipynb #f328ea02
 def _piece_of(folder, name, stamp, head):

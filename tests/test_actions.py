@@ -1749,3 +1749,14 @@ def test_from_the_command_line(server, tmp_path, monkeypatch, capsys):
     assert main(['download', 'mnist', '--folder', 'x']) == 2 and '--folder is' in capsys.readouterr().err
     monkeypatch.setattr('pooch.os_cache', lambda name: tmp_path/'cache')
     assert main(['download', 'ucf101']) == 0 and (tmp_path/'cache/ucf101/UCF-101/Archery').is_dir()
+
+
+def test_the_scale_of_weights_and_vectors_is_nothing():
+    "Huge weights are weights; a cosine does not depend on length, and a row of zeros has none."
+    a, b = torch.tensor([[.9, .1]]), torch.tensor([[.2, .8]])
+    assert torch.allclose(fuse([a, b], [1e308, 1e308]), (a + b) / 2)
+    x, labels, groups = torch.randn(24, 5, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 3, [*map(str, range(24))]
+    found = [retrieval(x * scale, labels, groups, ks=(1, 5)).hits for scale in (1., 1e-30, 1e30)]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    x[7] = 0
+    with pytest.raises(ValueError, match=r'representations\[7\] is all zeros'): retrieval(x, labels, groups, ks=(1,))
