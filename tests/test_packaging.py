@@ -90,7 +90,7 @@ def test_extras(wheel):
     assert set(wheel[1].get_all('Provides-Extra')) == {'notebook', 'authors', 'video', 'percepts', 'all', 'dev'}
     assert of('all') == of('notebook') | of('authors') | of('video') | of('percepts') and of('all') < of('dev')
     assert {'matplotlib', 'anywidget'} <= of('notebook') and of('authors') == {'h5py'} and of('video') == {'av'}
-    assert of('percepts') == {'av', 'h5py', 'opencv-python-headless', 'scikit-learn'}
+    assert of('percepts') == {'av', 'h5py', 'opencv-python-headless', 'rarfile', 'scikit-learn'}
 
 
 def test_description_stands_alone(wheel):

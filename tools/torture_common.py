@@ -19,6 +19,8 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import NamedTuple
 
+from lstm_video_repr.core.checks import escape_controls
+
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 20 # a case may take
 MEMORY = 2**30 # bytes of address space that a case may ask for
@@ -109,7 +111,8 @@ def judge_error(
     said = str(error)
     if isinstance(error, MemoryError) or 'allocate memory' in said:
         return Verdict('fault', 'memory: ' + last_line(error))
-    spelled = {form for n in names if n for form in (n, repr(n)[1:-1])} # as errors show what is odd
+    def spell(n): return n, repr(n)[1:-1], n.strip() or n, escape_controls(n).strip() or n # as errors show what is odd
+    spelled = {form for n in names if n for form in spell(n)}
     named = any(re.search(rf'(?<![^\W_]){re.escape(n)}(?![^\W_])', said) for n in spelled)
     if isinstance(error, SystemExit) and error.code == 2: return Verdict('refused', last_line(error)) # usage was shown
     if isinstance(error, REFUSALS) and named: return Verdict('refused', last_line(error))
