@@ -414,10 +414,10 @@ def test_stacks_as_features():
 
 def test_rows_are_those_of_the_frames(films, tmp_path):
     "Chunks, times and names; in 16 bits as in 32."
-    with pytest.warns(UserWarning, match='1 of 4 videos gave no features:\n  a/2.avi: 1 frames; flow_histogram needs'):
+    with pytest.warns(UserWarning, match='1 of 4 videos gave no features:\n  a/2.avi: 1 frame; flow_histogram needs'):
         f = extract(films, 'flow_histogram', tmp_path/'flow.h5')
     assert f.names == ('a/1.avi', 'b/3.mp4', 'b/4.mkv') and f.lengths.tolist() == [8, 69, 5] and f.size == 180
-    assert f.failures == {'a/2.avi': '1 frames; flow_histogram needs at least 2'}
+    assert f.failures == {'a/2.avi': '1 frame; flow_histogram needs at least 2'}
     video = Video(films/'b/3.mp4')
     np.testing.assert_allclose(f[1], FlowHistogram()(np.stack(list(video))), rtol=1e-3, atol=1e-6)
     np.testing.assert_array_equal(f.times(1), video.times[1:])
