@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lstm_video_repr.actions import (HMDB51, UCF101, LabelledVideos, Logistic, LSTMClassifier, LSTMLearner, Pretraining,
-                                     VideoClassifier, accuracy, choose_weights, confusion, cut_blocks, fuse, label_curve,
-                                     load_classifier, load_label_curve, predict_across, read_states, retrieval,
-                                     standard_learners, summarise_blocks, take_frames, top_k, train_classifier)
+from lstm_video_repr.actions import (HMDB51, UCF101, LabelledVideos, Logistic, LSTMLearner, Pretraining,
+                                     VideoClassifier, accuracy, choose_weights, confusion, fuse, label_curve,
+                                     predict_across, read_states, retrieval, standard_learners, summarise_blocks,
+                                     take_frames, top_k)
 from lstm_video_repr.clips import FixedClips
 from lstm_video_repr.metrics import LastFrame, score_clips
 from lstm_video_repr.models import VideoLSTM

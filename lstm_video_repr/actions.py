@@ -1492,6 +1492,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import resources
+from itertools import chain, islice
 
 # %% ../nbs/14_actions.ipynb #40449b5a
 from tqdm import tqdm
@@ -2645,16 +2646,12 @@ def ready(self: VideoClassifier): # the encoder
     return self.encoder
 
 # %% ../nbs/14_actions.ipynb #6838856a
-def _encode_all(encoder, frames, n=64):
-    "All frames of an iterator as rows, n at a time; a chunk begins with the last frames of the one before."
-    held, rows = [], []
-    for frame in frames:
-        held.append(frame)
-        if len(held) < n + encoder.overlap: continue
-        rows.append(encoder(np.stack(held)))
-        held = held[n:]
-    if len(held) > encoder.overlap or not rows: rows.append(encoder(np.stack(held)))
-    return np.concatenate(rows)
+def _encode_all(encoder, frames):
+    "All frames of an iterator as rows; of too few the encoder says so itself."
+    from lstm_video_repr.percepts import chunk_frames
+    start = [*islice(frames := iter(frames), encoder.overlap + 1)]
+    if len(start) <= encoder.overlap: return encoder(np.stack(start))
+    return np.concatenate([encoder(x) for x in chunk_frames(chain(start, frames), encoder.overlap)])
 
 # %% ../nbs/14_actions.ipynb #a84cdbcc
 @patch

@@ -1016,9 +1016,9 @@ def run_percepts(
 
 # %% ../nbs/15_cli.ipynb #4fe6d1e3
 def _source_of(name):
-    "What a film was cut from: 'v_Archery_g01_c06.avi' of UCF-101 from 'Archery_g01'; others stand for themselves."
-    found = re.fullmatch(r'v_(.+_g\d+)_c\d+', Path(name).stem)
-    return found[1] if found else name
+    "What a film was cut from, as far as its name says."
+    from lstm_video_repr.videos import find_group
+    return find_group(name)
 
 # %% ../nbs/15_cli.ipynb #f4675e1b
 def _hold_out(sources):

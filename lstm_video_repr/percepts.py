@@ -1029,8 +1029,11 @@ def _frames_of(video, every):
     except OSError as e: raise _Unreadable(_reason(e, video.path)) from e
 
 # %% ../nbs/13_percepts.ipynb #09721eb3
-def _chunks(frames, overlap):
-    "Frames in arrays (overlap + n, H, W, 3), n up to 64."
+def chunk_frames(
+    frames, # an iterator of (H, W, 3) uint8
+    overlap: int, # of the encoder
+): # arrays (overlap + n, H, W, 3), n up to 64: each begins with the last frames of the one before
+    "A film piece by piece, so that memory does not grow with it; nothing for `overlap` frames or fewer."
     held = []
     for frame in frames:
         held.append(frame)
@@ -1052,7 +1055,7 @@ def _encode_film(path, encoder, every, dtype):
     "Features (T, D) and times (T,) of a film; `_Unreadable` if there are none."
     try: video = Video(path)
     except OSError as e: raise _Unreadable(_reason(e, path)) from e
-    chunks = _chunks(_frames_of(video, every), encoder.overlap)
+    chunks = chunk_frames(_frames_of(video, every), encoder.overlap)
     rows = [_narrow(encoder(chunk), dtype, encoder.name) for chunk in chunks]
     times = video.times[::every]
     if rows: return np.concatenate(rows), times[encoder.overlap:]
