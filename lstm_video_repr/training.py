@@ -54,7 +54,7 @@ class Recipe:
     optimizer: str = 'adam' # 'adam', or 'sgd' (momentum, optionally scaled as in RMSProp, optionally clamped)
     lr: float = 1.5e-3 # learning rate at its highest
     batch_size: int = 128 # clips in a step
-    schedule: str = 'cosine' # 'cosine' (to zero at the last step), 'constant', or 'staircase'
+    schedule: str = 'cosine' # 'cosine' or 'linear' (both to zero at the last step), 'constant', or 'staircase'
     warmup: int = 100 # steps in which the rate rises from zero
     weight_decay: float = 0. # pull of weights (not biases) to zero: decoupled in 'adam', part of the gradient in 'sgd'
     objective: str = 'frame' # nats averaged per 'frame', per 'clip' (frames summed), or everything summed ('sum')
@@ -68,7 +68,7 @@ class Recipe:
     def __post_init__(self): _check_recipe(self)
 
 # %% ../nbs/06_training.ipynb #62bf2c81
-_CHOICES = dict(optimizer=('adam', 'sgd'), schedule=('cosine', 'constant', 'staircase'),
+_CHOICES = dict(optimizer=('adam', 'sgd'), schedule=('cosine', 'linear', 'constant', 'staircase'),
                 objective=('frame', 'clip', 'sum'))
 _WHOLE = dict(batch_size=(1, 2**20), warmup=(0,), decay_every=(1,)) # from what each may be, and to what
 _REAL = dict( # what fits, in code and in words
@@ -123,6 +123,7 @@ def learning_rate(
     check_whole(step, 'step', 0, check_whole(steps, 'steps'))
     rate = recipe.lr * min(1, (step + 1) / recipe.warmup) if recipe.warmup else recipe.lr
     if recipe.schedule == 'cosine': return min(rate, recipe.lr * (1 + math.cos(math.pi * step / steps)) / 2)
+    if recipe.schedule == 'linear': return min(rate, recipe.lr * (1 - step / steps))
     if recipe.schedule == 'staircase': return rate * recipe.decay_factor ** (step // recipe.decay_every)
     return rate
 
