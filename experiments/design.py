@@ -1,22 +1,32 @@
 """Which model predicts best: one that reconstructs, predicts, or does both, \
 with decoders that see their last frame or do not?
 
-Section 3.4 of the paper (comparison of model variants), on moving digits: six models of one size get one budget,
-three times, each time with other first weights and other training clips. Within a seed all models see the same clips,
-so that their differences can be taken seed by seed. All are measured on one test set, free-running: a conditional
-decoder sees its own output. For conditional models the nats under teacher forcing are kept, too, on the same clips.
+Section 3.4 of the paper (comparison of model variants), on moving digits: six models of one size get one budget of
+clips, several times, each time with other first weights and other clips. The three that have a conditional decoder are
+also trained on its own frames (scheduled sampling): a decoder that is shown the truth in training and itself at test
+meets something new. Within a seed all models see the same clips, so that differences can be taken seed by seed.
+
+All are measured on one test set, free-running: a conditional decoder sees its own output. Each training is measured
+several times on its way, to see whether the order changes. A training does not know where it will be measured: the rate
+is constant, and what is measured are averaged weights, so that each point stands for a training of that length. (The
+chance of own frames does depend on the whole budget: it rises to 1 over the first half.)
 """
+import copy
 from functools import partial
 
+import numpy as np
 import torch
+from torch import nn
 
-from lstm_video_repr.metrics import LastFrame, MeanFrame, evaluate, nats_per_frame
+from lstm_video_repr.metrics import LastFrame, MeanFrame, nats_per_frame, score_clips
 from lstm_video_repr.models import VideoLSTM
+from lstm_video_repr.training import Callback, get_recipe
+from lstm_video_repr.zoo import save_model
 
 NAME = 'design'
-SETTINGS = dict(units=128, layers=1, steps=750, batch=64, recipe='adam', lr=3e-3, precision='auto', seeds=(0, 1, 2),
-                test_clips=1000, test_seed=2015, baseline_clips=1000)
-QUICK = dict(units=8, steps=3, batch=4, seeds=(0, 1), test_clips=4, baseline_clips=4)
+SETTINGS = dict(units=512, layers=(1, 2), clips=500_000, points=(8, 4, 2, 1), batch=128, lr=2e-3, precision='auto',
+                seeds=(0, 1, 2), test_clips=1000, test_seed=2015, baseline_clips=1000)
+QUICK = dict(units=6, layers=(1,), clips=16, points=(2, 1), batch=4, seeds=(0, 1), test_clips=4, baseline_clips=4)
 
 MODELS = {
     'autoencoder': VideoLSTM.autoencoder,
@@ -26,13 +36,121 @@ MODELS = {
     'conditional future predictor': partial(VideoLSTM.future_predictor, conditional=True),
     'composite, conditional future predictor': partial(VideoLSTM.composite, conditional_future=True),
 }
+OWN = ', own frames' # after the name of a model with a conditional decoder: trained on its own frames
+ARMS = (*MODELS, *(name + OWN for name in MODELS if 'conditional' in name))
 BASELINES = 'last frame', 'mean frame'
 CONDITIONING = (
     'A conditional decoder gets no frame at its first step and the frame before at each later one: in training the '
     'true frame (teacher forcing), in `scores` its own output, as probabilities. `teacher_forced` has its nats per '
     'frame with true frames, as in training.')
+OWN_FRAMES = (
+    'Scheduled sampling (Bengio et al. 2015): before each step, clip by clip, a conditional decoder is shown its own '
+    'frame, as probabilities, by a chance that rises from 0 to 1 over the first half of the training, and then stays '
+    '1: the second half is as at test. No gradient flows through a frame that is fed back.')
+MEMORY = 10 # of an average: at step n it reaches back over about n / 10 steps
+AVERAGE = (
+    'Constant learning rate after the warm-up; measured are averaged weights: after step n they move to the new ones '
+    f'by {MEMORY} / n of the way, so that they reach back over about a tenth of the training so far.')
 SHOWN = 3 # test clips whose frames are kept, of the first seed
 
+
+# ---- what is trained
+
+class Average(nn.Module):
+    "The averaged weights of a model, held as buffers: a part of the model they average, so that checkpoints have them."
+    def __init__(
+        self,
+        model: nn.Module, # whose parameters
+    ):
+        super().__init__()
+        for name, p in model.named_parameters(): self.register_buffer(name.replace('.', '-'), p.detach().clone())
+        self.register_buffer('steps', torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(
+        self,
+        model: nn.Module, # after a step
+        step: int, # its number, from 1 on
+    ):
+        "A step further."
+        for name, p in model.named_parameters():
+            self.get_buffer(name.replace('.', '-')).lerp_(p, min(1, MEMORY / step))
+        self.steps.fill_(step)
+
+
+class KeepAverage(Callback):
+    "Keeps `model.average`; makes up for the one step after which a run may have been cut."
+    everywhere = True
+
+    def begin(self, run):
+        if run.model.average.steps == run.step - 1: self.after_step(run)
+    def after_step(self, run): run.model.average.update(run.model, run.step)
+
+
+class Until(Callback):
+    "Ends a run after some step, though it is to go on later."
+    everywhere = True
+
+    def __init__(
+        self,
+        step: int, # the last one
+    ): self.step = step
+
+    def begin(self, run): run.stop = run.stop or run.step >= self.step
+    def after_step(self, run): self.begin(run)
+
+
+def own_chance(
+    step: int, # the step to be taken, from 0 on
+    steps: int, # in the whole training
+) -> float: # that a decoder is shown its own frame
+    "Rises over the first half."
+    return min(1., 2 * step / steps)
+
+
+class OwnFrames(Callback):
+    "Scheduled sampling, by seed, step and process: a run that was cut goes on as if it had not been."
+    everywhere = True
+
+    def __init__(
+        self,
+        seed: int, # of the chances
+    ): self.seed = seed
+
+    def begin(self, run):
+        g = torch.Generator().manual_seed((self.seed * 1_000_003 + run.step + 2**40 * run.rank) % 2**63)
+        own = own_chance(run.step, run.steps)
+        run.model.loss = partial(type(run.model).loss, run.model, own=own, generator=g)
+    def after_step(self, run): self.begin(run)
+    def end(self, run): vars(run.model).pop('loss', None)
+    def fail(self, run, error): self.end(run)
+
+
+def averaged(
+    model: VideoLSTM, # with an `average`
+) -> VideoLSTM: # a copy with averaged weights and nothing else, in evaluation mode
+    "The model that is measured."
+    found = copy.deepcopy(model)
+    average = vars(found)['_modules'].pop('average')
+    found.load_state_dict({name: average.get_buffer(name.replace('.', '-')) for name, _ in found.named_parameters()}
+                          | dict(found.named_buffers()))
+    return found.eval().requires_grad_(False)
+
+
+def fresh(
+    arm: str, # one of `ARMS`
+    *,
+    units: int, # in a layer
+    layers: int,
+    seed: int, # of the first weights
+) -> VideoLSTM: # with an average
+    "A model to be trained."
+    model = MODELS[arm.removesuffix(OWN)](hidden_size=units, num_layers=layers, seed=seed)
+    model.average = Average(model)
+    return model
+
+
+# ---- what is measured
 
 @torch.no_grad()
 def teacher_forced(
@@ -70,6 +188,23 @@ def frames(
     return {name: x for name, x in found.items() if x is not None}
 
 
+def measure(
+    context, # of `run`; inside of a part
+    model, # a `VideoLSTM` or a baseline
+    test, # clips
+    *,
+    ssim: bool = True, # the slowest measure, too?
+) -> dict: # scores, with standard errors over clips
+    "Free-running. The nats of each clip, in tenths, are kept beside the pictures: differences are taken clip by clip."
+    found = score_clips(model, test, ssim=ssim)
+    for task in ('reconstruction', 'future'):
+        if (each := getattr(found, task)) is None: continue
+        context.keep_pictures(**{f'{task} nats': np.rint(each['nats'].mean(1) * 10).astype(np.uint16)})
+    scores = found.mean().to_dict()
+    context.note(scores=scores.pop('conventions'))
+    return scores
+
+
 def thinned(
     history, # of a training
     points: int = 50, # about so many
@@ -100,38 +235,97 @@ def baseline(
     s = context.settings
     clips = context.train_clips(seed=s.seeds[0])
     predictor = LastFrame() if name == 'last frame' else MeanFrame.from_clips(clips, s.baseline_clips)
-    scores = evaluate(predictor, test).to_dict()
-    context.note(scores=scores.pop('conventions'))
     if name == 'last frame': context.keep_pictures(**dict(zip(('past', 'future'), test.read(0, min(SHOWN, len(test))))))
-    return dict(kind='baseline', model=name, scores=scores)
+    return dict(kind='baseline', model=name, scores=measure(context, predictor, test))
+
+
+# ---- the trainings
+
+def title(
+    arm: str, # one of `ARMS`
+    *,
+    layers: int,
+    seed: int,
+    clips: int | None = None, # seen so far; None: the training as a whole
+) -> str: # of a part, or of a training
+    "What a training is called."
+    said = f'{arm}, {layers} layer{"s" * (layers > 1)}, seed {seed}'
+    return said if clips is None else f'{said}, {clips} clips'
+
+
+def model_file(
+    context, # of `run`, of whatever experiment
+    arm: str, # one of `ARMS`
+    *,
+    layers: int,
+    seed: int,
+): # its path
+    "Where the model at the end of a training lies, for `load_model`: averaged weights, and a card with all settings."
+    return context.checkpoint_of(f'{title(arm, layers=layers, seed=seed)}, model', NAME)
+
+
+def steps_of(
+    s, # settings
+) -> dict: # steps -> clips, of each point
+    "Where a training is measured."
+    whole = max(1, s.clips // s.batch)
+    return {max(1, whole // p): max(1, whole // p) * s.batch for p in s.points}
 
 
 def trained(
     context, # of `run`; inside of a part
     test, # clips
-    name: str, # one of MODELS
+    arm: str, # one of `ARMS`
     *,
+    layers: int,
     seed: int, # of first weights and clips
+    step: int, # after which it is measured
 ) -> dict: # a row
-    "One of the models, trained and measured."
+    "One of the models, trained on from the point before, and measured."
+    s, points = context.settings, steps_of(context.settings)
+    steps, before = max(points), max((p for p in points if p < step), default=0)
+    model, own = fresh(arm, units=s.units, layers=layers, seed=seed), arm.endswith(OWN)
+    recipe = get_recipe('adam', schedule='constant', batch_size=s.batch, lr=s.lr, warmup=min(100, steps // 10))
+    callbacks = [KeepAverage(), Until(step), *([OwnFrames(seed)] if own else [])]
+    about = dict(kind='model', model=arm, layers=layers, seed=seed, clips=points[step])
+    try: history = context.train(model, context.train_clips(seed=seed), shared=title(arm, layers=layers, seed=seed),
+                                 since=points.get(before, 0), steps=steps, recipe=recipe, precision=s.precision,
+                                 callbacks=callbacks, step='plain' if own else 'auto')
+    except FloatingPointError as error: return about | dict(diverged=str(error), scores=None)
+    return about | result(context, averaged(model), test, history, about=about, last=step == steps)
+
+
+def result(
+    context, # of `run`; inside of a part
+    model: VideoLSTM, # averaged
+    test, # clips
+    history, # of its training
+    *,
+    about: dict, # which model it is
+    last: bool, # is this the end of its training?
+) -> dict: # entries of a row
+    "Measure a model; at the end also SSIM, pictures of the first seed, and the model itself."
     s = context.settings
-    model = MODELS[name](hidden_size=s.units, num_layers=s.layers, seed=seed)
-    options = dict(steps=s.steps, recipe=s.recipe, batch_size=s.batch, lr=s.lr, precision=s.precision)
-    history = context.train(model, context.train_clips(seed=seed), **options)
-    model.eval()
-    if seed == s.seeds[0]: context.keep_pictures(**frames(model, *test.read(0, min(SHOWN, len(test)))))
-    scores = evaluate(model, test).to_dict()
-    del scores['conventions'] # noted once
-    about = dict(kind='model', model=name, seed=seed, parameters=sum(p.numel() for p in model.parameters()))
-    return about | dict(scores=scores, teacher_forced=teacher_forced(model, test),
-                        training=training_of(history) | dict(losses=thinned(history)))
+    if last and about['seed'] == s.seeds[0]: context.keep_pictures(**frames(model, *test.read(0, min(SHOWN, len(test)))))
+    if last:
+        card = about | dict(experiment=NAME, units=s.units, batch=s.batch, lr=s.lr, digits=context.digits)
+        which = {k: about[k] for k in ('layers', 'seed')}
+        save_model(model, model_file(context, about['model'], **which), card=card)
+    at_end = dict(own_chance=own_chance(history.rows[-1]['step'], max(steps_of(s)))) if about['model'].endswith(OWN) else {}
+    return dict(parameters=sum(p.numel() for p in model.parameters()), **at_end,
+                scores=measure(context, model, test, ssim=last), teacher_forced=teacher_forced(model, test),
+                training=training_of(history) | dict(losses=thinned(history)))
 
 
 def run(context):
-    "Baselines, then all models of the first seed, of the second, ...: a run that is cut is balanced."
+    "Baselines; then by layers, seeds and points all models: a run that is cut is balanced."
     s = context.settings
     test = context.test_clips(s.test_clips, seed=s.test_seed)
-    context.note(conditioning=CONDITIONING, models=list(MODELS))
+    context.note(conditioning=CONDITIONING, own_frames=OWN_FRAMES, average=AVERAGE, models=list(MODELS), arms=list(ARMS))
     for name in BASELINES: context.part(name, partial(baseline, context, test, name))
-    for seed in s.seeds:
-        for name in MODELS: context.part(f'{name}, seed {seed}', partial(trained, context, test, name, seed=seed))
+    for layers in s.layers:
+        for seed in s.seeds:
+            for step, clips in sorted(steps_of(s).items()):
+                for arm in ARMS:
+                    context.part(title(arm, layers=layers, seed=seed, clips=clips),
+                                 partial(trained, context, test, arm, layers=layers, seed=seed, step=step))

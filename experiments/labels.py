@@ -24,12 +24,13 @@ from lstm_video_repr.training import Run, get_recipe
 from experiments import design
 
 NAME = 'labels'
-PRETRAINING = {k: design.SETTINGS[k] for k in ('units', 'layers', 'steps', 'batch', 'recipe', 'lr', 'precision')}
+PRETRAINING = dict(units=128, layers=1, steps=750, batch=64, recipe='adam', lr=3e-3, precision='auto')
 SETTINGS = PRETRAINING | dict( # an option of PRETRAINING sets both experiments
     per_class=(1, 3, 10, 30, 100, 300, 1000), classifier_steps=(30, 40, 60, 80, 110, 160, 300), classifier_batch=32,
     classifier_lr=1e-2, softmax_steps=300, softmax_lr=1e-1, rates=(3e-3, 1e-2, 3e-2), softmax_rates=(3e-2, 1e-1, 3e-1),
     rates_per_class=30, validation_clips=500, pool=12000, test_clips=1000, test_seed=2016, seeds=(0, 1, 2))
-QUICK = {k: v for k, v in design.QUICK.items() if k in PRETRAINING} | dict(
+QUICK = dict(
+    units=8, steps=3, batch=4,
     per_class=(1, 2), classifier_steps=(2, 2), classifier_batch=4, softmax_steps=2, rates=(1e-3,),
     softmax_rates=(1e-2,), rates_per_class=1, validation_clips=4, pool=150, test_clips=5, seeds=(0,))
 

@@ -112,6 +112,17 @@ def rows(
     return select(results['rows'], **like)
 
 
+def is_longer(
+    value, # of a setting
+    old: dict, # earlier results
+    name: str, # of the setting
+) -> bool: # is it a list of layers that begins like the old one?
+    "May a run with this setting go on where that one stopped?"
+    before = old['settings'].get(name)
+    lists = name == 'layers' and isinstance(value, list) and isinstance(before, list)
+    return lists and value[:len(before)] == before
+
+
 class Context:
     "What an experiment is given: its settings, and what keeps its parts."
     def __init__(
@@ -150,9 +161,10 @@ class Context:
         return dict(name=self.digits) | sizes
 
     def _go_on(self, old):
-        for what in ('settings', 'digits'): # more seeds are welcome
+        more = [f'settings {k}' for k, v in self.results['settings'].items() if k == 'seeds' or is_longer(v, old, k)]
+        for what in ('settings', 'digits'): # more seeds are welcome, and more layers where there is a list of them
             before, now = ({f'{what} {k}': v for k, v in x[what].items()} for x in (old, self.results))
-            files.check_same(self.path, before, now, skip=('settings seeds',), hint='--fresh to start anew')
+            files.check_same(self.path, before, now, skip=more, hint='--fresh to start anew')
         self.results |= {k: v for k, v in old.items() if k not in ('about', 'settings')}
 
     @property
@@ -197,17 +209,19 @@ class Context:
         name: str | None = None, # of the checkpoint, where a part trains several models
         *,
         resume: bool = True, # go on where an interrupted training stopped
+        shared: str | None = None, # name of a training that goes on through several parts
+        since: int = 0, # clips of it that belong to parts before
         **options, # of `train`: steps, recipe, batch_size, ...
     ) -> History: # the log
         "`train`, with a checkpoint: interrupted, it goes on where it stopped. To be called inside of a part."
         if self._part is None: raise ValueError('train was called outside of a part; expected a call inside of one')
-        path, start = self.checkpoint_of(f'{self._part}-{name or ""}'), time.monotonic()
+        path, start = self.checkpoint_of(shared or f'{self._part}-{name or ""}'), time.monotonic()
         kept = Checkpoint(path, every=KEPT_EVERY, resume=resume)
         history = train(model.to(self.device), clips, checkpoint=kept, log=path.with_suffix('.jsonl'),
                         **dict(progress=self.progress) | options)
-        last = history.rows[-1]
-        self._clips += last['clips']
-        self._earlier += max(0., last['seconds'] - (time.monotonic() - start))
+        last, before = history.rows[-1], [r['seconds'] for r in history.rows if r['clips'] <= since]
+        self._clips += last['clips'] - since
+        self._earlier += max(0., last['seconds'] - max(before, default=0) - (time.monotonic() - start))
         return history
 
     def checkpoint_of(

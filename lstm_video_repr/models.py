@@ -7,6 +7,7 @@ __all__ = ['VideoLSTMConfig', 'frame_loss', 'Decoder', 'VideoOutput', 'VideoLoss
 
 # %% ../nbs/04_models.ipynb #ec2cd7cf
 import math
+from contextlib import nullcontext
 from dataclasses import MISSING, dataclass, fields
 
 # %% ../nbs/04_models.ipynb #d757e1b3
@@ -207,17 +208,47 @@ def run_free(
     return _join(_emit(self, state, frames, activation=activation, block=block), frames)
 
 # %% ../nbs/04_models.ipynb #9035dc53
+@torch.no_grad()
+def _find_shown(decoder, state, target, *, own, activation, generator):
+    "What a decoder is shown from its second step on (B, T-1, D): true frames, and by chance its own."
+    device, (B, T, _) = target.device if generator is None else generator.device, target.shape
+    mine = (torch.rand(B, T - 1, 1, generator=generator, device=device) < own).to(target.device)
+    seen, shown = None, []
+    for t in range(T - 1):
+        h, state = decoder.lstm(seen, state, frames=1)
+        drawn = activation(decoder.readout(h)).to(target.dtype)
+        seen = torch.where(mine[:, t:t + 1], drawn, target[:, t:t + 1])
+        shown.append(seen)
+    return torch.cat(shown, 1)
+
+# %% ../nbs/04_models.ipynb #6a52a8d4
+def _without_cache(x):
+    "Autocast as it is, but without its cache: a copy of a weight that was made without gradients must not be used again."
+    kind = x.device.type
+    on = kind != 'meta' and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, torch.get_autocast_dtype(kind), cache_enabled=False) if on else nullcontext()
+
+# %% ../nbs/04_models.ipynb #9fcd8b9b
 @patch
 def teacher_force(
     self: Decoder,
     state: tuple[Tensor, Tensor], # (h, c) of the encoder, each (L, B, H)
     target: Tensor, # (B, T, D) the frames to be emitted
-) -> Tensor: # (B, T, D) raw outputs (logits, or values)
-    "Training: a conditional decoder is shown the true frame before."
+    *,
+    own: float = 0., # chance that a step sees the decoder's own frame instead (scheduled sampling); 1: always
+    activation=torch.sigmoid, # makes a frame out of raw outputs
+    generator: torch.Generator | None = None, # of chance; None: torch's global one
+) -> Tensor: # (B, T, D) raw outputs (logits, or values); no gradient flows through a frame that is fed back
+    "Training: a conditional decoder is shown the true frame before, or its own (Bengio et al., 2015)."
     check_float(target, 'target', ('B', 'T', self.lstm.input_size if self.conditional else 'D'))
+    own = check_number(own, 'own', lambda v: 0 <= v <= 1, 'a chance in [0, 1]')
     if not self.conditional: return self.run_free(state, target.shape[1])
+    shown = target[:, :-1]
+    if own and shown.shape[1]:
+        with _without_cache(target):
+            shown = _find_shown(self, state, target, own=own, activation=activation, generator=generator)
     h, state = self.lstm(state=state, frames=1)
-    if target.shape[1] > 1: h = torch.cat([h, self.lstm(target[:, :-1], state)[0]], 1)
+    if shown.shape[1]: h = torch.cat([h, self.lstm(shown, state)[0]], 1)
     return self.readout(h)
 
 # %% ../nbs/04_models.ipynb #300ca781
@@ -518,6 +549,11 @@ def _read_level(model, past, state):
     return model.frame_code.level(past)
 
 # %% ../nbs/04_models.ipynb #76a3289f
+def _activation(model):
+    "Makes a frame out of raw outputs."
+    return torch.sigmoid if model.config.output == 'bernoulli' else nn.Identity()
+
+# %% ../nbs/04_models.ipynb #73ebd3e8
 @patch
 def decode(
     self: VideoLSTM,
@@ -531,10 +567,9 @@ def decode(
     level = _read_level(self, past, state)
     future_frames = check_size(future_frames, 'future_frames')
     reconstruction_frames = check_size(reconstruction_frames, 'reconstruction_frames')
-    activation = torch.sigmoid if self.config.output == 'bernoulli' else nn.Identity()
     def run(decoder, frames):
         if decoder is None: return None
-        return self.frame_code.decode(decoder.run_free(state, frames, activation=activation), level)
+        return self.frame_code.decode(decoder.run_free(state, frames, activation=_activation(self)), level)
     return VideoOutput(run(self.reconstruction_decoder, reconstruction_frames),
                        run(self.future_decoder, future_frames), self.config.output)
 
@@ -569,7 +604,9 @@ def loss(
     future: Tensor | None = None, # (B, T', *frame); ignored, and may be left out, if there is no future decoder
     *,
     check: bool = True, # look for values no frame can have (waits for a GPU to finish)
-) -> VideoLoss: # differentiable; teacher forcing for conditional decoders
+    own: float = 0., # chance that a conditional decoder is shown its own frame, not the true one, before each step
+    generator: torch.Generator | None = None, # of that chance; None: torch's global one
+) -> VideoLoss: # differentiable; with `own` of 0 teacher forcing, with 1 conditional decoders run free
     "How surprised each decoder is by the truth. The only place where truth is fed to a decoder."
     past = _take_clip(self, past, 'past', values=check_flag(check, 'check'))
     if self.config.predict: future = _take_future(self, past, future, check)
@@ -577,7 +614,8 @@ def loss(
     seen = self.frame_code.encode(past, level)
     state = self.encoder(seen)[1]
     def of(decoder, target, frames):
-        surprise = _frame_loss(decoder.teacher_force(state, target), target, self.config.output)
+        raw = decoder.teacher_force(state, target, own=own, activation=_activation(self), generator=generator)
+        surprise = _frame_loss(raw, target, self.config.output)
         return surprise + self.frame_code._cut_off(frames, level, target)
     back = of(self.reconstruction_decoder, _turn(seen), past) if self.config.reconstruct else None
     if not self.config.predict: return VideoLoss(back, None)
