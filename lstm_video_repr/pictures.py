@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PAST_COLOR', 'FUTURE_COLOR', 'INK_COLOR', 'as_frames', 'strip', 'Row', 'prediction_rows', 'show_strip',
            'show_prediction', 'show_grid', 'timeline_rows', 'Animation', 'animate', 'save_strip', 'save_animation',
-           'show_timeline', 'show_confusion', 'show_label_curve', 'flow_colours', 'show_flow']
+           'show_timeline', 'show_confusion', 'show_label_curve', 'flow_colours', 'show_flow', 'show_composite',
+           'show_models', 'show_unrolled']
 
 # %% ../nbs/09_pictures.ipynb #4651564d
 import base64
@@ -22,6 +23,7 @@ from typing import NamedTuple
 from .core.checks import argument_error, check_choice, check_flag, check_number, check_range
 from .core.checks import check_whole, escape_controls, is_plain
 from .core.files import check_target, import_extra, make_folder, replace_file
+from .models import VideoLSTMConfig
 
 # %% ../nbs/09_pictures.ipynb #fd4a5093
 for library in ('matplotlib', 'PIL'): import_extra(library, 'notebook', 'pictures')
@@ -34,6 +36,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image, ImageDraw, ImageFont
 
 # %% ../nbs/09_pictures.ipynb #403b1d7f
@@ -1183,3 +1186,187 @@ def show_flow(
     if frames is not None: rows = {'film': _check_film(frames, len(fields)), **rows}
     films = resolve_rows({name: x.transpose(0, 3, 1, 2) for name, x in rows.items()})
     return _add_wheel(draw_rows([films], every=every, width=check_width(width) - 1.3, title=title), longest)
+
+# %% ../nbs/09_pictures.ipynb #510d07c4
+class _Pen(NamedTuple):
+    "Where a diagram is drawn, and how large."
+    ax: Axes # in inches
+    step: float # inches from one step to the next
+    words: bool = True # is there room for words?
+
+# %% ../nbs/09_pictures.ipynb #66130af0
+def _arrow(pen, *points, color=INK_COLOR, dashed=False, wide=1.2):
+    "A line through points, with a head at its end."
+    style = dict(color=color, lw=wide, ls=(0, (3, 2)) if dashed else '-')
+    for a, b in zip(points[:-2], points[1:-1]): pen.ax.plot(*zip(a, b), solid_capstyle='butt', **style)
+    head = dict(arrowstyle='-|>,head_width=.16,head_length=.32', shrinkA=0, shrinkB=0, **style)
+    pen.ax.annotate('', points[-1], points[-2], arrowprops=head)
+
+# %% ../nbs/09_pictures.ipynb #d8bf617e
+def _say(pen, x, y, text, *, color=INK_COLOR, size=9, **more):
+    pen.ax.text(x, y, text, color=color, size=size, **dict(ha='center', va='center') | more)
+
+# %% ../nbs/09_pictures.ipynb #038b334f
+def _draw_cell(pen, x, y, color, text=''):
+    "One LSTM at one step: a box of .56 x .38 steps around a point."
+    wide, tall = .56 * pen.step, .38 * pen.step
+    shape = FancyBboxPatch((x - wide/2, y - tall/2), wide, tall, boxstyle=f'round,pad=0,rounding_size={.08 * pen.step}',
+                           fc=_fade(color, np.array(.02)), ec=color, lw=1.3, zorder=2)
+    pen.ax.add_patch(shape)
+    if text: _say(pen, x, y, text, color=color, zorder=3)
+
+# %% ../nbs/09_pictures.ipynb #0caf682a
+def _draw_number(pen, x, y, number, past):
+    "A frame: a dark square with its number, and a bar in the colour of its time."
+    side = .36 * pen.step
+    pen.ax.add_patch(Rectangle((x - side/2, y - side/2), side, side, fc='#15181c', ec='none', zorder=2))
+    pen.ax.plot([x - side/2, x + side/2], [y + side/2] * 2, lw=2.5, color=_color(number, past), zorder=3, solid_capstyle='butt')
+    _say(pen, x, y - .01, str(number), color='white', size=8 if pen.step < .8 else 9, zorder=3)
+
+# %% ../nbs/09_pictures.ipynb #a0853663
+def _draw_chain(pen, x, y, numbers, *, color, past, side, reads=False, conditional=False):
+    "An LSTM over frames of these numbers; they stand above it (`side` is -1) or below (1)."
+    for k, number in enumerate(numbers):
+        here, frame, text = x + k * pen.step, y + .64 * side * pen.step, 'LSTM' if pen.words else ''
+        _draw_cell(pen, here, y, color, text)
+        _draw_number(pen, here, frame, number, past)
+        ends = (here, y + .19 * side * pen.step), (here, frame - .18 * side * pen.step)
+        _arrow(pen, *(ends[::-1] if reads else ends))
+        if k: _arrow(pen, (here - .72 * pen.step, y), (here - .28 * pen.step, y), color=color)
+        if k and conditional:
+            start = here - .82 * pen.step, frame
+            _arrow(pen, start, (here - .15 * pen.step, y + .19 * side * pen.step), color=color, dashed=True)
+
+# %% ../nbs/09_pictures.ipynb #827ce885
+def _decoders(config):
+    "What each decoder is called, its colour, and whether it is conditional."
+    both = [('reconstruction', PAST_COLOR, config.conditional_reconstruction)] * config.reconstruct
+    return both + [('future', FUTURE_COLOR, config.conditional_future)] * config.predict
+
+# %% ../nbs/09_pictures.ipynb #e5df9fbb
+def _draw_model(pen, config, x, y, n):
+    "Encoder and decoders over `n` frames each, the first box around (x, y)."
+    _draw_chain(pen, x, y, range(1, n + 1), color=INK_COLOR, past=n, side=1, reads=True)
+    last, begin, decoders = x + (n - 1) * pen.step, x + (n + .35) * pen.step, _decoders(config)
+    pen.ax.plot((last + .28 * pen.step, last + .61 * pen.step), (y, y), color=INK_COLOR, lw=2.2)
+    for k, (name, color, conditional) in enumerate(decoders):
+        row = y + (.5 * (2*k - 1) * pen.step if len(decoders) == 2 else 0)
+        numbers = range(n, 0, -1) if name == 'reconstruction' else range(n + 1, 2*n + 1)
+        side = 1 if row > y else -1
+        bend = [(last + .75 * pen.step, row)] * (row != y)
+        _arrow(pen, (last + .6 * pen.step, y), *bend, (begin - .28 * pen.step, row), color=color, wide=2.2)
+        _draw_chain(pen, begin, row, numbers, color=color, past=n, side=side, conditional=conditional)
+        if not pen.words: continue
+        end = begin + (n - 1) * pen.step + .42 * pen.step
+        _say(pen, end, row, f'{name}\ndecoder', color=color, ha='left')
+
+# %% ../nbs/09_pictures.ipynb #e73b2709
+_CONDITIONAL = 'dashed: the frame before. In training the true one (teacher forcing), at test its own (free-running)'
+
+# %% ../nbs/09_pictures.ipynb #b6e71c89
+def _check_config(config, name):
+    if isinstance(config, VideoLSTMConfig): return config
+    raise argument_error(name, config, 'a VideoLSTMConfig, such as the config of a model')
+
+# %% ../nbs/09_pictures.ipynb #2007688b
+@plain_style()
+def show_composite(
+    config: VideoLSTMConfig, # of the model, with one decoder or two
+    *,
+    frames: int = 3, # how many of the past, and as many of the future
+    title: str = '', # a heading
+) -> Figure: # as of `show_strip`
+    "The parts of a model: the encoder, its decoders, what they are handed and what they emit (paper, section 2)."
+    config, n = _check_config(config, 'config'), check_whole(frames, 'frames', 2, 8)
+    step, top, decoders = .92, .3 + .3 * bool(write_line(title, 'title')), _decoders(config)
+    half = (1.35 if len(decoders) == 2 else .85) * step
+    hint = any(conditional for *_, conditional in decoders)
+    fig, ax = blank_figure(.4 + (2*n + 1.6) * step, top + 2 * half + .35 * hint)
+    pen, x, y = _Pen(ax, step), .45, top + half
+    _draw_model(pen, config, x, y, n)
+    _say(pen, x - .28 * step, y - .42 * step, 'encoder', ha='left')
+    _say(pen, x + (n - .44) * step, y - .32 * step, 'last\n(h, c)', size=8, ha='right')
+    if hint: _say(pen, .2, top + 2 * half + .14, _CONDITIONAL, size=8, ha='left')
+    if title: _say(pen, .2, .22, write_line(title, 'title'), size=11, ha='left')
+    return fig
+
+# %% ../nbs/09_pictures.ipynb #c9e53a1e
+def _check_models(models) -> dict:
+    "Configurations by the names that are shown."
+    if not isinstance(models, dict) or not models: raise argument_error('models', models, 'names and configurations')
+    named = {write_line(str(name), 'models', 60): _check_config(c, f'models[{name!r}]') for name, c in models.items()}
+    if len(named) == len(models): return named
+    raise argument_error('models', list(models), 'names that differ where they are shown')
+
+# %% ../nbs/09_pictures.ipynb #2bba2fe5
+@plain_style()
+def show_models(
+    models: dict[str, VideoLSTMConfig], # by the names that stand above them
+    *,
+    columns: int = 3, # how many beside each other
+    frames: int = 2, # how many of the past, and as many of the future
+) -> Figure: # as of `show_strip`
+    "Several models as small diagrams, alike but for what differs. `ValueError` for what is no configuration."
+    models, columns, n = _check_models(models), check_whole(columns, 'columns', 1, 8), check_whole(frames, 'frames', 2, 8)
+    wide, tall, rows = (2*n + 1.1) * .52, 1.75, -(-len(models) // columns)
+    check_size(columns * wide, rows * tall, 'models make')
+    fig, ax = blank_figure(min(columns, len(models)) * wide + .1, rows * tall + .3)
+    pen = _Pen(ax, .52, words=False)
+    for k, (name, config) in enumerate(models.items()):
+        x, y = .1 + k % columns * wide, k // columns * tall
+        _say(pen, x, y + .17, name, ha='left', size=9)
+        _draw_model(pen, config, x + .2, y + 1.0, n)
+    _say(pen, .1, rows * tall + .15, _CONDITIONAL, size=8, ha='left')
+    return fig
+
+# %% ../nbs/09_pictures.ipynb #49e3ac18
+def _draw_folded(pen, x, y):
+    "The network with a loop: what it hands to itself."
+    _draw_cell(pen, x, y, INK_COLOR, 'LSTM')
+    _arrow(pen, (x, y + .64 * pen.step), (x, y + .19 * pen.step))
+    _arrow(pen, (x, y - .19 * pen.step), (x, y - .64 * pen.step))
+    right, low = x + .42 * pen.step, y + .38 * pen.step
+    _arrow(pen, (x + .28 * pen.step, y), (right, y), (right, low), (x - .42 * pen.step, low), (x - .42 * pen.step, y),
+           (x - .28 * pen.step, y), color=PAST_COLOR)
+    _say(pen, x, y + .8 * pen.step, 'x')
+    _say(pen, x, y - .8 * pen.step, 'h')
+
+# %% ../nbs/09_pictures.ipynb #f2e17795
+def _draw_copy(pen, x, y, number, backward):
+    "One copy of the network: what it reads and puts out, and the way back of the error."
+    _draw_cell(pen, x, y, INK_COLOR, 'LSTM')
+    _arrow(pen, (x, y + .64 * pen.step), (x, y + .19 * pen.step))
+    _arrow(pen, (x, y - .19 * pen.step), (x, y - .64 * pen.step))
+    _say(pen, x, y + .8 * pen.step, f'x{number}')
+    _say(pen, x, y - .8 * pen.step, f'h{number}')
+    if number == '₁': return
+    shift = .07 * pen.step * backward
+    left, right = x - .72 * pen.step, x - .28 * pen.step
+    _arrow(pen, (left, y - shift), (right, y - shift), color=PAST_COLOR)
+    if backward: _arrow(pen, (right, y + shift), (left, y + shift), color=FUTURE_COLOR, dashed=True)
+
+# %% ../nbs/09_pictures.ipynb #9a5e1fcc
+def _explain_copies(pen, x, y, backward):
+    "The two kinds of arrows, in words."
+    _say(pen, x, y, 'blue: the state (h, c), from step to step', color=PAST_COLOR, size=8, ha='left')
+    words = 'dashed: the error, back through all copies'
+    if backward: _say(pen, x, y + .2, words, color=FUTURE_COLOR, size=8, ha='left')
+
+# %% ../nbs/09_pictures.ipynb #d9a7d798
+@plain_style()
+def show_unrolled(
+    steps: int = 4, # how many copies
+    *,
+    backward: bool = True, # show the way of the error, too
+) -> Figure: # as of `show_strip`
+    "A recurrent network, folded and unrolled in time: one set of weights, a copy for each step."
+    steps, backward = check_whole(steps, 'steps', 2, 9), check_flag(backward, 'backward')
+    step, y = .92, 1.0
+    fig, ax = blank_figure(2.1 + steps * step, 2.3)
+    pen, first = _Pen(ax, step), 2.25
+    _draw_folded(pen, .7, y)
+    _say(pen, 1.5, y, '=', size=16)
+    for k in range(steps): _draw_copy(pen, first + k * step, y, chr(0x2081 + k), backward)
+    _say(pen, .7, 2.0, 'one network', size=8)
+    _explain_copies(pen, first - .35, 2.0, backward)
+    return fig

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lstm_video_repr import pictures as P
 from lstm_video_repr.core import files
-from lstm_video_repr.models import VideoLSTM
+from lstm_video_repr.models import VideoLSTM, VideoLSTMConfig
 
 
 def clip(*shape, seed=0):
@@ -534,3 +534,41 @@ def test_charts_look_alike_under_all_settings(style):
     with STYLES[style]():
         for fig, wanted in zip(draw(), plain, strict=True): np.testing.assert_array_equal(decode(fig.png()), wanted)
     assert plt.get_fignums() == []
+
+
+def words_of(fig): return [t.get_text() for t in fig.axes[0].texts if t.get_text()]
+
+
+def dashes_of(fig):
+    "How many arrows of a diagram are dashed."
+    return sum(t.arrow_patch.get_linestyle() != '-' for t in fig.axes[0].texts if getattr(t, 'arrow_patch', None))
+
+
+def test_a_diagram_says_what_the_model_does():
+    both = P.show_composite(VideoLSTMConfig(conditional_future=True), frames=3, title='Mine')
+    numbers = [w for w in words_of(both) if w.isdigit()]
+    assert numbers == ['1', '2', '3', '3', '2', '1', '4', '5', '6'], 'the reconstruction is in reversed time'
+    assert {'encoder', 'reconstruction\ndecoder', 'future\ndecoder', 'Mine'} <= set(words_of(both))
+    assert dashes_of(both) == 2, 'from a frame into the next step, none into the first'
+    assert 'teacher forcing' in words_of(both)[-2]
+    alone = P.show_composite(VideoLSTMConfig(predict=False), frames=2)
+    assert [w for w in words_of(alone) if w.isdigit()] == ['1', '2', '2', '1'] and dashes_of(alone) == 0
+    assert 'future\ndecoder' not in words_of(alone) and not any('teacher' in w for w in words_of(alone))
+
+
+def test_models_side_by_side():
+    models = {'a': VideoLSTMConfig(predict=False), 'b': VideoLSTMConfig(conditional_reconstruction=True),
+              'c': VideoLSTMConfig(reconstruct=False, conditional_future=True), 'd': VideoLSTMConfig()}
+    fig = P.show_models(models)
+    assert dashes_of(fig) == 2 and [w for w in words_of(fig) if w in models] == list(models)
+    assert min(t.get_size() for t in fig.axes[0].texts) >= 8
+    for wrong in ({}, {'a': 3}, [VideoLSTMConfig()], None):
+        with pytest.raises(ValueError, match='^models'): P.show_models(wrong)
+    with pytest.raises(ValueError, match='config is 3; expected a VideoLSTMConfig'): P.show_composite(3)
+
+
+def test_an_unrolled_network_has_a_copy_for_each_step():
+    assert [words_of(P.show_unrolled(n)).count('LSTM') for n in (2, 5)] == [3, 6]
+    assert [dashes_of(P.show_unrolled(4, backward=way)) for way in (True, False)] == [3, 0]
+    with pytest.raises(ValueError, match='steps is 1; expected'): P.show_unrolled(1)
+    with pytest.raises(ValueError, match='backward is 2; expected True or False'): P.show_unrolled(3, backward=2)

@@ -274,6 +274,8 @@ CALLS = {
     'pictures.save_strip': dict(path=lambda: 'new.png'), 'pictures.save_animation': dict(path=lambda: 'new.gif'),
     'pictures.show_timeline': COURSE, 'pictures.show_flow': FLOW, 'pictures.flow_colours': FLOW,
     'pictures.show_confusion': dict(matrix=lambda: np.eye(4, dtype=int), classes=lambda: list('abcd')),
+    'pictures.show_composite': dict(config=VideoLSTMConfig),
+    'pictures.show_models': dict(models=lambda: {'composite': VideoLSTMConfig()}),
     'pictures.show_label_curve': dict(curves=lambda: {'a': ([1, 2], [.3, .5], [.1, .1])}),
     'activity.Activity': dict(zip('hcifgo', 6*[lambda: rand(B, T, H)]), numbers=lambda: [1, 2, 3]),
     'widgets.sprite_sheet': dict(frames=lambda: np.zeros((T, 8, 8, 3), np.uint8)),
