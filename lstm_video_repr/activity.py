@@ -18,7 +18,7 @@ from .lstm import lstm_gates
 from .models import VideoLSTM, VideoLSTMConfig, check_clip
 from .pictures import FUTURE_COLOR, INK_COLOR, PAST_COLOR, Film, Picture, Row
 from .pictures import blank_figure, check_size, check_width, place_frame, plain_style
-from .pictures import resolve_rows, to_array, write_line
+from .pictures import as_frames, resolve_rows, to_array, to_rgb, write_line
 
 # %% ../nbs/10_activity.ipynb #089cd918
 import matplotlib
@@ -619,3 +619,257 @@ def show_unit(
     _check_page(width) # before all the work
     story = unit_story(model, past, future, decoder=decoder, frames=frames, layer=layer, i=i)
     return draw_unit(story, unit, width=width, title=title)
+
+# %% ../nbs/10_activity.ipynb #83efd630
+@dataclass
+class Curve:
+    "A line of a chart."
+    y: list # values
+    x: list | None = None # where they stand; None: 1, 2, 3, ...
+    ends: tuple | None = None # lower and upper ends of an interval around each value
+    color: str = INK_COLOR
+    style: str = '-' # as in matplotlib; with marks, such as 'o-', intervals are bars, else a band
+    named: bool = True # write its name at its end
+
+    def places(self) -> np.ndarray:
+        "Where the values stand."
+        return np.arange(1, len(self.y) + 1) if self.x is None else np.asarray(self.x)
+
+# %% ../nbs/10_activity.ipynb #948b502c
+def keep_apart(
+    places, # numbers, in any order
+    gap: float, # at least so far from each other
+) -> np.ndarray: # the same, moved as little as may be, in the same order
+    "Move numbers apart that are too close."
+    order, steps = np.argsort(places, kind='stable'), gap * np.arange(len(places))
+    free = np.asarray(places, float)[order] - steps
+    up, down = np.maximum.accumulate(free), np.minimum.accumulate(free[::-1])[::-1]
+    return ((up + down) / 2 + steps)[np.argsort(order, kind='stable')]
+
+# %% ../nbs/10_activity.ipynb #3733a66f
+def _draw_curve(ax, curve):
+    "A line, and its interval."
+    x, marks = curve.places(), any(m in curve.style for m in 'os.')
+    ax.plot(x, curve.y, curve.style, color=curve.color, lw=1.8, ms=4.5, clip_on=not marks)
+    if curve.ends is None: return
+    if marks: ax.vlines(x, *curve.ends, color=curve.color, lw=1.3)
+    else: ax.fill_between(x, *curve.ends, color=curve.color, alpha=.18, lw=0)
+
+# %% ../nbs/10_activity.ipynb #ca50c15d
+def _name_curves(ax, curves, high):
+    "Names right of the last values, in an axes `high` inches tall."
+    named = {name: c for name, c in curves.items() if c.named}
+    (low, top), lines = ax.get_ylim(), max([name.count('\n') + 1 for name in named], default=1)
+    least = low + .09 * lines / high * (top - low) # above the numbers of the axis
+    ends = keep_apart([min(max(c.y[-1], least), top) for c in named.values()], .17 * lines / high * (top - low))
+    for y, (name, c) in zip(ends, named.items()):
+        ax.annotate(name, (1, y), (5, 0), xycoords=ax.get_yaxis_transform(), textcoords='offset points',
+                    va='center', color=c.color, size=9, annotation_clip=False, linespacing=1.1)
+
+# %% ../nbs/10_activity.ipynb #0ab2130c
+def _plain_axes(ax, title):
+    "Axes with a heading, without a box."
+    ax.spines[['top', 'right']].set_visible(False)
+    ax.tick_params(labelsize=9, length=3, labelcolor=INK_COLOR)
+    ax.set_title(title, size=10, loc='left', color=INK_COLOR)
+
+# %% ../nbs/10_activity.ipynb #59ce6c3f
+def _add_panels(titles, *, width, height, room) -> tuple:
+    "A figure with a row of axes, each with `room` inches for names to its right."
+    fig, wide = Picture(figsize=(width, height + .85), dpi=110, facecolor='white'), width / len(titles)
+    axes = [fig.add_axes(((k * wide + .6) / width, .5 / (height + .85), (wide - .65 - room) / width,
+                          height / (height + .85))) for k in range(len(titles))]
+    for ax, title in zip(axes, titles): _plain_axes(ax, title)
+    return fig, axes
+
+# %% ../nbs/10_activity.ipynb #5e57870e
+def _set_range(ax, curves, y_range, log, ticks):
+    "Where the axes begin and end; time may run to the left."
+    x, first = np.concatenate([c.places() for c in curves.values()]), next(iter(curves.values())).places()
+    if log: ax.set_xscale('log')
+    else: ax.set_xlim(*sorted((x.min(), x.max()), reverse=bool(first[-1] < first[0])))
+    if ticks is not None: ax.set_xticks(ticks, [f'{t:,g}' for t in ticks])
+    ax.set_xticks([], minor=True)
+    ax.set_ylim(*y_range)
+
+# %% ../nbs/10_activity.ipynb #7547d11a
+@plain_style()
+def show_curves(
+    panels: dict, # heading -> name -> `Curve`
+    *,
+    x: str = 'frame', # what stands below
+    y: str = '', # what stands at the left
+    y_range: tuple | dict = (None, None), # where the vertical axis begins and ends; a dict: for some headings
+    ticks: list | None = None, # on the horizontal axis
+    log: bool = False, # is it logarithmic?
+    grey: tuple | None = None, # a stretch of it that is shaded
+    room: float = 1.2, # inches for names, right of each panel
+    height: float = 2.2, # inches of the axes
+    width: float = 9., # inches of all
+) -> Figure: # as of `show_features`
+    "Panels beside each other, each with its lines, named at their ends."
+    fig, axes = _add_panels(list(panels), width=width, height=height, room=room)
+    for ax, (title, curves) in zip(axes, panels.items()):
+        for curve in curves.values(): _draw_curve(ax, curve)
+        limits = y_range.get(title, (None, None)) if isinstance(y_range, dict) else y_range
+        _set_range(ax, curves, limits, log, ticks)
+        if grey: ax.axvspan(*grey, color='#f4f1ec', lw=0, zorder=-1)
+        _name_curves(ax, curves, height)
+        ax.set_xlabel(x, size=9.5, color=INK_COLOR)
+    axes[0].set_ylabel(y, size=9.5, color=INK_COLOR)
+    return fig
+
+# %% ../nbs/10_activity.ipynb #a43c6fde
+def _draw_bars(ax, bars, colors, limits):
+    "Bars from the lower limit on, and their numbers."
+    values, errors = np.array([v if isinstance(v, (tuple, list)) else (v, 0) for v in bars.values()], float).T
+    low, high = limits
+    ax.barh(range(len(bars)), np.maximum(values, low) - low, left=low, xerr=errors, height=.7,
+            color=[colors.get(name, '#0072b2') for name in bars], error_kw=dict(lw=1.2, ecolor=INK_COLOR))
+    for k, (v, error) in enumerate(zip(values, errors)):
+        place = min(max(v, low), high) + error + .04 * (high - low)
+        ax.text(place, k, f'{v:.2f}' if high <= 5 else f'{v:.0f}', va='center', size=9, color=INK_COLOR)
+    ax.set(xlim=(low, high + .25 * (high - low)), ylim=(len(bars) - .4, -.6), xticks=limits)
+    ax.spines['bottom'].set_bounds(low, high)
+
+# %% ../nbs/10_activity.ipynb #f400eb39
+def _mark_chance(ax, value, words, n):
+    "A dotted line, with a word above."
+    ax.vlines(value, -.6, n - .4, color='.4', lw=1.2, ls=':')
+    low, high = ax.get_xlim()
+    side = 'left' if value < (low + high) / 2 else 'right'
+    ax.text(value, -.7, words, size=9, color='.35', ha=side)
+    ax.set_ylim(n - .4, -1.2)
+
+# %% ../nbs/10_activity.ipynb #d809b562
+@plain_style()
+def show_bars(
+    panels: dict, # heading -> name -> a number, or a number and its error
+    limits: dict, # heading -> where its axis begins and ends
+    *,
+    colors: dict | None = None, # name -> colour
+    chance: dict | None = None, # heading -> a number and a word for it
+    height: float = 1.6, # inches of the axes
+    width: float = 9., # inches of all
+) -> Figure: # as of `show_features`
+    "Bars side by side, one panel for each heading; all panels have the same names."
+    names = list(next(iter(panels.values())))
+    left = .09 * max(map(len, names)) / width
+    fig, wide = Picture(figsize=(width, height + .7), dpi=110, facecolor='white'), (.99 - left) / len(panels)
+    for k, (title, bars) in enumerate(panels.items()):
+        ax = fig.add_axes((left + k * wide, .3 / (height + .7), wide * .9, height / (height + .7)))
+        _plain_axes(ax, title)
+        _draw_bars(ax, bars, colors or {}, limits[title])
+        if title in (chance or {}): _mark_chance(ax, *chance[title], len(bars))
+        ax.set_yticks(range(len(names)), names if k == 0 else [''] * len(names))
+        ax.tick_params(axis='y', length=0)
+    return fig
+
+# %% ../nbs/10_activity.ipynb #5e117932
+class Marks(NamedTuple):
+    "Points in the pictures of one row."
+    row: str # its name
+    points: torch.Tensor # `(n, k, 2)`: row and column of k points in each of n pictures
+    style: dict # of the marks, for matplotlib
+
+# %% ../nbs/10_activity.ipynb #9e11bbab
+def _row_tiles(x, signed) -> np.ndarray:
+    "Pictures of a row, as colours."
+    if not signed: return to_rgb(as_frames(x))
+    return np.stack([_tint(tile) for tile in weight_tiles(x)])
+
+# %% ../nbs/10_activity.ipynb #be1b1990
+def _draw_marks(ax, marks, size, *, left, top, cell):
+    "Marks over a row of pictures."
+    for k, points in enumerate(np.asarray(marks.points, float)):
+        down, right = ((points + .5) / size).T * (cell - .05)
+        ax.plot(left + k * cell + right, top + down, ls='', clip_on=True, **marks.style)
+
+# %% ../nbs/10_activity.ipynb #0d0a0fdf
+@plain_style()
+def show_tile_rows(
+    rows: dict, # name -> pictures `(n, C, S, S)`, as many in each row
+    columns: list | None = None, # words above the pictures; a line each
+    *,
+    marks: tuple = (), # `Marks` in some of the rows
+    signed: bool = False, # weights: red positive, blue negative, each by its own largest
+    left: float = 1.2, # inches for the names of rows
+    width: float = 9., # inches of all
+) -> Figure: # as of `show_features`
+    "Pictures in rows and columns."
+    tiles = {name: _row_tiles(x, signed) for name, x in rows.items()}
+    n, (size, wide) = max(map(len, tiles.values())), next(iter(tiles.values())).shape[1:3]
+    cell = (width - left) / n
+    tall, top = cell * size / wide, .19 * max([c.count('\n') + 1 for c in columns], default=0) + .06 if columns else .03
+    fig, ax = blank_figure(width, top + tall * len(rows))
+    for k, text in enumerate(columns or []):
+        ax.text(left + (k + .5) * cell, top - .05, text, ha='center', va='bottom', size=9, color=INK_COLOR)
+    for r, (name, row) in enumerate(tiles.items()):
+        y = top + r * tall
+        ax.text(left - .1, y + tall / 2, name, ha='right', va='center', size=9.5, color=INK_COLOR)
+        for k, tile in enumerate(row):
+            x = left + k * cell
+            place_frame(ax, tile, (x, y, x + cell - .05, y + tall - .05), smooth=not signed)
+        for m in marks:
+            if m.row == name: _draw_marks(ax, m, size, left=left, top=y, cell=cell)
+    return fig
+
+# %% ../nbs/10_activity.ipynb #f00c8ed6
+def _draw_rose(ax, ring, top):
+    "A closed line around the directions, and a circle at zero."
+    angle = -np.arange(len(ring) + 1) * 2 * math.pi / len(ring)
+    ring = np.append(ring, ring[0])
+    ax.plot(angle, np.zeros(len(ring)), color='.6', lw=.8)
+    ax.plot(angle, ring, color='#0072b2', lw=2)
+    ax.fill(angle, ring, color='#0072b2', alpha=.12)
+    ax.set(ylim=(-1, top), yticks=[])
+    ax.set_xticks(np.arange(4) * math.pi / 2, ['right', 'up', 'left', 'down'], size=9, color='.3')
+    ax.tick_params(pad=0)
+    ax.grid(alpha=.25)
+    ax.spines[:].set_visible(False)
+
+# %% ../nbs/10_activity.ipynb #5e347606
+@plain_style()
+def show_roses(
+    values: torch.Tensor, # `(n, directions)`, from -1 up
+    names: list, # one for each of n
+    *,
+    width: float = 9., # inches of all
+) -> Figure: # as of `show_features`
+    "A small polar plot for each row."
+    values, wide = to_array(values), 1 / len(values)
+    fig = Picture(figsize=(width, width * wide + .35), dpi=110, facecolor='white')
+    for k, (ring, name) in enumerate(zip(values, names)):
+        ax = fig.add_axes((k * wide + .2 * wide, .12, .6 * wide, .62), projection='polar')
+        _draw_rose(ax, ring, values.max() + .1)
+        ax.set_title(name, size=9.5, color=INK_COLOR, pad=9)
+    return fig
+
+# %% ../nbs/10_activity.ipynb #3de51545
+def _draw_points(ax, points, values, cmap, words):
+    "Points, and a bar of their colours with words at equal distances."
+    dots = ax.scatter(*points.T, c=values, cmap=cmap, s=8, lw=0)
+    ax.set(aspect='equal', xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    bar = ax.figure.colorbar(dots, ax=ax, location='bottom', aspect=22, pad=.02, shrink=.9)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=9)
+    low, high = bar.mappable.get_clim()
+    margin = (high - low) * (.5 / len(words) if len(words) > 5 else 0)
+    bar.set_ticks(np.linspace(low + margin, high - margin, len(words)), labels=words)
+
+# %% ../nbs/10_activity.ipynb #333ec66d
+@plain_style()
+def show_points(
+    points: torch.Tensor, # `(n, 2)`: across, and up
+    colours: dict, # heading -> values `(n,)`, the name of a colour map, and words along it: two, or one for each value
+    *,
+    width: float = 9., # inches of all
+) -> Figure: # as of `show_features`
+    "The same points once for each heading."
+    fig = Picture(figsize=(width, width / len(colours) + .6), dpi=110, facecolor='white', layout='constrained')
+    axes = fig.subplots(1, len(colours), squeeze=False)[0]
+    for ax, (title, (values, cmap, words)) in zip(axes, colours.items()):
+        _plain_axes(ax, title)
+        _draw_points(ax, to_array(points), to_array(values), cmap, words)
+    return fig
