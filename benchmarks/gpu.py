@@ -4,22 +4,30 @@
     python benchmarks/gpu.py --parts agree,speed          some
     python benchmarks/gpu.py --parts row-composite --seconds 300 --batch 512 --lr 5e-4
     python benchmarks/gpu.py --rehearse                   every part, tiny, on a CPU: does everything run?
+    python benchmarks/gpu.py --plan first --pack FOLDER   a machine that is there for minutes: right? fast? and a model
+    python benchmarks/gpu.py --plan rows --pack FOLDER    rows of the paper's table that are missing
     python benchmarks/gpu.py --list                       what there is, and what is done
     python benchmarks/gpu.py --summary                    the table of what is there
     python benchmarks/gpu.py ... --pack FOLDER            afterwards everything as few files of at most 16 MB
     python benchmarks/gpu.py --join FOLDER                on another machine: the files again, checked by their SHA-256
 
 A part runs in a process of its own and fills `gpu-<part>.json` as it goes. The same command again skips what is
-complete and goes on with the rest. Needs torch, numpy, tqdm, safetensors and matplotlib, and nothing installed: the
-package is that of this clone. MNIST is used where LVR_DATA names a folder that has it, the embedded digits elsewhere;
-the results say which.
+complete and goes on with the rest; what a process ended over is not tried again. FOLDER is filled as it goes, too, so
+that a machine that is taken away at any second takes only the last of it along. Needs torch, numpy, tqdm, safetensors
+and matplotlib, and nothing installed: the package is that of this clone. MNIST is used where LVR_DATA names a folder
+that has it, the embedded digits elsewhere; the results say which.
 """
+import time
+
+BEGAN = time.monotonic() # importing torch takes its time, too
+
 import argparse
 import math
 import multiprocessing
+import os
 import shutil
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -29,14 +37,19 @@ ROOT = HERE.parent
 sys.path[:0] = [p for p in (str(ROOT), str(ROOT/'tools'), str(HERE)) if p not in sys.path]
 
 import results as files
-from gpu_common import ROWS, read, write
+from gpu_common import ROWS, give_up, read, write
 from gpu_home import pack, unpack
 from gpu_parts import ABOUT, PARTS, run_part
-from gpu_table import broken, summary
+from gpu_plan import PLANS, describe, order, share
+from gpu_table import aims, broken, summary
 from lstm_video_repr.core.files import write_text
 
-GRACE = 45. # seconds that a part may be late before it is ended
+GRACE = 45. # seconds that a part may be late before it is ended; a third of it where there is a limit for all
 LEAST = 20. # seconds under which no part is begun
+TICK = 2. # seconds between looks at a part
+PACKED = 20. # seconds between packings while a part runs
+SILENCE = 100. # seconds in which a part of a plan has to write something
+TRIES = 4 # processes for a part of a plan that breaks: each gives something up
 PRELOAD = ['torch', 'torch._dynamo', 'matplotlib.pyplot', 'lstm_video_repr.zoo'] # imported once for all parts on a CPU
 
 
@@ -52,24 +65,58 @@ def find_context(
     return context
 
 
+class Watch:
+    "Looks at a part while it runs: packs what there is, and sees whether it still writes."
+    def __init__(
+        self,
+        name: str, # of the part
+        out: Path, # folder of the files
+        *,
+        work: Path, # folder of checkpoints and of the model
+        home: Path | None, # folder for `pack`
+        silence: float, # seconds without a sign of life after which the part is ended
+    ):
+        self.name, self.out, self.work, self.home, self.silence = name, out, work, home, silence
+        self.heard = self.packed = time.monotonic()
+        self.seen = None
+
+    def look(self) -> str | None: # why the part is to be ended
+        "Called every few seconds."
+        now, written = time.monotonic(), {p.name: p.stat().st_mtime_ns for p in self.out.glob(f'gpu-{self.name}*')}
+        if written != self.seen: self.seen, self.heard = written, now
+        if now - self.packed >= PACKED: self.pack()
+        return f'it wrote nothing for {self.silence:.0f} s' if now - self.heard > self.silence else None
+
+    def pack(self):
+        "Pack what there is; one that fails is made up for by the next."
+        if self.home is None: return
+        self.packed = time.monotonic()
+        try: pack(self.out, self.work, self.home)
+        except (OSError, ValueError) as error: print(f'gpu.py: {error}', file=sys.stderr, flush=True)
+
+
 def run_process(
     context, # of multiprocessing
     arguments: tuple, # of `run_part`
     *,
     wait: float, # seconds until it is ended
+    look: Callable, # called every few seconds; gives a reason to end it, or None
 ) -> str | None: # why it ended badly; None if it ended by itself
     "A part in a process of its own, so that one that breaks leaves the others alone."
-    process = context.Process(target=run_part, args=arguments)
+    process, problem, end = context.Process(target=run_part, args=arguments), None, time.monotonic() + wait
     process.start()
-    try: process.join(wait)
+    try:
+        while process.is_alive() and not problem:
+            process.join(max(0., min(TICK, end - time.monotonic())))
+            problem = look() or ('it did not end in time' if time.monotonic() >= end else None)
     except KeyboardInterrupt:
         process.join(GRACE) # it was interrupted, too, and may be saving
         raise
     finally:
         late = process.is_alive()
         if late: process.kill()
-        process.join()
-    if late: return 'it did not end in time'
+        process.join(GRACE/3) # one that hangs in a driver cannot even be killed
+    if late: return problem
     return f'its process ended with code {process.exitcode}' if process.exitcode else None
 
 
@@ -80,13 +127,52 @@ def run_safely(
     *,
     arguments: tuple, # of `run_part`
     wait: float, # seconds until it is ended
-):
+    watch: Watch, # looks at it
+) -> str: # its status
     "Run a part; whatever happens, its file says so afterwards."
-    problem, settings = run_process(context, arguments, wait=wait), arguments[3]
+    problem, settings = run_process(context, arguments, wait=wait, look=watch.look), arguments[3]
     found = read(path) or dict(part=name, settings=settings, missing=[], status=None) | files.stamp('cpu')
     if found['status'] in (None, 'running'):
-        write(path, found | dict(status='failed', reason=problem or 'its process ended before it was done'))
-    print(f'{name}: {read(path)["status"]}', flush=True)
+        reason = problem or 'its process ended before it was done'
+        if job := found.get('trying'): reason += f', at: {job["name"]}'
+        give_up(found, reason)
+        write(path, found | dict(status='failed', reason=reason))
+    status = read(path)['status']
+    print(f'{name}: {status}', flush=True)
+    return status
+
+
+def run_part_of(
+    name: str, # of a part
+    out: Path, # folder of the files
+    work: Path, # folder for checkpoints
+    *,
+    settings: dict, # as for `Part`
+    allowed: float, # seconds
+    grace: float, # seconds more until it is ended
+    home: Path | None, # folder for `pack`
+):
+    "A part; of a plan again if it breaks, without what it broke over, while there is time."
+    context, end, tries = find_context(settings['device']), time.monotonic() + allowed, TRIES if settings['plan'] else 1
+    for n in range(tries):
+        left = end - time.monotonic()
+        if n and left < (0 if settings['rehearse'] else LEAST): break
+        print(f'\n{name}: {ABOUT[name]} (at most {left:.0f} s{"; once more"*bool(n)})', flush=True)
+        watch = Watch(name, out, work=work, home=home, silence=SILENCE if settings['plan'] else math.inf)
+        status = run_safely(name, out/f'gpu-{name}.json', context, arguments=(name, out, work, settings, left),
+                            wait=left + grace, watch=watch)
+        write_text(out/'summary.txt', summary(out) + '\n')
+        watch.pack()
+        if status != 'failed' or not has_given_up(out, name, n): break
+
+
+def has_given_up(
+    out: Path, # folder of the files
+    name: str, # of a part
+    before: int, # tries that came before
+) -> bool: # is there a reason to think that it goes better without?
+    "A part that breaks over nothing in particular will do so again."
+    return len((read(out/f'gpu-{name}.json') or {}).get('given_up', [])) > before
 
 
 def run(
@@ -97,26 +183,19 @@ def run(
     settings: dict, # as for `Part`
     seconds: float, # for each part
     within: float = math.inf, # for all of them
-    home: Path | None = None, # folder for `pack`, filled after each part
+    home: Path | None = None, # folder for `pack`, filled as parts run
 ):
     "Part after part; then the table."
-    context, end = find_context(settings['device']), time.monotonic() + within
+    settings = dict(plan=None) | settings
+    plan, end = PLANS.get(settings['plan']), BEGAN + within
     grace = GRACE if within == math.inf else GRACE/3
-    for name in names:
-        path, left = out/f'gpu-{name}.json', end - time.monotonic() - (0 if within == math.inf else grace)
-        allowed, old = min(seconds, left), read(path)
-        if old and old['status'] == 'complete':
-            print(f'{name}: complete already', flush=True)
-            continue
-        if allowed < LEAST and not settings['rehearse']:
+    for n, name in enumerate(names):
+        left, old = end - time.monotonic() - (0 if within == math.inf else grace), read(out/f'gpu-{name}.json')
+        allowed = min(seconds, share(plan, names[n:], left, within=within) if plan else left)
+        if old and old['status'] == 'complete': print(f'{name}: complete already', flush=True)
+        elif allowed < LEAST and not settings['rehearse']:
             print(f'{name}: not begun, too little time is left', flush=True)
-            continue
-        print(f'\n{name}: {ABOUT[name]} (at most {allowed:.0f} s)', flush=True)
-        run_safely(name, path, context, arguments=(name, out, work, settings, allowed), wait=allowed + grace)
-        write_text(out/'summary.txt', summary(out) + '\n')
-        try: home and pack(out, work, home)
-        except ValueError as error: # the other parts may still run
-            print(f'gpu.py: {error}', file=sys.stderr, flush=True)
+        else: run_part_of(name, out, work, settings=settings, allowed=allowed, grace=grace, home=home)
     print('\n' + summary(out), flush=True)
 
 
@@ -126,18 +205,21 @@ def add_choices(
     p: argparse.ArgumentParser, # gets more options
 ):
     "What is run, and where the results go."
-    p.add_argument('--parts', default=','.join(PARTS),
+    p.add_argument('--parts',
                    help='some of those that --list shows, separated by commas (default: all)')
+    p.add_argument('--plan', choices=list(PLANS), help='for a machine that is there for minutes; see below')
     p.add_argument('--list', action='store_true', help='what there is, and what is done')
     p.add_argument('--out', type=Path, metavar='FOLDER', help='results (default: benchmarks/results/gpu-<device>, with '
                                                               '--rehearse runs/gpu-rehearsal)')
     p.add_argument('--device', default='cuda', help="'cuda' or one of 'cuda:0', ... (default: cuda)")
-    p.add_argument('--seconds', type=float, help='for each part (default: 460, with --rehearse 60)')
-    p.add_argument('--within', type=float, default=math.inf, help='seconds for all; what no longer fits is not begun')
+    p.add_argument('--seconds', type=float, help='for each part (default: 460, with --rehearse 60; of a plan its own)')
+    p.add_argument('--within', type=float, help='seconds for all; what no longer fits is not begun (default: no limit; '
+                                                'of a plan its own)')
     p.add_argument('--rehearse', action='store_true', help='every part with tiny sizes on the CPU')
     p.add_argument('--fresh', action='store_true', help='measure anew what is there')
     p.add_argument('--summary', action='store_true', help='only the table of what is there')
-    p.add_argument('--pack', type=Path, metavar='FOLDER', help='afterwards, all of it as files of at most 16 MB')
+    p.add_argument('--pack', type=Path, metavar='FOLDER', help='all of it as few files of at most 16 MB, again and '
+                                                               'again as it goes')
     p.add_argument('--join', type=Path, metavar='FOLDER', help='only put together what --pack made, into --out')
 
 
@@ -159,11 +241,14 @@ def parse(
     argv: list[str] | None, # None: those of the program
 ) -> tuple[argparse.ArgumentParser, argparse.Namespace]: # the parser, for errors, and the options, with .names of parts
     "Options that make sense."
-    p = argparse.ArgumentParser(description='Check and measure this package on a GPU, in parts that each end in time.')
+    p = argparse.ArgumentParser(description='Check and measure this package on a GPU, in parts that each end in time.',
+                                epilog=f'{describe()}\n\n{aims()}',
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
     add_choices(p)
     add_settings(p)
     args = p.parse_args(argv)
-    args.names = list(dict.fromkeys(args.parts.split(','))) # in this order
+    if args.plan and args.parts: p.error('argument --parts: not allowed with --plan, which says which')
+    args.names = list(dict.fromkeys((args.parts or ','.join(PARTS)).split(','))) # in this order
     wrong = [n for n in args.names if n not in PARTS]
     if wrong:
         p.error(f'argument --parts: {wrong[0]!r} is unknown; expected some of {", ".join(PARTS)}, separated by commas')
@@ -221,7 +306,7 @@ def check_old(
     "Is what is there of the same settings? `ValueError` if not. Only trainings depend on all of them."
     old, path = read(out/f'gpu-{name}.json'), out/f'gpu-{name}.json'
     trains = name in ROWS or name in ('rates', 'bundle')
-    skip = ('quick', *('batch', 'lr')*(not trains), *('units',)*(name != 'bundle'))
+    skip = ('quick', 'plan', *('batch', 'lr')*(not trains), *('units',)*(name != 'bundle'))
     if old: files.check_same(path, old['settings'], settings, skip=skip, hint='--fresh')
 
 
@@ -252,14 +337,16 @@ def do(
         return 0
     digits = files.find_digits() if args.digits == 'auto' else args.digits
     settings = dict(device=str(device), rehearse=args.rehearse, digits=digits, seed=args.seed, batch=args.batch,
-                    lr=args.lr, units=args.units)
+                    lr=args.lr, units=args.units, plan=args.plan)
+    if args.plan: args.names = order(PLANS[args.plan], out)
     for name in args.names:
         if args.fresh: forget(name, out, work)
         try: check_old(name, out, settings)
         except ValueError as error: p.error(str(error))
     out.mkdir(parents=True, exist_ok=True)
-    run(args.names, out, work, settings=settings, seconds=args.seconds or (60. if args.rehearse else 460.),
-        within=args.within, home=args.pack)
+    usual = math.inf if args.plan else 60. if args.rehearse else 460.
+    within = args.within or (PLANS[args.plan].within if args.plan else math.inf)
+    run(args.names, out, work, settings=settings, seconds=args.seconds or usual, within=within, home=args.pack)
     return int(bool(broken(out, args.names)))
 
 
@@ -277,4 +364,8 @@ def main(
         return 1
 
 
-if __name__ == '__main__': sys.exit(main())
+if __name__ == '__main__':
+    code = main()
+    sys.stdout.flush()
+    if multiprocessing.active_children(): os._exit(code) # one that cannot be killed is not waited for
+    sys.exit(code)

@@ -2,6 +2,8 @@
 import copy
 import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +75,7 @@ def check_layers(
     backend: str, # of the layer on the device
     dtype: str, # of its products
     *,
-    done: set, # names of checks that are there already
+    done: set = frozenset(), # names of checks that are there already
 ):
     "A layer, with and without input, with and without peepholes, one and two of them: gives pairs (name, errors)."
     kinds = [(frames, peephole, layers) for frames in (True, False) for peephole in (True, False) for layers in (1, 2)]
@@ -126,16 +128,17 @@ def check_clips(
 
 def small_model(
     part: Part, # whose sizes and seed
+    backend: str = 'auto', # of its layers
 ): # a conditional composite of two layers, on the device
     "What is trained in the checks."
     config = VideoLSTMConfig(hidden_size=part.sizes.trained['units'], num_layers=2, conditional_future=True)
-    return draw_model(config, part.device, part.options.seed)
+    return set_backend(draw_model(config, part.device, part.options.seed), backend)
 
 
 def losses(
     part: Part, # that checks
     precision: str, # 'fp32' or 'bf16'
-    step: str, # 'plain' or 'recorded'
+    way: dict, # backend, and step: 'plain' or 'recorded'
     *,
     path=None, # of a checkpoint
     stop: int | None = None, # the last step
@@ -145,9 +148,9 @@ def losses(
     def halt(run): run.stop |= run.step == stop
     clips = MovingDigits(load_pictures('embedded'), seed=part.options.seed, device=part.device)
     with catch_warnings() as said:
-        history = train(small_model(part), clips, steps=s['steps'], batch_size=s['batch'], lr=5e-4, warmup=2,
-                        precision=precision, step=step, checkpoint=path and Checkpoint(path), callbacks=[halt],
-                        log_every=1, progress=None)
+        history = train(small_model(part, way['backend']), clips, steps=s['steps'], batch_size=s['batch'], lr=5e-4,
+                        warmup=2, precision=precision, step=way['step'], checkpoint=path and Checkpoint(path),
+                        callbacks=[halt], log_every=1, progress=None)
     refused = [text for text in said if 'could not be recorded' in text]
     if refused: raise RuntimeError(refused[0])
     return [r['total'] for r in history.rows]
@@ -156,19 +159,30 @@ def losses(
 def check_training(
     part: Part, # that checks
     precision: str, # 'fp32' or 'bf16'
-    resumed: bool, # interrupted half way?
+    backend: str = 'auto', # of the layers
+    *,
+    resumed: bool = False, # interrupted half way?
 ) -> dict: # name -> error
     "A training whose step is recorded, against one that runs command by command; optionally interrupted and resumed."
-    want = losses(part, precision, 'plain')
-    recorded = choose_step(part.device)
+    want = losses(part, precision, dict(backend=backend, step='plain'))
+    way = dict(backend=backend, step=choose_step(part.device))
     path = part.work/'resumed.safetensors' if resumed else None
     if resumed:
         part.work.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        losses(part, precision, recorded, path=path, stop=len(want) // 2)
-    got = losses(part, precision, recorded, path=path)
+        losses(part, precision, way, path=path, stop=len(want) // 2)
+    got = losses(part, precision, way, path=path)
     if resumed: part.forget()
     if len(got) != len(want): raise RuntimeError(f'{len(got)} losses instead of {len(want)}')
+    return {f'loss of step {n}': abs(a - b) / abs(b) for n, (a, b) in enumerate(zip(got, want), 1)}
+
+
+def check_compiled(
+    part: Part, # that checks
+    precision: str, # 'fp32' or 'bf16'
+) -> dict: # name -> error
+    "A training with the layers that 'auto' chooses, against one with layers of plain commands."
+    want, got = (losses(part, precision, dict(backend=b, step='plain')) for b in ('reference', 'auto'))
     return {f'loss of step {n}': abs(a - b) / abs(b) for n, (a, b) in enumerate(zip(got, want), 1)}
 
 
@@ -189,16 +203,58 @@ def check_evaluation(
 
 # ---- the part
 
-def jobs() -> list: # name, function, its arguments after the part, allowed error
-    "What is checked, in order; the name of layers is that of eight checks."
-    found = [(f'{backend} layer, {dtype}', check_layers, (backend, dtype), allowed)
-             for backend in ('fused', 'compiled') for dtype, allowed in (('fp32', 1e-5), ('bf16', 2e-2))]
-    found += [(f'clips of {n} digits on the device, bit for bit', check_clips, (n,), 0.) for n in (2, 1, 3)]
-    found += [(f'recorded training step{", resumed half way"*resumed}, {p}', check_training, (p, resumed), allowed)
-              for p, allowed in (('fp32', 1e-5), ('bf16', 1e-3)) for resumed in (False, True)]
-    found += [('evaluation on the device and on the CPU', check_evaluation, (), 1e-5)]
-    return found + [(f'composite of full size, loss and gradients, {dtype}', check_model, (dtype,), allowed)
-                    for dtype, allowed in (('fp32', 1e-5), ('bf16', 5e-2))]
+@dataclass(frozen=True)
+class Job:
+    "A check, or eight of them."
+    name: str # of the check; that of layers is the beginning of eight names
+    work: Callable # gets the part and the arguments
+    arguments: tuple # of the function, after the part
+    allowed: float # error
+    options: dict = field(default_factory=dict) # of the function
+    dtype: str | None = None # of products
+    way: dict = field(default_factory=dict) # of training, backend and step, that does not work where the check fails
+
+
+def layer_jobs(
+    backend: str, # of the layers
+) -> list[Job]:
+    "Layers by themselves."
+    way = dict(backend='auto' if backend == 'compiled' else backend)
+    return [Job(f'{backend} layer, {dtype}', check_layers, (backend, dtype), allowed, dtype=dtype, way=way)
+            for dtype, allowed in (('fp32', 1e-5), ('bf16', 2e-2))]
+
+
+def training_jobs(
+    device: torch.device, # where
+    backend: str, # of the layers
+    resumed: bool = False, # half way?
+) -> list[Job]:
+    "Recorded steps."
+    more, way = ', layers not compiled'*(backend == 'fused'), dict(backend=backend, step=choose_step(device))
+    name = f'recorded training step{more}{", resumed half way"*resumed}'
+    return [Job(f'{name}, {p}', check_training, (p, backend), allowed, options=dict(resumed=resumed), dtype=p,
+                way={} if resumed else way)
+            for p, allowed in (('fp32', 1e-5), ('bf16', 1e-3))]
+
+
+def jobs(
+    device: torch.device, # where
+) -> list[Job]:
+    "What is checked: first what all else stands on, last what takes longest."
+    found = layer_jobs('fused') + training_jobs(device, 'auto')
+    found += [Job(f'clips of {n} digits on the device, bit for bit', check_clips, (n,), 0.) for n in (2, 1, 3)]
+    found += layer_jobs('compiled') + training_jobs(device, 'fused')
+    found += [Job('evaluation on the device and on the CPU', check_evaluation, (), 1e-5)]
+    found += [Job(f'training with the layers of choice and with plain ones, {p}', check_compiled, (p,), allowed,
+                  dtype=p, way=dict(backend='auto')) for p, allowed in (('fp32', 1e-4), ('bf16', 1e-2))]
+    found += training_jobs(device, 'auto', resumed=True)
+    return found + [Job(f'composite of full size, loss and gradients, {p}', check_model, (p,), allowed, dtype=p)
+                    for p, allowed in (('fp32', 1e-5), ('bf16', 5e-2))]
+
+
+def plain_number(error: float) -> float | str: # for a file
+    "An error that is no number in words."
+    return error if math.isfinite(error) else 'not finite'
 
 
 def note(
@@ -206,54 +262,63 @@ def note(
     name: str, # of the check
     errors: dict, # name -> error; the worst one counts
     *,
-    allowed: float, # error
+    job: Job, # what it belongs to
     **more, # entries of the row
 ):
-    "Add a row, and write."
-    worst = max(errors, key=errors.get)
-    row = dict(name=name, error=errors[worst], worst=worst, allowed=allowed, ok=bool(errors[worst] <= allowed)) | more
-    if not math.isfinite(row['error']): row['error'] = 'not finite'
+    "Add a row, and write. Where it fails it says how far off what is."
+    errors = {k: math.inf if math.isnan(e) else e for k, e in errors.items()}
+    worst, allowed = max(errors, key=errors.get), job.allowed
+    row = dict(name=name, error=plain_number(errors[worst]), worst=worst, allowed=allowed,
+               ok=bool(errors[worst] <= allowed), dtype=job.dtype, way=job.way) | more
+    if not row['ok']: row['errors'] = {k: plain_number(e) for k, e in errors.items()}
     part.found['checks'].append(row)
     part.say(f'{"ok    " if row["ok"] else "FAILED"} {name}: {row["error"]} ({worst}), allowed {allowed}')
+    for k, e in list(row.get('errors', {}).items())[:20]: part.say(f'       {k}: {e}')
     part.save()
+
+
+def check(
+    part: Part, # that checks
+    job: Job, # what
+):
+    "One check, or the eight kinds of a layer, those that are not there yet."
+    done = {row['name'] for row in part.found['checks'] if row['worst'] is not None}
+    if job.work is not check_layers:
+        if job.name not in done: note(part, job.name, job.work(part, *job.arguments, **job.options), job=job)
+        return
+    for kind, errors in check_layers(part, *job.arguments, done=done):
+        broken = compile_problem() if 'compiled' in job.arguments else None
+        note(part, kind, errors, job=job, **dict(compiler=reason_of(broken)) if broken else {})
 
 
 def do_job(
     part: Part, # that checks
-    name: str, # of the job
-    job, # one of the functions above
-    *,
-    arguments: tuple, # of the job, after the part
-    allowed: float, # error
+    job: Job, # what
 ):
-    "One check, or the eight kinds of a layer; one that breaks is a check that failed, and the next may work."
+    "One that breaks is a check that failed, and the next may work, unless the device does no more."
     checks = part.found['checks']
-    done = {row['name'] for row in checks if row['worst'] is not None}
-    checks[:] = [row for row in checks if row['name'] != name or row['worst'] is not None] # broken before: once more
-    try:
-        if job is check_layers:
-            for kind, errors in check_layers(part, *arguments, done=done):
-                broken = compile_problem() if 'compiled' in arguments else None
-                note(part, kind, errors, allowed=allowed, **dict(compiler=reason_of(broken)) if broken else {})
-        elif name not in done: note(part, name, job(part, *arguments), allowed=allowed)
+    checks[:] = [r for r in checks if r['name'] != job.name or r['worst'] is not None] # broken before: once more
+    if not part.attempt(dict(name=job.name, dtype=job.dtype, way=job.way)): return
+    try: check(part, job)
     except Exception as error:
-        checks.append(dict(name=name, error=reason_of(error), worst=None, allowed=allowed, ok=False))
-        part.say(f'FAILED {name}: {reason_of(error)}')
+        part.say(f'FAILED {job.name}: {reason_of(error)}')
+        if not part.works(): part.give_up(error)
+        checks.append(dict(name=job.name, error=reason_of(error), worst=None, allowed=job.allowed, ok=False,
+                           dtype=job.dtype, way=job.way))
 
 
 def agree(
     part: Part, # that checks
 ):
     "The device against the reference in float64 on the CPU, and against itself."
-    checks = part.found.setdefault('checks', [])
-    longest = 0.
-    for name, job, arguments, allowed in jobs():
+    checks, longest = part.found.setdefault('checks', []), 0.
+    for job in jobs(part.device):
         reset_compiler(part) # what is compiled for other sizes only gets in the way
         if part.left() < longest * 1.2:
-            part.miss(name)
+            part.miss(job.name)
             continue
         start = time.monotonic()
-        do_job(part, name, job, arguments=arguments, allowed=allowed)
+        do_job(part, job)
         part.free()
         longest = max(longest, time.monotonic() - start)
     problem = compile_problem()

@@ -35,9 +35,9 @@ FULL = SimpleNamespace(
     agree=dict(batch=48, frames=10, values=320, units=256), whole=dict(units=2048, layers=2, batch=16),
     trained=dict(units=128, batch=16, steps=12), clips=512, evaluated=200,
     pace=4., paced_every=10, warmup=500, short_warmup=200, margin=6., closing=4., default_batch=256,
-    batches=(512, 256, 1024, 128), made=(128, 256, 512, 1024, 4096),
+    batches=(512, 128, 256, 1024), made=(128, 256, 512, 1024, 4096),
     test=10_000, test_batch=500, validated=500, log_every=50, rates=(2.5e-4, 5e-4, 1e-3, 2e-3), saving=400*MB,
-    most=10**7)
+    snapshot=30., most=10**7)
 TINY = SimpleNamespace(
     batch=4, frames=3, image_size=16, digit_size=8, units=(8,), sample=.001, repetitions=2,
     squares=(64,), squares_on_cuda=(), rounds=3,
@@ -45,7 +45,7 @@ TINY = SimpleNamespace(
     trained=dict(units=8, batch=2, steps=6), clips=8, evaluated=8,
     pace=.05, paced_every=1, warmup=1, short_warmup=1, margin=.5, closing=.5, default_batch=4,
     batches=(4, 2), made=(2, 4),
-    test=20, test_batch=10, validated=4, log_every=2, rates=(1e-3, 4e-3), saving=400*MB, most=10)
+    test=20, test_batch=10, validated=4, log_every=2, rates=(1e-3, 4e-3), saving=400*MB, snapshot=0., most=10)
 
 
 # ---- the file of a part
@@ -77,6 +77,14 @@ def thin(
     return [rows[round(i * (len(rows) - 1) / (n - 1))] for i in range(n)]
 
 
+def give_up(
+    found: dict, # of a part; changed
+    reason: str, # why
+):
+    "What was being tried is not tried again."
+    if job := found.pop('trying', None): found.setdefault('given_up', []).append(job | dict(reason=reason))
+
+
 # ---- a part
 
 class Part:
@@ -87,17 +95,17 @@ class Part:
         out: Path, # folder of the files
         work: Path, # folder for checkpoints
         *,
-        settings: dict, # device, rehearse, digits, seed, batch, lr, units
+        settings: dict, # device, rehearse, digits, seed, batch, lr, units, and perhaps the name of a plan
         seconds: float, # that it may take
     ):
         self.began = time.monotonic()
         self.deadline = self.began + seconds
         self.name, self.out, self.path, self.work = name, Path(out), Path(out)/f'gpu-{name}.json', Path(work)/name
-        self.settings, self.options = settings, SimpleNamespace(**settings)
+        self.settings, self.options = settings, SimpleNamespace(**dict(plan=None) | settings)
         self.device = torch.device(settings['device'])
         self.sizes = TINY if settings['rehearse'] else FULL
         old = read(self.path) or {}
-        self.before = old.get('seconds', 0.)
+        self.before, self.failed = old.get('seconds', 0.), old.get('status') == 'failed'
         self.found = dict(part=name) | old | files.stamp(self.device)
         self.found |= dict(status='running', missing=[], settings=settings)
         self.found.pop('reason', None)
@@ -130,6 +138,30 @@ class Part:
         "Until the device has nothing left to do."
         if self.device.type == 'cuda': torch.cuda.synchronize(self.device)
 
+    def attempt(
+        self,
+        job: dict, # with a name
+    ) -> bool: # is it to be done? Not if a process has ended over it before
+        "Say in the file what comes next, so that whoever finds this process ended knows over what."
+        if any(job['name'] == g['name'] for g in self.found.get('given_up', [])): return False
+        self.found['trying'] = job
+        self.save()
+        return True
+
+    def give_up(
+        self,
+        error: Exception, # that was raised by what is being tried
+    ):
+        "Note what broke the device for all that comes after in this process, and end it: another one goes on."
+        give_up(self.found, files.reason_of(error))
+        raise RuntimeError('the device works no more in this process') from error
+
+    def works(self) -> bool:
+        "Does the device still do what it is told? After some errors it does not, until the process ends."
+        if self.device.type != 'cuda': return True
+        try: return torch.ones(8, device=self.device).sum().item() == 8
+        except RuntimeError: return False
+
     def free(self):
         "Give the device's memory back."
         if self.device.type != 'cuda': return
@@ -157,6 +189,15 @@ def choose_step(
 ) -> str: # for `train`
     "Recorded steps on CUDA, or an error; off CUDA there is nothing to record."
     return 'recorded' if device.type == 'cuda' else 'auto'
+
+
+def list_ways(
+    device: torch.device, # where is trained
+) -> list[dict]: # backend of the layers, and step for `train`
+    "The ways to train, the fastest first; each later one has less that can break."
+    steps = dict.fromkeys((choose_step(device), 'plain'))
+    found = [dict(backend=b, step=s) for s in steps for b in ('auto', 'fused')]
+    return found + [dict(backend='reference', step='plain')]
 
 
 def draw_model(

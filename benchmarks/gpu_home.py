@@ -1,13 +1,19 @@
 "Bringing home what `gpu.py` has made: a few files of at most 16 MB, and the way back, made sure of by their SHA-256."
+import gzip
 import hashlib
+import io
 import json
+import os
 import tarfile
+import tempfile
+import zlib
 from pathlib import Path
 
 from gpu_common import MB
-from lstm_video_repr.core.files import make_folder, replace_file, write_json
+from lstm_video_repr.core.files import make_folder, replace_file
 
-PIECE, ALL_PIECES = 16*MB, 64*MB # what is brought home: a file, and all of them
+PIECE, ALL_PIECES = 16*MB, 64*MB # what is brought home: a file, and all pieces of a model
+RESULTS = 'gpu-results.tar.gz' # all but the model
 
 
 def digest(data: bytes) -> str: return hashlib.sha256(data).hexdigest()
@@ -22,6 +28,26 @@ def write_bytes(
     return path
 
 
+def is_cut(
+    listed: Path, # NAME.pieces.json, perhaps
+    whole: str, # SHA-256 of the file
+) -> bool: # is just this file there already, in pieces?
+    "Pieces that need not be made again."
+    try: about = json.loads(listed.read_text(encoding='utf8'))
+    except (OSError, ValueError): return False
+    return about['sha256'] == whole and all((listed.parent/p['name']).is_file() for p in about['pieces'])
+
+
+def move_in(
+    files: dict[str, bytes], # name -> content
+    folder: Path, # where they go
+):
+    "Write all of them beside the folder first: what was there is replaced within a moment, or not at all."
+    with tempfile.TemporaryDirectory(dir=folder.resolve().parent, prefix='.packing-') as near:
+        for name, data in files.items(): (Path(near)/name).write_bytes(data)
+        for name in files: os.replace(Path(near)/name, folder/name)
+
+
 def cut(
     file: Path, # to be cut
     folder: Path, # where the pieces go
@@ -29,14 +55,18 @@ def cut(
     size: int = PIECE, # bytes of a piece
 ) -> Path: # the list of pieces: NAME.pieces.json
     "Cut a file into pieces, with a SHA-256 of each and of the whole."
-    data, pieces = file.read_bytes(), []
-    for old in make_folder(folder).glob(f'{file.name}.[0-9]*'): old.unlink()
+    data, pieces, files = file.read_bytes(), [], {}
+    listed = make_folder(folder)/f'{file.name}.pieces.json'
+    if is_cut(listed, digest(data)): return listed
     for n, start in enumerate(range(0, max(1, len(data)), size)):
-        piece = data[start:start + size]
-        path = write_bytes(folder/f'{file.name}.{n:02d}', piece)
-        pieces.append(dict(name=path.name, bytes=len(piece), sha256=digest(piece)))
+        piece, name = data[start:start + size], f'{file.name}.{n:02d}'
+        files[name] = piece
+        pieces.append(dict(name=name, bytes=len(piece), sha256=digest(piece)))
     about = dict(name=file.name, bytes=len(data), sha256=digest(data), pieces=pieces)
-    return write_json(folder/f'{file.name}.pieces.json', about)
+    move_in(files | {listed.name: json.dumps(about, indent=1).encode()}, folder)
+    for old in folder.glob(f'{file.name}.[0-9]*'):
+        if old.name not in files: old.unlink()
+    return listed
 
 
 def read_list(
@@ -80,49 +110,68 @@ def without_owner(
     return member
 
 
+def archive(
+    paths: list[Path], # of files
+) -> bytes: # of a .tar.gz
+    "Files as one, each under its bare name."
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode='w:gz') as tar:
+        for path in paths:
+            member, data = without_owner(tar.gettarinfo(path, path.name)), path.read_bytes() # it may grow meanwhile
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return raw.getvalue()
+
+
 def pack(
     out: Path, # folder of the files
     work: Path, # folder in which the model to bring home lies
-    folder: Path, # where the pieces go
+    folder: Path, # where all goes
 ):
-    "All but what can be made again, as files of at most 16 MB; `unpack` is the way back. `ValueError` for too much."
-    archive, model = make_folder(folder)/'gpu-results.tar.gz', work/'bundle.safetensors'
-    try:
-        with tarfile.open(archive, 'w:gz') as tar:
-            for path in sorted(out.glob('gpu-*')) + [out/'summary.txt']:
-                if path.is_file(): tar.add(path, path.name, filter=without_owner)
-        files = [archive] + [model] * model.is_file()
-        total, most = sum(f.stat().st_size for f in files), ALL_PIECES + 3*MB
-        if total > most: raise ValueError(f'{total / MB:.0f} MB to be packed; expected at most {most / MB:.0f}')
-        for file in files: cut(file, folder)
-    finally: archive.unlink(missing_ok=True)
+    """All but what can be made again, as files of at most 16 MB; `unpack` is the way back. `ValueError` for too much.
+
+    May be called while a part still writes: each time what is there is replaced."""
+    model, paths = work/'bundle.safetensors', [*sorted(out.glob('gpu-*')), out/'summary.txt']
+    paths = [p for p in paths if p.is_file() and p.suffix in ('.json', '.jsonl', '.png', '.txt')]
+    make_folder(folder)
+    if len(results := archive(paths)) > PIECE:
+        raise ValueError(f'the results are {len(results) / MB:.0f} MB; expected at most {PIECE / MB:.0f}')
+    move_in({RESULTS: results}, folder)
+    if not model.is_file(): return
+    if (size := model.stat().st_size) > ALL_PIECES:
+        raise ValueError(f'{model.name} is {size / MB:.0f} MB; expected at most {ALL_PIECES / MB:.0f}')
+    cut(model, folder)
 
 
 def unpack_archive(
-    archive: Path, # of results; deleted afterwards
+    file: Path, # of results
     out: Path, # where they go
 ) -> list[Path]: # the files
-    "`OSError` for what is no plain file."
-    files = []
-    with tarfile.open(archive) as tar:
-        for member in tar.getmembers():
-            if not member.isfile() or Path(member.name).name != member.name:
-                raise OSError(f'{archive.name} holds {member.name!r}; expected plain files')
-            files.append(write_bytes(out/member.name, tar.extractfile(member).read()))
-    archive.unlink()
-    return files
+    "`OSError` for what is damaged, or no plain file."
+    files = {}
+    try:
+        with tarfile.open(file) as tar:
+            for member in tar.getmembers():
+                if not member.isfile() or Path(member.name).name != member.name:
+                    raise OSError(f'{file.name} holds {member.name!r}; expected plain files')
+                files[member.name] = tar.extractfile(member).read()
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise OSError(f'{file.name} is damaged ({error})') from error
+    return [write_bytes(out/name, data) for name, data in files.items()]
 
 
 def unpack(
-    folder: Path, # with *.pieces.json and their pieces
+    folder: Path, # that `pack` filled
     out: Path, # where the results go
-    work: Path, # where a model goes
+    work: Path, # where a model goes, and its log: `tools/bundle.py` wants both
 ) -> list[Path]: # the files
-    "Put together what `pack` cut. `OSError` names what is missing or damaged."
-    lists, files = sorted(folder.glob('*.pieces.json')), []
-    if not lists: raise FileNotFoundError(f'{str(folder)!r} has no *.pieces.json; expected a folder that --pack filled')
+    "Put together what `pack` cut. `OSError` names what is missing or damaged; the results are there nevertheless."
+    lists, results, files = sorted(folder.glob('*.pieces.json')), folder/RESULTS, []
+    if not lists and not results.is_file():
+        raise FileNotFoundError(f'{str(folder)!r} has no {RESULTS} and no *.pieces.json; expected what --pack filled')
     make_folder(out)
-    for listed in lists:
-        if listed.name.startswith('gpu-results.'): files += unpack_archive(join(listed, out), out)
-        else: files.append(join(listed, work))
+    if results.is_file(): files += unpack_archive(results, out)
+    for listed in lists: files.append(join(listed, work))
+    log = out/'gpu-bundle.jsonl'
+    if lists and log.is_file(): files.append(write_bytes(make_folder(work)/'log.jsonl', log.read_bytes()))
     return files

@@ -18,8 +18,9 @@ from lstm_video_repr.training import get_recipe, make_optimizer
 from peers import NNVideoLSTM
 from results import reason_of
 from timing import (BROKEN, DTYPES, LIMIT_NOTE, Bench, allow_tensor_cores, bf16_or_why_not, chosen_backends, gemm,
-                    quartiles)
+                    label, quartiles)
 
+PLANNED = 2 # cases that a plan asks for
 COMPILED = 'compiled', 'compiled, recorded'
 
 
@@ -191,14 +192,19 @@ def layer_case(
 # ---- timing
 
 def make_calls(
+    part: Part, # that remembers what has broken
     timer: Bench, # that will measure
     case: Case, # what to compare
+    *,
     compiled: list, # gets what the first calls of compiled variants took
 ) -> tuple[dict, dict]: # (variant, dtype) -> call, and how often a sample calls it
     "Make what is to be timed and call it a few times; what does not run is left out."
     calls, repeat = {}, {}
     for (variant, dtype), make in case.makers.items():
         allow_tensor_cores(timer.device, dtype)
+        if not part.attempt(dict(name=f'{label(case.sizes)} {variant}, {dtype}')):
+            timer.leave_out(case.sizes, variant, dtype, reason='a process ended over it')
+            continue
         try:
             call = make()
             first = timer.clock(call)
@@ -206,6 +212,7 @@ def make_calls(
             repeat[variant, dtype] = timer.repeat(timer.clock(call))
         except BROKEN as error:
             timer.leave_out(case.sizes, variant, dtype, reason=reason_of(error))
+            if not part.works(): part.give_up(error)
             continue
         calls[variant, dtype] = call
         if variant == 'compiled':
@@ -216,20 +223,20 @@ def make_calls(
 
 
 def compare(
+    part: Part, # whose rounds
     timer: Bench, # measures, and collects rows
     case: Case, # what to compare
     *,
-    rounds: int, # of all variants
     compiled: list, # gets what the first calls of compiled variants took
 ):
     "Time the variants of a case in turn, round after round, and add a row for each."
-    calls, repeat = make_calls(timer, case, compiled)
+    calls, repeat = make_calls(part, timer, case, compiled=compiled)
     def set_and(call, dtype): # tf32 or not is a switch of the whole process
         def work():
             allow_tensor_cores(timer.device, dtype)
             return call()
         return work
-    samples = timer.take_turns({k: set_and(call, k[1]) for k, call in calls.items()}, repeat, rounds=rounds)
+    samples = timer.take_turns({k: set_and(call, k[1]) for k, call in calls.items()}, repeat, rounds=part.sizes.rounds)
     allow_tensor_cores(timer.device, 'fp32')
     for (variant, dtype), s in samples.items():
         row = timer.add(case.sizes, variant, dtype, samples=s, flops=case.flops, per_second=case.per_second)
@@ -293,12 +300,38 @@ def measure_case(
     done = {(json.dumps(r['case']), r['dtype']) for r in groups[group]['rows']}
     case.makers = {k: m for k, m in case.makers.items() if (json.dumps(case.sizes), k[1]) not in done}
     if not case.makers: return
-    compare(timer, case, rounds=part.sizes.rounds, compiled=part.found['compiled'])
+    compare(part, timer, case, compiled=part.found['compiled'])
     tried = {(json.dumps(case.sizes), d) for _, d in case.makers}
     before = [l for l in groups[group]['left_out'] if (json.dumps(l['case']), l['dtype']) not in tried]
     groups[group]['rows'] += timer.rows
     groups[group]['left_out'] = before + timer.left_out
     part.save()
+
+
+def measure_limit(
+    part: Part, # that measures
+    timer: Bench, # its clock
+) -> float: # seconds that it took
+    "The rate of matrix products at the start; in a plan only in the type that trains."
+    begun = time.monotonic()
+    if part.options.plan: timer.dtypes = timer.dtypes[-1:]
+    gemm(timer, 'start')
+    return time.monotonic() - begun
+
+
+def finish(
+    part: Part, # that has measured
+    timer: Bench, # its clock
+    groups: dict, # of the file
+):
+    "The rate of matrix products at the end, and shares of the larger one."
+    gemm(timer, 'end')
+    groups['gemm']['rows'], part.found['limit'] = timer.gemm_rows, timer.limit
+    for g in groups.values():
+        g['limit'] = timer.limit
+        for r in g['rows']:
+            limit = timer.limit.get(r['dtype'])
+            r['share_of_limit'] = r['gflops_per_s'] / limit if limit else None
 
 
 def speed(
@@ -307,26 +340,22 @@ def speed(
     "Layers and training steps beside cuDNN's, and beside the fastest matrix product of the same run."
     timer = Bench(part.device, part.sizes)
     if part.options.rehearse: timer.dtypes = ['fp32', 'bf16'] # tiny sizes: any machine can
-    gemm(timer, 'start')
+    cases = plan(part, timer.dtypes)
+    wanted = PLANNED if part.options.plan else len(cases)
+    at_end = measure_limit(part, timer)
     groups, longest = prepare(part, timer), 0.
-    for job in plan(part, timer.dtypes):
+    for n, job in enumerate(cases):
         start = time.monotonic()
         dtypes = '/'.join(job[2]['dtypes'])
         what = '{} of {units} units, {layers} layers, batch {batch}, {}'.format(job[0], dtypes, **job[2])
-        if part.left() < longest * 1.1:
+        if n >= wanted or part.left() < longest * 1.1 + at_end:
             part.miss(what)
             continue
         measure_case(part, timer, job, groups=groups)
         part.free()
         longest = max(longest, time.monotonic() - start)
         part.say(f'{what}: done')
-    gemm(timer, 'end')
-    groups['gemm']['rows'], part.found['limit'] = timer.gemm_rows, timer.limit
-    for g in groups.values():
-        g['limit'] = timer.limit
-        for r in g['rows']:
-            limit = timer.limit.get(r['dtype'])
-            r['share_of_limit'] = r['gflops_per_s'] / limit if limit else None
+    finish(part, timer, groups)
 
 
 # ---- the part `clips`
@@ -345,7 +374,7 @@ def find_hunger(
     timer.start('composite')
     reset_compiler(part)
     case = composite_case(part, timer, units=H, layers=2, batch=B, dtypes=[dtype], peers=False)
-    compare(timer, case, rounds=part.sizes.rounds, compiled=[])
+    compare(part, timer, case, compiled=[])
     return found | {(2, B): max((r['clips_per_s'] for r in timer.rows), default=None)}
 
 

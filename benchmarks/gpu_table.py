@@ -63,11 +63,14 @@ def paper_rows(found: dict) -> list[dict]: # lines
 def authors_row(found: dict) -> list[dict]: # lines
     "Time to the authors' mark."
     row, said = found['row-authors'], why_missing(found['row-authors'])
-    mark = (row or {}).get('passed', {}).get('345.0')
-    if mark: said = f'{mark["seconds"]:.0f} s, {mark["step"]} steps, {mark["clips"]/1e6:.2f} million clips'
+    def pass_of(part): return ((found[part] or {}).get('passed') or {}).get('345.0')
+    def say(mark): return f'{mark["seconds"]:.0f} s, {mark["step"]} steps, {mark["clips"]/1e6:.2f} million clips'
+    if pass_of('row-authors'): said = say(pass_of('row-authors'))
     elif row and row.get('validation'):
         lowest = min(v['validation_future'] for v in row['validation'])
         said = f'not reached: {lowest:.1f} after {row["trained"]["seconds"]:.0f} s'
+    elif pass_of('bundle'):
+        said = f'{say(pass_of("bundle"))} (the model to bring home, {found["bundle"]["config"]["hidden_size"]} units)'
     return [line("time to the authors' 345 (1 layer, unconditional)", 'under 300 s', 'under 90 s', measured=said)]
 
 
@@ -119,6 +122,9 @@ def bundles(found: dict) -> list[dict]: # lines
     return [line('a model to bring home, nats per future frame', 'better than the bundled one', '', measured=said)]
 
 
+FIGURES = agreement, paper_rows, authors_row, speeds, clip_rates, bundles
+
+
 # ---- all
 
 def read_all(
@@ -133,7 +139,20 @@ def table(
 ) -> list[dict]: # what, least, aim, measured: text
     "The figures that were asked for, and where they are missing why."
     found = read_all(out)
-    return [l for part in (agreement, paper_rows, authors_row, speeds, clip_rates, bundles) for l in part(found)]
+    return [l for part in FIGURES for l in part(found)]
+
+
+def say_so_far(row: dict) -> str: # words
+    "Where a training stood that has not been measured on the test set."
+    return (f'{row["validation_future"]:.1f} nats per future frame in validation after {row["clips"]/1e6:.2f} million '
+            f'clips, {row["seconds"]:.0f} s')
+
+
+def aims() -> str: # text
+    "The figures that are asked for."
+    found = dict.fromkeys(PARTS)
+    lines = [[r['what'], r['least'], r['aim'] or '-'] for part in FIGURES for r in part(found)]
+    return Table(['what', 'at least', 'aim'], lines, align='lll').text()
 
 
 def remarks(found: dict) -> list[str]: # lines
@@ -144,6 +163,8 @@ def remarks(found: dict) -> list[str]: # lines
         elif f['status'] != 'complete':
             missing = f'; missing: {few(f["missing"])}' if f['missing'] else ''
             text.append(f'{name}: {f["status"]}{", "*bool(f.get("reason"))}{f.get("reason") or ""}{missing}')
+            if 'so_far' in f and 'test' not in f: text.append(f'{name}: {say_so_far(f["so_far"])}')
+        text += [f'{name}: given up: {g["name"]} ({g["reason"]})' for g in (f or {}).get('given_up', [])]
         text += [f'{name}: rate {a["lr"]:g} did not work: {a["reason"]}' for a in (f or {}).get('attempts', [])]
     tried = (found['rates'] or {}).get('rows', [])
     said = [f'{r["lr"]:g}: ' + ('diverged' if r['validation'] is None else f'{r["validation"]:.1f}') for r in tried]
@@ -186,5 +207,6 @@ def broken(
 ) -> list[str]: # the parts in which a check failed or that broke
     "What makes the exit code 1."
     found = {n: read(out/f'gpu-{n}.json') for n in names}
-    def fails(f): return f['status'] == 'failed' or not all(c['ok'] for c in f.get('checks', []))
+    def fails(f):
+        return f['status'] == 'failed' or bool(f.get('given_up')) or not all(c['ok'] for c in f.get('checks', []))
     return [n for n, f in found.items() if f and fails(f)]

@@ -7,10 +7,12 @@ from dataclasses import asdict, replace
 
 import torch
 
-from gpu_common import (AUTHORS, MB, ROWS, Part, catch_warnings, choose_step, count_weights, draw_model, load_pictures,
+from gpu_common import (AUTHORS, MB, ROWS, Part, catch_warnings, count_weights, draw_model, list_ways, load_pictures,
                         read, thin)
 from gpu_home import ALL_PIECES
 from lstm_video_repr.clips import MovingDigits, fixed_test_set
+from lstm_video_repr.fast_lstm import fast_bf16
+from lstm_video_repr.lstm import set_backend
 from lstm_video_repr.metrics import evaluate
 from lstm_video_repr.models import VideoLSTMConfig
 from lstm_video_repr.training import Checkpoint, History, Validation, get_recipe, train
@@ -60,7 +62,7 @@ def stop_in_time(
 def tell(
     part: Part, # that speaks
 ): # a callback
-    "Say how validation goes, now and then."
+    "Say and write how validation goes, now and then."
     last = -math.inf
     def speak(run):
         nonlocal last
@@ -68,9 +70,25 @@ def tell(
         if not row or row.get('validation_future') is None: return
         if run.step < run.steps and time.monotonic() - last < 15: return
         last = time.monotonic()
+        part.found['so_far'] = {k: row[k] for k in KEPT if row.get(k) is not None}
+        part.save()
         part.say(f'step {row["step"]} of {run.steps}: future {row["validation_future"]:.1f}, '
                  f'training {row["future"]:.1f}')
     return speak
+
+
+def keep_model(
+    part: Part, # the part `bundle`
+): # a callback
+    "Save the model as it is every now and then: if all ends here, this is what there is."
+    last = time.monotonic()
+    def keep(run):
+        nonlocal last
+        if time.monotonic() - last < part.sizes.snapshot or run.step == run.steps: return
+        try: save_bundle(part, run.model, dict(step=run.step, clips=run.seen, seconds=time.monotonic() - run.clock))
+        except (OSError, ValueError) as error: part.say(f'the model as it is could not be kept: {error}')
+        last = time.monotonic()
+    return keep
 
 
 # ---- what is trained, and on what
@@ -114,20 +132,56 @@ def choose_rate(part: Part) -> float: # the highest learning rate
     return (read(part.out/'gpu-rates.json') or {}).get('best') or USUAL_RATE
 
 
+# ---- in which way: the fastest of those that agree with the reference
+
+def blame(
+    way: dict, # backend and step
+    checks: list[dict], # of the part `agree`, those given up included
+    dtype: str, # in which is trained
+) -> list[str]: # names of checks that speak against it
+    "A check speaks against the ways that have its backend and its step."
+    return [c['name'] for c in checks if not c.get('ok') and c.get('way') and c.get('dtype') == dtype
+            and all(way[k] == v for k, v in c['way'].items())]
+
+
+def choose_way(
+    part: Part, # that trains
+) -> dict: # backend and step
+    "The fastest way that no check speaks against and over which no process of this part has ended."
+    agreed, dtype = read(part.out/'gpu-agree.json') or {}, 'bf16' if fast_bf16(part.device) else 'fp32'
+    checks, gone = agreed.get('checks', []) + agreed.get('given_up', []), part.found.get('given_up', [])
+    ways = [w for w in list_ways(part.device) if not any(g.get('way') == w for g in gone)]
+    ways.sort(key=lambda w: bool(blame(w, checks, dtype))) # what is blamed comes last
+    if not ways: raise RuntimeError('no way to train is left; see given_up')
+    for name in blame(list_ways(part.device)[0], checks, dtype): part.say(f'the usual way is not taken: {name} failed')
+    part.attempt(dict(name='training, {backend} layers, {step} steps'.format(**ways[0]), way=ways[0]))
+    return ways[0]
+
+
 # ---- how many steps fit
+
+def make_model(
+    part: Part, # that trains
+    config: VideoLSTMConfig, # what
+    way: dict, # backend and step
+): # a model
+    "Fresh weights, computed in some way."
+    return set_backend(draw_model(config, part.device, part.options.seed), way['backend'])
+
 
 def find_pace(
     part: Part, # that trains
     config: VideoLSTMConfig, # what
     digits: str, # of which digits
     *,
+    way: dict, # backend and step
     seconds: float, # to look at
     **changes, # of the recipe
 ) -> tuple: # seconds per step, and the model that was trained to find out
     "Train for a few seconds, at a rate that goes well at any sizes."
-    pace, trial = Pace(seconds), draw_model(config, part.device, part.options.seed)
+    pace, trial = Pace(seconds), make_model(part, config, way)
     train(trial, make_clips(part, digits, 'train'), steps=10**6, callbacks=[pace], progress=None,
-          step=choose_step(part.device), log_every=part.sizes.paced_every, **changes | dict(lr=1e-5))
+          step=way['step'], log_every=part.sizes.paced_every, **changes | dict(lr=1e-5))
     return pace.step, trial
 
 
@@ -153,20 +207,22 @@ def make_plan(
     config: VideoLSTMConfig, # what
     *,
     digits: str, # on which
+    way: dict, # backend and step
     tests: int, # evaluations on the whole test set that come after
     changes: dict, # of the recipe
 ) -> dict: # seconds per step, validation and test, what is set aside, and the steps that fit
     "How many steps fit, so that the schedule ends in time."
     s, begun, seconds = part.sizes, time.monotonic(), part.left()
-    step, trial = find_pace(part, config, digits, seconds=s.pace, **changes)
+    step, trial = find_pace(part, config, digits, way=way, seconds=s.pace, **changes)
     n = min(2*s.test_batch, s.test)
     test = time_evaluation(part, trial, make_test(part, digits), n_clips=n, batch_size=s.test_batch) * s.test / n
     validation = time_evaluation(part, trial, make_clips(part, digits, 'test'), n_clips=s.validated, ssim=False)
-    saving = 3 * sum(p.numel() * p.element_size() for p in trial.parameters()) / s.saving + s.closing
+    saved = 0 if leaves_nothing(part) else 3 * sum(p.numel() * p.element_size() for p in trial.parameters())
+    saving = saved / s.saving + s.closing
     reserve = tests * 1.15 * test + saving + s.margin
     every = max(1, round(max(1.5, seconds / 150, 15 * validation) / step)) # a validation costs no more than a fifteenth
     steps = int(.94 * (part.left() - reserve) / (step + validation / every))
-    return dict(seconds_per_step=step, seconds_per_validation=validation, seconds_of_the_test=test,
+    return dict(way=way, seconds_per_step=step, seconds_per_validation=validation, seconds_of_the_test=test,
                 seconds_of_planning=time.monotonic() - begun, validate_every=every, reserve=reserve,
                 steps=min(s.most, max(2, steps)))
 
@@ -178,23 +234,28 @@ def find_plan(
     config: VideoLSTMConfig, # what
     *,
     digits: str, # of which digits
+    way: dict, # backend and step
     lr: float, # learning rate at its highest
     tests: int, # evaluations on the whole test set that come after
 ) -> dict | None: # that of a training that was interrupted, or a new one; None if there is no time
     "What is trained, in how many steps."
     s, found, batch = part.sizes, part.found, part.found['batch']
-    if found.get('plan') and find_checkpoint(part).exists(): return found['plan']
+    if found.get('plan') and find_checkpoint(part).exists(): return found['plan'] | dict(way=way)
     find_checkpoint(part).unlink(missing_ok=True)
     part.say(f'{count_weights(config) / 1e6:.1f} million weights, batch {batch}, rate {lr:g}, {digits} digits; '
-             'how long does a step take?')
+             f'{way["backend"]} layers, {way["step"]} steps: how long does one take?')
     changes = dict(recipe='adam', batch_size=batch, lr=lr, warmup=s.warmup)
-    plan = make_plan(part, config, digits=digits, tests=tests, changes=changes)
+    plan = make_plan(part, config, digits=digits, way=way, tests=tests, changes=changes)
     if part.left() < plan['reserve'] + 10 * plan['seconds_per_step']: return part.miss('training')
     found['plan'] = plan | dict(changes=changes | dict(warmup=min(s.warmup, max(1, plan['steps'] // 20))))
     return found['plan']
 
 
 def find_checkpoint(part: Part): return part.work/'checkpoint.safetensors'
+
+def leaves_nothing(part: Part) -> bool: # no checkpoint
+    "In the plan `rows` nobody will go on with a training: its checkpoint is a gigabyte, which takes seconds to write."
+    return part.options.plan == 'rows'
 
 
 def train_once(
@@ -205,14 +266,14 @@ def train_once(
     digits: str, # of which digits
 ): # the trained model and its history
     "One training, which goes on where an earlier one stopped. `FloatingPointError` after a loss that is no number."
-    s, model = part.sizes, draw_model(config, part.device, part.options.seed)
+    s, model, way = part.sizes, make_model(part, config, plan['way']), plan['way']
+    told = [stop_in_time(part, plan['reserve']), tell(part), *[keep_model(part)]*(part.name == 'bundle')]
     with catch_warnings() as said:
         history = train(model, make_clips(part, digits, 'train'), steps=plan['steps'], **plan['changes'],
                         validate=Validation(make_clips(part, digits, 'test'), every=plan['validate_every'],
                                             n_clips=s.validated),
-                        checkpoint=Checkpoint(find_checkpoint(part), every=plan['steps']),
-                        callbacks=[stop_in_time(part, plan['reserve']), tell(part)], progress=None,
-                        step=choose_step(part.device),
+                        checkpoint=None if leaves_nothing(part) else Checkpoint(find_checkpoint(part)),
+                        callbacks=told, progress=None, step=way['step'],
                         log=part.out/f'gpu-{part.name}.jsonl', log_every=s.log_every)
     part.found['warnings'] = [reason_of(text) for text in said if 'recorded' in text]
     return model, history
@@ -228,14 +289,17 @@ def fit(
     "Train for the time there is, on a schedule that ends in it. Half the rate after a loss that is no number."
     part.work.mkdir(parents=True, exist_ok=True)
     attempts = part.found.setdefault('attempts', [])
-    lr = attempts[-1]['lr'] / 2 if attempts else choose_rate(part)
+    lr, way = attempts[-1]['lr'] / 2 if attempts else choose_rate(part), choose_way(part)
     for _ in range(3):
-        plan = find_plan(part, config, digits=digits, lr=lr, tests=tests)
+        plan = find_plan(part, config, digits=digits, way=way, lr=lr, tests=tests)
         if plan is None: return None, None
         part.say(f'{plan["steps"]} steps of {plan["seconds_per_step"]*1e3:.2f} ms, a validation '
                  f'({plan["seconds_per_validation"]*1e3:.0f} ms) every {plan["validate_every"]}')
         part.save()
-        try: return train_once(part, config, plan, digits=digits)
+        try:
+            done = train_once(part, config, plan, digits=digits)
+            part.found.pop('trying', None) # what comes after says nothing of this way to train
+            return done
         except FloatingPointError as error:
             attempts.append(dict(lr=plan['changes']['lr'], reason=reason_of(error)))
             part.say(f'{error}; once more with half the rate')
@@ -285,7 +349,21 @@ def keep_history(
     found['validation'] = [pick(r, KEPT) for r in validated]
     found['curve'] = [pick(r, ('step', 'seconds', 'lr', 'reconstruction', 'future')) for r in thin(history.rows)]
     part.save()
-    draw_curve(part, history, mark)
+
+
+def draw(
+    part: Part, # that has trained
+    history, # of the training
+    model, # on the device
+    *,
+    digits: str, # of the test
+    mark: float, # nats per future frame to stand beside
+):
+    "Both pictures, last of all: a failure costs but them."
+    for picture in (lambda: draw_curve(part, history, mark), lambda: draw_strips(part, model, digits)):
+        try: picture()
+        except Exception as error:
+            part.miss(f'a picture ({reason_of(error)})')
 
 
 def draw_curve(
@@ -360,10 +438,11 @@ def train_row(
     model, history = fit(part, config, digits=digits)
     if model is None: return
     keep_history(part, history, mark=paper)
-    draw_strips(part, model, digits)
     scores = evaluate(model, make_test(part, digits), s.test, batch_size=s.test_batch)
     found['test'] = dict(clips=s.test, decoding='free-running', digits=f'{digits}, test split', **few_digits(scores))
     part.say(f'fixed test set: {found["test"]["future"]["overall"]}')
+    part.save()
+    draw(part, history, model, digits=digits, mark=paper)
     if is_whole(part): part.forget()
 
 
@@ -372,23 +451,24 @@ def try_rate(
     lr: float, # the highest learning rate
     *,
     config: VideoLSTMConfig, # of the model
+    way: dict, # backend and step
     tries: int, # rates that are left, this one included
 ) -> dict | None: # a row; None if there is no time
     "A short training, in as many steps as those of all other rates."
     s, digits, batch, begun = part.sizes, part.options.digits, choose_batch(part), time.monotonic()
     held_out, plan = make_clips(part, digits, 'test'), part.found.get('plan')
     if plan is None:
-        step, trial = find_pace(part, config, digits, seconds=s.pace / 2, batch_size=batch)
+        step, trial = find_pace(part, config, digits, way=way, seconds=s.pace / 2, batch_size=batch)
         evaluate(trial, held_out, s.validated, ssim=False)
         del trial
         steps = min(s.most, max(2, int(.85 * part.left() / tries / step)))
         plan = part.found['plan'] = dict(steps=steps, seconds_per_step=step)
     if part.left() < plan['steps'] * plan['seconds_per_step']: return part.miss(f'rate {lr:g}')
-    model = draw_model(config, part.device, part.options.seed)
+    model = make_model(part, config, way)
     try:
         history = train(model, make_clips(part, digits, 'train'), steps=plan['steps'], batch_size=batch, lr=lr,
                         warmup=min(s.short_warmup, plan['steps'] // 5), callbacks=[stop_in_time(part, 2.)],
-                        step=choose_step(part.device), progress=None, log_every=s.log_every)
+                        step=way['step'], progress=None, log_every=s.log_every)
     except FloatingPointError as error: return dict(lr=lr, validation=None, reason=reason_of(error))
     scores, last = evaluate(model, held_out, s.validated, ssim=False), history.rows[-1]
     return dict(lr=lr, steps=last['step'], batch=batch, validation=scores.future.overall['nats'],
@@ -400,10 +480,10 @@ def rates(
 ):
     "Short trainings of the composite, each at another learning rate; the rows take the best one."
     name, rows, s = ROWS['row-composite'][0], part.found.setdefault('rows', []), part.sizes
-    config = find_config(part, name)
+    config, way = find_config(part, name), choose_way(part)
     for n, lr in enumerate(s.rates):
         if any(r['lr'] == lr for r in rows): continue
-        row = try_rate(part, lr, config=config, tries=len(s.rates) - n)
+        row = try_rate(part, lr, config=config, way=way, tries=len(s.rates) - n)
         if row is None: continue
         rows.append(row)
         part.say(f'rate {lr:g}: {row["validation"]}')
@@ -426,25 +506,28 @@ def bundle(
                          '(1408 units)')
     digits = 'mnist+embedded' if given.digits == 'mnist' else given.digits
     found |= dict(config=asdict(config), digits=digits, batch=choose_batch(part), authors=AUTHORS)
-    model, history = fit(part, config, digits=digits, tests=2*len(digits.split('+')))
+    networks = 2 - bool(given.plan) # in a plan there is no time to measure the bundled one again
+    model, history = fit(part, config, digits=digits, tests=networks * len(digits.split('+')))
     if model is None: return
     keep_history(part, history, mark=AUTHORS)
-    draw_strips(part, model, digits)
-    file = save_bundle(part, model)
+    file = save_bundle(part, model, found['trained'])
     measure_bundle(part, file)
+    draw(part, history, model, digits=digits, mark=AUTHORS)
     if is_whole(part): part.forget()
 
 
 def save_bundle(
-    part: Part, # that has trained
+    part: Part, # that has trained, or is training
     model, # to be saved
+    seen: dict, # steps, clips and seconds of its training
 ): # the file: too large for the folder of results; `--pack` cuts it into pieces
     "Save a model in 8 bits, with a card."
     found, file = part.found, part.work.parent/'bundle.safetensors'
-    seen, recipe = found['trained'], get_recipe(**found['plan']['changes'])
+    recipe = get_recipe(**found['plan']['changes'])
     card = {'about': 'composite of one layer, trained on a GPU',
             'data': f'two moving digits, {found["digits"]}, training split', 'clips seen': seen['clips'],
-            'steps': seen['step'], 'seconds': seen['seconds'], 'seed': part.options.seed, 'recipe': asdict(recipe),
+            'steps': seen['step'], 'steps planned': found['plan']['steps'], 'seconds': seen['seconds'],
+            'seed': part.options.seed, 'recipe': asdict(recipe),
             'machine': found['machine'], 'versions': found['versions'], 'commit': found['commit']}
     save_model(model, file, card=plain(card), dtype=torch.int8)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -460,13 +543,15 @@ def measure_bundle(
     "The new model and the bundled one on the fixed test set of all digits."
     s, found = part.sizes, part.found
     found['test'] = {}
-    networks = {'new': load_model(file, device=part.device), 'bundled': load_pretrained(device=part.device)}
+    networks = {'new': load_model(file, device=part.device)}
+    if not part.options.plan: networks['bundled'] = load_pretrained(device=part.device)
     for digits in found['digits'].split('+'):
         test = make_test(part, digits)
         for what, network in networks.items():
-            if part.left() < 2:
+            if part.left() < part.sizes.closing / 2:
                 part.miss(f'{what} model on {digits} digits')
                 continue
             scores = few_digits(evaluate(network, test, s.test, batch_size=s.test_batch))
             found['test'][f'{what}, {digits}'] = dict(clips=s.test, **scores)
             part.say(f'{what} model, {digits} digits: {scores["future"]["overall"]}')
+            part.save()

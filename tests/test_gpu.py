@@ -25,6 +25,7 @@ import gpu_agree
 import gpu_common
 import gpu_home
 import gpu_parts
+import gpu_plan
 import gpu_speed
 import gpu_table
 import gpu_train
@@ -154,7 +155,7 @@ def test_summary(rehearsal, capsys):
     text = (out/'summary.txt').read_text()
     assert said.endswith(text) and 'rehearsal' in text
     for words in ('composite-conditional-future, nats per future frame', '350.2', 'under 285.2', "authors' 345", '1.5x',
-                  '65%', '20 times', '42 of 42', 'learning rates tried'):
+                  '65%', '20 times', '46 of 46', 'learning rates tried'):
         assert words in text, words
     assert gpu.main(['--list', '--out', str(out)]) == 0
     assert capsys.readouterr().out.count('complete') == len(gpu_parts.PARTS)
@@ -186,17 +187,23 @@ def test_the_way_home(rehearsal, tmp_path, capsys):
     loaded = load_model(model)
     assert loaded.config.hidden_size == TINY.trained['units']
     assert loaded.card['clips seen'] == about['trained']['clips']
+    assert (model.parent/'log.jsonl').read_bytes() == (out/'gpu-bundle.jsonl').read_bytes(), 'as tools/bundle.py wants it'
     shutil.copytree(home, tmp_path/'home')
     piece = tmp_path/'home'/'bundle.safetensors.00'
     piece.write_bytes(piece.read_bytes()[:-1] + b'x')
     assert gpu.main(['--join', str(tmp_path/'home'), '--out', str(tmp_path/'other')]) == 1
     assert 'bundle.safetensors.00 is damaged' in capsys.readouterr().err
     assert not (tmp_path/'other'/'work'/'bundle.safetensors').exists()
+    assert (tmp_path/'other'/'gpu-agree.json').exists(), 'results do not need the model'
+    results = tmp_path/'home'/gpu_home.RESULTS
+    results.write_bytes(results.read_bytes()[:-1000])
+    assert gpu.main(['--join', str(tmp_path/'home'), '--out', str(tmp_path/'third')]) == 1
+    assert f'{gpu_home.RESULTS} is damaged' in capsys.readouterr().err
 
 
-def test_archives_name_nobody(rehearsal, tmp_path):
-    archive = gpu_home.join(rehearsal[1]/'gpu-results.tar.gz.pieces.json', tmp_path)
-    with tarfile.open(archive) as tar: assert {(m.uname, m.gname, m.uid, m.gid) for m in tar} == {('', '', 0, 0)}
+def test_archives_name_nobody(rehearsal):
+    with tarfile.open(rehearsal[1]/gpu_home.RESULTS) as tar:
+        assert {(m.uname, m.gname, m.uid, m.gid) for m in tar} == {('', '', 0, 0)}
 
 
 @pytest.mark.parametrize('size', [0, 1, 10, 11, 25])
@@ -209,8 +216,12 @@ def test_pieces(tmp_path, size):
     pieces = sorted((tmp_path/'home').glob('a.bin.[0-9]*'))
     assert len(pieces) == max(1, math.ceil(size / 10)) and all(p.stat().st_size <= 10 for p in pieces)
     assert gpu_home.join(listed, tmp_path/'back').read_bytes() == file.read_bytes()
+    stamps = {p.name: p.stat().st_mtime_ns for p in (tmp_path/'home').iterdir()}
+    assert gpu_home.cut(file, tmp_path/'home', size=10) == listed
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path/'home').iterdir()} == stamps, 'nothing to be done'
     pieces[-1].unlink()
     with pytest.raises(FileNotFoundError, match=f'{pieces[-1].name} is missing'): gpu_home.join(listed)
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith('.')] == [], 'nothing is left lying'
 
 
 def test_foreign_lists_of_pieces(tmp_path):
@@ -283,27 +294,30 @@ def test_a_check_that_fails(part, monkeypatch):
     def broken(*_): raise RuntimeError('no such kernel')
     monkeypatch.setattr(gpu_agree, 'check_clips', lambda *_: {'values that differ': 1.})
     monkeypatch.setattr(gpu_agree, 'check_evaluation', broken)
-    monkeypatch.setattr(gpu_agree, 'check_training', lambda *_: {'loss of step 1': 0.}) # others look at these two
+    monkeypatch.setattr(gpu_agree, 'check_training', lambda *_, **__: {'loss of step 1': 0.}) # others look at these two
     monkeypatch.setattr(gpu_agree, 'check_model', lambda *_: {'loss': 0.})
+    monkeypatch.setattr(gpu_agree, 'check_compiled', lambda *_: {'loss': 0.})
     found = part('agree')
     bad = [c for c in found['checks'] if not c['ok']]
-    assert found['status'] == 'complete' and len(found['checks']) == 42 and len(bad) == 4
+    assert found['status'] == 'complete' and len(found['checks']) == 46 and len(bad) == 4
     assert found['failed'] == [c['name'] for c in bad] and bad[-1]['error'] == 'RuntimeError: no such kernel'
     assert gpu_table.broken(part.out, ['agree', 'speed']) == ['agree']
-    assert 'FAILED evaluation' in (said := gpu_table.summary(part.out)) and '38 of 42' in said
+    assert 'FAILED evaluation' in (said := gpu_table.summary(part.out)) and '42 of 46' in said
 
 
 def test_wrong_numbers_are_seen(monkeypatch, part):
     "A layer that forgets its peepholes on the way back is found out."
-    right, jobs = fast_lstm.gates_backward, gpu_agree.jobs()[:1]
+    right, jobs = fast_lstm.gates_backward, gpu_agree.jobs(torch.device('cpu'))[:1]
     def wrong(*args, **options):
         dz, dc, dw = right(*args, **options)
         return dz, dc, dw if dw is None else dw * 1.001
     monkeypatch.setattr(fast_lstm, 'gates_backward', wrong)
-    monkeypatch.setattr(gpu_agree, 'jobs', lambda: jobs)
+    monkeypatch.setattr(gpu_agree, 'jobs', lambda device: jobs)
     found = part('agree')
     kinds = [f'{i} input, with peepholes, {l}' for i in ('with', 'without') for l in ('1 layer', '2 layers')]
     assert len(found['checks']) == 8 and found['failed'] == [f'fused layer, fp32, {kind}' for kind in kinds]
+    failed = found['checks'][0]
+    assert failed['errors'][failed['worst']] == failed['error'] > 1e-4 > 1e-6 > failed['errors']['out'], 'what is off?'
 
 
 def test_a_part_that_breaks_or_does_not_end(monkeypatch, tmp_path):
