@@ -87,3 +87,13 @@ def test_one_bad_value_is_found(dtype):
             C.check_frames(clip, 'past')
             with pytest.raises(ValueError, match=r'past has values .* expected \[0, 1\]'):
                 C.check_frames(clip, 'past', unit=True)
+
+
+def test_answers_of_readers():
+    asked = []
+    check = C.Answer(lambda: asked.append(1) or 10., within=.5)
+    assert not asked and check() == check(...) and 'dots' in check() and not asked, 'computed only when it is needed'
+    assert [check(v) for v in (9.4, 9.5, 10, 10.5, 10.6)] == ['no', 'yes', 'yes', 'yes', 'no']
+    assert C.Answer(lambda: .1 + .2)(.3) == 'yes', 'rounding is no mistake'
+    for odd in (None, True, 'ten', [10], math.nan, torch.zeros(2)):
+        with pytest.raises(ValueError, match='^answer is .*; expected a number$'): check(odd)

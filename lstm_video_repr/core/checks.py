@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['describe', 'escape_controls', 'argument_error', 'check_whole', 'check_number', 'check_choice', 'check_flag',
-           'check_device', 'check_numbers', 'check_tensor', 'check_like', 'check_range', 'check_frames', 'check_pixels']
+           'check_device', 'check_numbers', 'check_tensor', 'check_like', 'check_range', 'check_frames', 'check_pixels',
+           'Answer']
 
 # %% ../../nbs/core/01_checks.ipynb #3028c0ce
 import math
@@ -290,3 +291,31 @@ def check_pixels(
         raise argument_error(name, x, 'a tensor of uint8 (0 to 255) or floating point (0 to 1)')
     if x.dtype != torch.uint8 and x.numel(): check_range(x, name, unit=True)
     return x
+
+# %% ../../nbs/core/01_checks.ipynb #730090aa
+def _read_answer(answer):
+    "A number, or a word without what does not matter; None for anything else."
+    if isinstance(answer, str): return ' '.join(answer.lower().split())
+    return _finite(as_number(answer))
+
+# %% ../../nbs/core/01_checks.ipynb #6cc91bd0
+class Answer:
+    "What an exercise asks for, out of sight. Called with a reader's answer it says yes or no."
+    def __init__(self,
+        right, # a function without arguments that computes it: a number, or a word
+        *,
+        within: float = 0., # how far a number may be off
+    ):
+        if not callable(right): raise argument_error('right', right, 'a function that computes the answer')
+        self._right, self._within = right, check_number(within, 'within', lambda v: v >= 0, 'a number of at least 0')
+
+    def __call__(self,
+        answer=..., # a number or a word
+    ) -> str: # 'yes' or 'no', or what to do
+        "Is this the answer?"
+        if answer is ...: return 'put your answer in the place of the dots'
+        given, right = _read_answer(answer), _read_answer(self._right())
+        if type(given) is not type(right):
+            raise argument_error('answer', answer, 'a word' if isinstance(right, str) else 'a number')
+        same = given == right if isinstance(right, str) else abs(given - right) <= self._within + 1e-12 * abs(right)
+        return 'yes' if same else 'no'
