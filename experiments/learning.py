@@ -36,10 +36,10 @@ from experiments.design import thinned, training_of
 NAME = 'learning'
 SETTINGS = dict(units=192, layers=1, clips=16_000,
                 tuned=('16@0.0015', '16@0.003', '32@0.003', '32@0.006', '64@0.006'), # batch and rate
-                average=.1, seeds=(0, 1, 2), finalists=5, long=76_800, late_clips=9_600, late_finalists=3,
+                warmup=100, average=.1, seeds=(0, 1, 2), finalists=5, long=76_800, late_clips=9_600, late_finalists=3,
                 test_clips=500, test_seed=2015, rounds=3, wide=896, wide_batch=128)
-QUICK = dict(units=6, clips=24, tuned=('4@0.003', '8@0.003'), seeds=(0, 1), finalists=2, long=16, late_clips=16,
-             late_finalists=1, test_clips=4, rounds=1, wide=6, wide_batch=4)
+QUICK = dict(units=6, clips=24, tuned=('4@0.003', '8@0.003'), warmup=2, seeds=(0, 1), finalists=2, long=16,
+             late_clips=16, late_finalists=1, test_clips=4, rounds=0, wide=6, wide_batch=4)
 
 
 # ---- optimisers: each small, exact, and for matrices; whatever is no matrix is left to Adam
@@ -641,14 +641,16 @@ def parse(word): return int(word.split('@')[0]), float(word.split('@')[1])
 def call(recipe): return f'batch {recipe.batch_size}, rate {recipe.lr:g}'
 
 
+def recipes_of(s): return [get_recipe('adam', batch_size=b, lr=lr, warmup=s.warmup) for b, lr in map(parse, s.tuned)]
+
+
 def base_of(
     rows: list, # of the file
     s, # the settings
 ): # a `Recipe`
     "The batch and the rate that won with the first seed."
     tried = {r['way']: measured(r) for r in rows if r['kind'] == 'tuned' and r['seed'] == s.seeds[0]}
-    recipes = [get_recipe('adam', batch_size=b, lr=lr) for b, lr in map(parse, s.tuned)]
-    return min(recipes, key=lambda r: tried[call(r)])
+    return min(recipes_of(s), key=lambda r: tried[call(r)])
 
 
 def pick(rows, ways, kind, s, most):
@@ -663,16 +665,15 @@ def run(context):
     def do(name, way, base, kind, seed, start=None):
         title = {'late': 'late: ', 'long': 'long: '}.get(kind, '') + f'{name}, seed {seed}'
         context.part(title, partial(one, context, test, name, way=way, base=base, kind=kind, seed=seed, start=start))
-    for word in s.tuned:
-        recipe = get_recipe('adam', **dict(zip(('batch_size', 'lr'), parse(word))))
-        do(call(recipe), Way(), recipe, 'tuned', s.seeds[0])
+    for recipe in recipes_of(s): do(call(recipe), Way(), recipe, 'tuned', s.seeds[0])
     base = base_of(context.rows, s)
     early, late = early_ways(s, base), late_ways(base)
     context.note(base=call(base), early=list(early), late=list(late))
-    for name, way in early.items(): do(name, way, base, 'early', s.seeds[0])
+    for name, way in early.items():
+        if way.final: do(name, way, base, 'early', s.seeds[0])
     context.part('costs', partial(costs, context, base))
     do(call(base), Way(), base, 'long', s.seeds[0])
-    start, gentle = load_model(kept(context)), get_recipe(base, warmup=50)
+    start, gentle = load_model(kept(context)), get_recipe(base, warmup=s.warmup // 2)
     for name, way in late.items(): do(name, way, gentle, 'late', s.seeds[0], start)
     finals = pick(context.rows, early, 'early', s, s.finalists), pick(context.rows, late, 'late', s, s.late_finalists)
     context.note(finalists=dict(zip(('early', 'late'), finals)))
@@ -680,4 +681,5 @@ def run(context):
         do(call(base), Way(), base, 'tuned', seed)
         for name in finals[0]: do(name, early[name], base, 'early', seed)
         for name in finals[1]: do(name, late[name], gentle, 'late', seed, start)
+    for name, way in early.items(): do(name, way, base, 'early', s.seeds[0]) # sizes and starts
     context.note(tables=tables(context.rows, s))
