@@ -1,0 +1,273 @@
+"Build the site from the stored notebooks into _docs: `python docs/build.py`. Nothing is executed, nothing is fetched."
+import argparse
+import base64
+import re
+import shutil
+import subprocess
+import sys
+import time
+from configparser import ConfigParser
+from html import escape
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path[:0] = [str(HERE), str(ROOT)]
+
+from figures import Figures     # noqa: E402
+from notebooks import VIEW, Notebook, Page, directives, plain, raw, read_notebook, source     # noqa: E402
+import reference    # noqa: E402
+
+# Chapters that belong into the reading path, by the number of the tutorial that they follow.
+CHAPTERS_ON_THE_PATH = {1: '00_lstm', 2: '04_models'}
+# What comes before the others beside the path; what is not named here is there, too.
+BESIDE = ['tutorials/the_paper_in_one_page', 'tutorials/your_own', 'tutorials/glossary', 'tutorials/what_did_not_work']
+PLAY = ['playground', 'tutorials/playground']       # a notebook here, or a page in docs/pages, comes first of all
+ROOMS = ('lstm fast_lstm digits clips models metrics training scale zoo pictures activity widgets videos percepts actions '
+         'cli core.patch core.checks core.files core.tables').split()
+
+
+def find_notebooks(folder: Path) -> dict:
+    "All notebooks below a folder, by the names of their pages."
+    paths = [p for p in folder.rglob('*.ipynb') if not any(part[0] in '_.' for part in p.relative_to(folder).parts)]
+    names = {p.relative_to(folder).with_suffix('').as_posix(): p for p in sorted(paths)}
+    return {name: read_notebook(path, name) for name, path in names.items()}
+
+
+def number_of(name: str):
+    "The number that a notebook's file name begins with."
+    found = re.match(r'(\d+)_', name.split('/')[-1])
+    return int(found[1]) if found else None
+
+
+def reading_order(names) -> dict:
+    "Pages by the section of the navigation that they stand in, each section in its order."
+    names = set(names) - {'index'}
+    play = [n for n in PLAY if n in names]
+    tutorials = sorted((n for n in names if n.startswith('tutorials/') and number_of(n) is not None),
+                       key=lambda n: (number_of(n), n))
+    path = []
+    for n in tutorials: path += [n, *(c for c in [CHAPTERS_ON_THE_PATH.get(number_of(n))] if c in names)]
+    others = sorted(n for n in names if n.startswith('tutorials/') and n not in tutorials + play)
+    beside = sorted(others, key=lambda n: (BESIDE.index(n) if n in BESIDE else len(BESIDE), n))
+    chapters = sorted(n for n in names - {*path, *beside, *play, *tutorials} if '/' not in n)
+    core = sorted(n for n in names if n.startswith('core/'))
+    rest = sorted(names - {*play, *path, *beside, *chapters, *core})
+    everywhere = sorted([*chapters, *(c for c in path if '/' not in c)])
+    return dict(play=play, path=path, beside=[*beside, *rest], chapters=[*everywhere, *core])
+
+
+def straight(order: dict) -> list:
+    "One line through all pages for previous and next."
+    return list(dict.fromkeys(['index', *order['play'], *order['path'], *order['beside'], *order['chapters'],
+                               'api/index', *order['api'], 'changes']))
+
+
+# ---- widgets
+
+class Host:
+    "Makes saved widgets come to life in pages, by the package's own scripts."
+    def __init__(self, static: Path):
+        from lstm_video_repr.widgets import widget_assets, widget_html
+        self.html, self.static = widget_html, static
+        self.styles, self.script = re.fullmatch(r'<style>(.*)</style>\s*<script>(.*)</script>\s*', widget_assets(),
+                                                re.S).groups()
+
+    def __call__(self, state: dict, picture: str) -> str:
+        "HTML of a widget; only its picture where the package does not know its kind."
+        try: text = self.html(state)
+        except ValueError: return picture
+        still = f'<div class="lvr-still">{picture}<p>Where scripts may run, a widget to step and play with takes the ' \
+                'place of this picture.</p></div>'
+        return re.sub(r'<div class="lvr-still">.*?</div>', lambda m: still, text, flags=re.S)
+
+    def write(self):
+        write(self.static/'widgets.css', self.styles)
+        write(self.static/'widgets.js', self.script)
+
+
+# ---- pages
+
+def write(path: Path, text: str):
+    "Only if it is new: Sphinx then reads only what changed."
+    if path.is_file() and path.read_text(encoding='utf8') == text: return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding='utf8')
+
+
+def best_picture(nb: Notebook):
+    "For a card: the widest picture of the first that a page shows; None if there is none."
+    found = []
+    for cell in nb.cells:
+        if 'hide' in directives(source(cell)): continue
+        for output in cell.get('outputs', []):
+            data = output.get('data', {})
+            if 'image/png' in data: found.append((VIEW in data, ''.join(data['image/png'])))
+    chosen = next((p for live, p in found if live), found[0][1] if found else None)
+    return base64.b64decode(chosen) if chosen else None
+
+
+def minutes(nb: Notebook) -> str:
+    "How long a tutorial takes, in its own words."
+    text = '\n'.join(source(c) for c in nb.cells[:3] if c['cell_type'] == 'markdown')
+    found = re.search(r'\*\*Time:\*\*\s*([^.,;]+)', text)
+    return plain(found[1]) if found else ''
+
+
+def card(nb: Notebook, figures, label: str) -> str:
+    data = best_picture(nb)
+    picture = f'<img src="_static/figures/{figures.thumbnail(data)}" width="480" height="240" alt="" loading="lazy">' \
+        if data else ''
+    words = ' · '.join(filter(None, [label, minutes(nb)]))
+    return f'<a class="card" href="{nb.name}.html"><span class="thumb">{picture}</span><span class="label">{escape(words)}' \
+           f'</span><strong>{escape(plain(nb.title))}</strong><span>{escape(plain(nb.subtitle))}</span></a>'
+
+
+def cards(order: dict, notebooks: dict, figures) -> str:
+    "The reading path as cards with thumbnails."
+    label = {n: f'{number_of(n)}' if '/' in n else 'chapter' for n in order['path']}
+    found = [card(notebooks[n], figures, label[n]) for n in order['path'] if n in notebooks]
+    return raw(f'<nav class="cards" aria-label="The reading path">{"".join(found)}</nav>')
+
+
+def first_widget(order, notebooks, page_of):
+    "The first widget of the reading path, as HTML, and the notebook it comes from."
+    for name in order['path']:
+        nb = notebooks.get(name)
+        for cell in nb.cells if nb else ():
+            for output in cell.get('outputs', []):
+                if VIEW in output.get('data', {}):
+                    data = {k: v if isinstance(v, dict) else ''.join(v) for k, v in output['data'].items()}
+                    front = Notebook(nb.path, 'index', nb.cells, nb.widgets)
+                    return page_of(front).widget(data, 'Film strips: ten frames that were watched, what the network '
+                                                       'recalls of them, ten frames ahead and what it expects')
+    return ''
+
+
+def front_page(order, notebooks, figures, page_of, toctrees) -> str:
+    "The stepper, two commands and cards; below them what the notebook of the front page says."
+    nb = notebooks['index']
+    parts = re.split(r'(?m)^(?=## )', page_of(nb).text(skip=1))
+    commands = next((p for p in parts if p.startswith('## Two commands')), '')
+    intro, rest = parts[0], [p for p in parts[1:] if p is not commands]
+    intro = re.sub(r'(?s)::::\{container\} cell.*?^::::\n(?:\*The bundled model[^\n]*\*\n)?', '', intro, flags=re.M)
+    rest = [re.sub(r'(?s)\*\*The reading path\*\*\n\n(?:\d+\. [^\n]*\n)+', '', p) for p in rest]
+    hero = f'# {nb.title}\n\n:::{{container}} subtitle\n{nb.subtitle}\n:::\n'
+    stepper = first_widget(order, notebooks, page_of)
+    play = ''.join(f'<a class="button" href="{n}.html">Play with it</a>' for n in order['play'])
+    begin = f'<p class="buttons">{play}<a class="button" href="{order["path"][0]}.html">Start reading</a>' \
+            '<a class="button quiet" href="api/index.html">Reference</a></p>' if order['path'] else ''
+    live = f'<div class="live">{stepper}<p>The network saw the first ten frames and nothing else. Step with the arrow ' \
+           'keys; the space bar plays.</p></div>'
+    return '\n'.join(['---\nhide-toc: true\n---\n', hero, raw(live), intro, raw(begin), commands.strip(), '',
+                      '## The reading path\n', cards(order, notebooks, figures), *rest, toctrees])
+
+
+def toctrees(order: dict, notebooks: dict) -> str:
+    "The navigation."
+    def line(name):
+        number, nb = number_of(name), notebooks.get(name)
+        if not nb: return name
+        title = plain(nb.title)
+        return f'{number}. {title} <{name}>' if name in order['path'] and '/' in name else f'{title} <{name}>'
+    def tree(caption, names, depth=1):
+        lines = '\n'.join(map(line, names))
+        return f'```{{toctree}}\n:hidden:\n:caption: {caption}\n:maxdepth: {depth}\n\n{lines}\n```\n' if names else ''
+    return '\n'.join([tree('Play', order['play']), tree('Reading path', order['path']), tree('Beside it', order['beside']),
+                      tree('Chapters', order['chapters']), tree('Look up', ['api/index', 'changes'])])
+
+
+def repository(root: Path, settings) -> str:
+    "The address in settings.ini if this clone comes from there: an address that nobody has pushed to is a placeholder."
+    url = settings.get('git_url', '').rstrip('/').removesuffix('.git')
+    try: said = subprocess.run(['git', 'remote', '-v'], cwd=root, capture_output=True, text=True).stdout
+    except OSError: said = ''
+    key = re.sub(r'^\w+://', '', url)
+    return url if key and key in said.replace(':', '/') else ''
+
+
+def make_sources(root: Path, work: Path, only=None) -> dict:
+    "Write Sphinx's sources into a folder; what the configuration needs to know comes back."
+    source_folder, static = work/'source', work/'static'
+    notebooks = {k: v for k, v in find_notebooks(root/'nbs').items() if not only or k in only or k == 'index'}
+    hand_made = {p.relative_to(HERE/'pages').with_suffix('').as_posix(): p for p in (HERE/'pages').rglob('*.md')}
+    order = reading_order([*notebooks, *hand_made])
+    modules = reference.read_modules(root/'lstm_video_repr', ROOMS)
+    order['api'] = [f'api/{m.name}' for m in modules]
+    public = {n for m in modules for n in m.public}
+    figures, host = Figures(static/'figures'), Host(static)
+    def page_of(nb): return Page(nb, figures, host, public)
+    texts = {n: page_of(nb).text() for n, nb in notebooks.items() if n != 'index'}
+    texts |= {n: p.read_text(encoding='utf8') for n, p in hand_made.items()}
+    texts['index'] = front_page(order, notebooks, figures, page_of, toctrees(order, notebooks))
+    texts |= reference_pages(root, modules, notebooks, order)
+    texts['changes'] = (root/'CHANGELOG.md').read_text(encoding='utf8')
+    for name, text in texts.items(): write(source_folder/f'{name}.md', text)
+    for path in source_folder.rglob('*.md'):
+        if path.relative_to(source_folder).with_suffix('').as_posix() not in texts: path.unlink()
+    figures.write()
+    host.write()
+    copy_notebooks(notebooks, work/'extra'/'notebooks')
+    targets = {e.name: (f'api/{m.name}', e.target) for m in reversed(modules) for e in every_entry(m)}
+    return dict(order=straight(order), targets=targets)
+
+
+def every_entry(module):
+    for entry in module.entries.values(): yield from (entry, *entry.methods)
+
+
+def reference_pages(root, modules, notebooks, order) -> dict:
+    reading = straight(order)
+    ordered = sorted(notebooks.values(), key=lambda nb: reading.index(nb.name))
+    uses = reference.find_uses([nb for nb in ordered if nb.name != 'index'], {n for m in modules for n in m.public})
+    chapters = {directives(source(c)).get('default_exp', c and re.search(r'default_exp (\S+)', source(c))[1]): nb
+                for nb in notebooks.values() for c in nb.cells if '#| default_exp' in source(c)}
+    chapters = {re.search(r'\S+$', k)[0]: nb for k, nb in chapters.items()}
+    for m in modules:
+        for entry in m.entries.values(): entry.uses = uses.get(entry.name, [])
+    pages = {f'api/{m.name}': reference.write_module(m, chapters.get(m.name)) for m in modules}
+    return pages | {'api/index': reference.write_index(modules, reference.exported_names(root/'lstm_video_repr/all.py'))}
+
+
+def copy_notebooks(notebooks, folder: Path):
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, nb in notebooks.items():
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(nb.path, folder/f'{name}.ipynb')
+
+
+def build(root: Path = ROOT, out: Path | None = None, work: Path | None = None, only=None, quiet=False) -> int:
+    "The whole site; the number of Sphinx's exit."
+    from sphinx.cmd.build import main as sphinx
+    import conf
+    out, work = out or root/'_docs', work or root/'build'/'docs'
+    conf.SITE.update(make_sources(root, work, only), work=str(work))
+    settings = ConfigParser(delimiters=['='])
+    settings.read(root/'settings.ini', encoding='utf8')
+    conf.SITE['repository'] = repository(root, settings['DEFAULT'])
+    options = ['-b', 'html', '-c', str(HERE), '-d', str(work/'doctrees'), *(['-q'] if quiet else [])]
+    code = sphinx([*options, str(work/'source'), str(out)])
+    clean(out, work)
+    return code
+
+
+def clean(out: Path, work: Path):
+    "Remove pages and figures of an earlier build that are no more."
+    for page in out.rglob('*.html'):
+        name = page.relative_to(out).with_suffix('')
+        if not (work/'source'/name).with_suffix('.md').exists() and name.as_posix() not in ('search', 'genindex'):
+            page.unlink()
+    kept = {p.name for p in (work/'static'/'figures').iterdir()}
+    for figure in (out/'_static'/'figures').glob('*'):
+        if figure.name not in kept: figure.unlink()
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--out', type=Path, help='where to (default: _docs)')
+    parser.add_argument('--only', nargs='*', help='for a quick look: only these notebooks, such as tutorials/1_first_predictions')
+    parser.add_argument('--quiet', action='store_true', help='only warnings and errors')
+    args, start = parser.parse_args(), time.time()
+    code = build(out=args.out, only=args.only, quiet=args.quiet)
+    print(f'{args.out or ROOT/"_docs"}: {time.time() - start:.0f} s')
+    sys.exit(code)
