@@ -6,9 +6,11 @@
 __all__ = ['GATES', 'feature_images', 'strongest', 'show_features', 'Activity', 'unit_activity', 'show_activity', 'show_unit']
 
 # %% ../nbs/10_activity.ipynb #f0180713
+import base64
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from typing import NamedTuple
 
 # %% ../nbs/10_activity.ipynb #87ffb4ab
@@ -873,3 +875,15 @@ def show_points(
         _plain_axes(ax, title)
         _draw_points(ax, to_array(points), to_array(values), cmap, words)
     return fig
+
+# %% ../nbs/10_activity.ipynb #e6b3b544
+class Fold(NamedTuple):
+    "A picture that a page shows when somebody asks for it."
+    picture: Picture # any
+    words: str # to click on
+
+    def _repr_html_(self):
+        "Folded."
+        source = base64.b64encode(self.picture.png()).decode()
+        image = f'<img style="max-width:100%" alt="{escape(self.words)}" src="data:image/png;base64,{source}">'
+        return f'<details><summary>{escape(self.words)}</summary>{image}</details>'
