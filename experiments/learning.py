@@ -660,7 +660,7 @@ def pick(rows, ways, kind, s, most):
 
 
 def run(context):
-    "Tune; try everything once; what steps cost; the long training and what may follow it; then the other seeds."
+    "Tune; the long training and what may follow it; what else may be done from the start; costs; the other seeds."
     s, test = context.settings, context.test_clips(context.settings.test_clips, seed=context.settings.test_seed)
     def do(name, way, base, kind, seed, start=None):
         title = {'late': 'late: ', 'long': 'long: '}.get(kind, '') + f'{name}, seed {seed}'
@@ -669,12 +669,12 @@ def run(context):
     base = base_of(context.rows, s)
     early, late = early_ways(s, base), late_ways(base)
     context.note(base=call(base), early=list(early), late=list(late))
-    for name, way in early.items():
-        if way.final: do(name, way, base, 'early', s.seeds[0])
-    context.part('costs', partial(costs, context, base))
     do(call(base), Way(), base, 'long', s.seeds[0])
     start, gentle = load_model(kept(context)), get_recipe(base, warmup=s.warmup // 2)
     for name, way in late.items(): do(name, way, gentle, 'late', s.seeds[0], start)
+    for name, way in early.items():
+        if way.final: do(name, way, base, 'early', s.seeds[0])
+    context.part('costs', partial(costs, context, base))
     finals = pick(context.rows, early, 'early', s, s.finalists), pick(context.rows, late, 'late', s, s.late_finalists)
     context.note(finalists=dict(zip(('early', 'late'), finals)))
     for seed in s.seeds[1:]:
