@@ -21,7 +21,7 @@ from torch import nn
 from lstm_video_repr.metrics import LastFrame, MeanFrame, nats_per_frame, score_clips
 from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.training import Callback, get_recipe
-from lstm_video_repr.zoo import save_model
+from lstm_video_repr.zoo import load_model, save_model
 
 NAME = 'design'
 SETTINGS = dict(units=512, layers=(1, 2), clips=500_000, points=(8, 4, 2, 1), batch=128, lr=2e-3, precision='auto',
@@ -115,11 +115,12 @@ class OwnFrames(Callback):
     def __init__(
         self,
         seed: int, # of the chances
-    ): self.seed = seed
+        chance=own_chance, # (step, steps) -> the chance
+    ): self.seed, self.chance = seed, chance
 
     def begin(self, run):
         g = torch.Generator().manual_seed((self.seed * 1_000_003 + run.step + 2**40 * run.rank) % 2**63)
-        own = own_chance(run.step, run.steps)
+        own = self.chance(run.step, run.steps)
         run.model.loss = partial(type(run.model).loss, run.model, own=own, generator=g)
     def after_step(self, run): self.begin(run)
     def end(self, run): vars(run.model).pop('loss', None)
@@ -264,6 +265,41 @@ def model_file(
     return context.checkpoint_of(f'{title(arm, layers=layers, seed=seed)}, model', NAME)
 
 
+def find_model(
+    context, # of `run`, of whatever experiment
+    arm: str, # one of `ARMS`
+    *,
+    layers: int,
+    seed: int,
+    **budget, # that its card has to say: units, clips, batch, lr
+) -> VideoLSTM | None: # on the device, to be trained on or not; None: there is none
+    "The model that this experiment has trained, for another one to take."
+    path = model_file(context, arm, layers=layers, seed=seed)
+    if not path.exists(): return None
+    model = load_model(path, device=context.device)
+    wanted = dict(budget, digits=context.digits)
+    return model.requires_grad_(True) if {k: model.card.get(k) for k in wanted} == wanted else None
+
+
+def train_average(
+    context, # of `run`; inside of a part
+    model: VideoLSTM, # with an `average`; trained in place
+    clips, # to be trained on
+    *,
+    steps: int, # in the whole training
+    callbacks=(), # more of them
+    precision: str = 'auto', # as for `train`
+    batch: int, # clips in a step
+    lr: float, # constant after the warm-up
+    **options, # of `context.train`
+): # the `History`
+    "As this experiment trains: a constant rate, and an average of the weights."
+    recipe = get_recipe('adam', schedule='constant', batch_size=batch, lr=lr, warmup=min(100, steps // 10))
+    step = 'plain' if any(isinstance(c, OwnFrames) for c in callbacks) else 'auto' # a recorded step has no chances
+    return context.train(model, clips, steps=steps, recipe=recipe, precision=precision, step=step,
+                         callbacks=[KeepAverage(), *callbacks], **options)
+
+
 def steps_of(
     s, # settings
 ) -> dict: # steps -> clips, of each point
@@ -285,13 +321,11 @@ def trained(
     s, points = context.settings, steps_of(context.settings)
     steps, before = max(points), max((p for p in points if p < step), default=0)
     model, own = fresh(arm, units=s.units, layers=layers, seed=seed), arm.endswith(OWN)
-    recipe = get_recipe('adam', schedule='constant', batch_size=s.batch, lr=s.lr, warmup=min(100, steps // 10))
-    callbacks = [KeepAverage(), Until(step), *([OwnFrames(seed)] if own else [])]
     about = dict(kind='model', model=arm, layers=layers, seed=seed, clips=points[step])
-    try: history = context.train(model, context.train_clips(seed=seed), shared=title(arm, layers=layers, seed=seed),
-                                 since=points.get(before, 0), steps=steps, recipe=recipe, precision=s.precision,
-                                 callbacks=callbacks, step='plain' if own else 'auto')
-    except FloatingPointError as error: return about | dict(diverged=str(error), scores=None)
+    where = dict(shared=title(arm, layers=layers, seed=seed), since=points.get(before, 0))
+    try: history = train_average(context, model, context.train_clips(seed=seed), steps=steps, batch=s.batch, lr=s.lr,
+                                 precision=s.precision, callbacks=[Until(step), *[OwnFrames(seed)] * own], **where)
+    except FloatingPointError as error: return about | dict(diverged=str(error).split(';')[0], scores=None)
     return about | result(context, averaged(model), test, history, about=about, last=step == steps)
 
 
@@ -306,13 +340,15 @@ def result(
 ) -> dict: # entries of a row
     "Measure a model; at the end also SSIM, pictures of the first seed, and the model itself."
     s = context.settings
-    if last and about['seed'] == s.seeds[0]: context.keep_pictures(**frames(model, *test.read(0, min(SHOWN, len(test)))))
     if last:
+        if about['seed'] == s.seeds[0]:
+            context.keep_pictures(**frames(model, *test.read(0, min(SHOWN, len(test)))))
         card = about | dict(experiment=NAME, units=s.units, batch=s.batch, lr=s.lr, digits=context.digits)
         which = {k: about[k] for k in ('layers', 'seed')}
         save_model(model, model_file(context, about['model'], **which), card=card)
-    at_end = dict(own_chance=own_chance(history.rows[-1]['step'], max(steps_of(s)))) if about['model'].endswith(OWN) else {}
-    return dict(parameters=sum(p.numel() for p in model.parameters()), **at_end,
+    own = about['model'].endswith(OWN)
+    chance = dict(own_chance=own_chance(history.rows[-1]['step'], max(steps_of(s)))) if own else {}
+    return dict(parameters=sum(p.numel() for p in model.parameters()), **chance,
                 scores=measure(context, model, test, ssim=last), teacher_forced=teacher_forced(model, test),
                 training=training_of(history) | dict(losses=thinned(history)))
 
@@ -321,7 +357,8 @@ def run(context):
     "Baselines; then by layers, seeds and points all models: a run that is cut is balanced."
     s = context.settings
     test = context.test_clips(s.test_clips, seed=s.test_seed)
-    context.note(conditioning=CONDITIONING, own_frames=OWN_FRAMES, average=AVERAGE, models=list(MODELS), arms=list(ARMS))
+    said = dict(conditioning=CONDITIONING, own_frames=OWN_FRAMES, average=AVERAGE)
+    context.note(**said, models=list(MODELS), arms=list(ARMS))
     for name in BASELINES: context.part(name, partial(baseline, context, test, name))
     for layers in s.layers:
         for seed in s.seeds:

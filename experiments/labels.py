@@ -3,14 +3,13 @@
 Section 3.3 of the paper (action recognition), on moving digits: an LSTM classifier learns which digit it sees, or where
 the digit is heading at the end of the clip, from 1 to 1000 labelled clips per class. Its encoder starts from scratch or
 from a model that was trained without labels; then it is fine-tuned, or it stays as it is and only the softmax learns.
-The pretrained models are those of the experiment `design`, trained on clips of *two* digits; the labelled clips have
-one. Where `design` has not been run with the same settings, they are trained here. Within a seed all starts get the
-same labelled clips, nested from few to many.
+The pretrained models were trained on clips of *two* digits; the labelled clips have one. They are those of the
+experiment `design`, where that has been run at the same size and budget; otherwise they are trained here. Within a
+seed all starts get the same labelled clips, nested from few to many.
 
 The learning rates were chosen once, on clips of training digits that no classifier learns from: the part `rates` does
 that again, so that the choice can be checked.
 """
-from contextlib import suppress
 from functools import partial
 
 import torch
@@ -19,20 +18,18 @@ from torch import Tensor
 from lstm_video_repr.actions import (LabelledDigits, LSTMClassifier, accuracy, few_labels, predict_clips,
                                      train_classifier)
 from lstm_video_repr.digits import load_digits
-from lstm_video_repr.training import Run, get_recipe
 
 from experiments import design
 
 NAME = 'labels'
 PRETRAINING = dict(units=128, layers=1, steps=750, batch=64, recipe='adam', lr=3e-3, precision='auto')
-SETTINGS = PRETRAINING | dict( # an option of PRETRAINING sets both experiments
+SETTINGS = PRETRAINING | dict(
     per_class=(1, 3, 10, 30, 100, 300, 1000), classifier_steps=(30, 40, 60, 80, 110, 160, 300), classifier_batch=32,
     classifier_lr=1e-2, softmax_steps=300, softmax_lr=1e-1, rates=(3e-3, 1e-2, 3e-2), softmax_rates=(3e-2, 1e-1, 3e-1),
     rates_per_class=30, validation_clips=500, pool=12000, test_clips=1000, test_seed=2016, seeds=(0, 1, 2))
 QUICK = dict(
-    units=8, steps=3, batch=4,
-    per_class=(1, 2), classifier_steps=(2, 2), classifier_batch=4, softmax_steps=2, rates=(1e-3,),
-    softmax_rates=(1e-2,), rates_per_class=1, validation_clips=4, pool=150, test_clips=5, seeds=(0,))
+    units=8, steps=3, batch=4, per_class=(1, 2), classifier_steps=(2, 2), classifier_batch=4, softmax_steps=2,
+    rates=(1e-3,), softmax_rates=(1e-2,), rates_per_class=1, validation_clips=4, pool=150, test_clips=5, seeds=(0,))
 
 TASKS = 'digit', 'direction'
 STARTS = 'from scratch', 'autoencoder', 'future predictor', 'composite'
@@ -48,31 +45,16 @@ CONVENTIONS = dict(
 
 # ---- the encoders
 
-def model_of_design(
-    context, # of `run`
-    name: str, # one of `design.MODELS`
-    *,
-    seed: int, # of weights and clips
-): # the `VideoLSTM`, or None
-    "The model that `design` has trained with these settings, in any precision, if it has."
-    s, path = context.settings, context.checkpoint_of(f'{name}, seed {seed}', design.NAME)
-    recipe = get_recipe(s.recipe, batch_size=s.batch, lr=s.lr)
-    for precision in ('fp32', 'bf16') if path.exists() else ():
-        model = design.MODELS[name](hidden_size=s.units, num_layers=s.layers, seed=seed)
-        training = Run(model, context.train_clips(seed=seed), s.steps, recipe=recipe, precision=precision)
-        with suppress(ValueError): # of another run
-            training.load(path)
-            if training.step == s.steps: return model.to(context.device)
-
-
 def pretrained(
     context, # of `run`; inside of a part
     name: str, # 'autoencoder', 'future predictor' or 'composite'
     *,
     seed: int, # of weights and clips
 ): # the `VideoLSTM`, and 'design' or 'labels': the experiment that trained it
-    "A model without labels: that of `design` if it has one of these settings, else trained here."
-    s, model = context.settings, model_of_design(context, name, seed=seed)
+    "A model without labels: that of `design` (constant rate, averaged weights) of this size, else trained here."
+    s = context.settings
+    size = dict(units=s.units, clips=s.steps * s.batch, batch=s.batch, lr=s.lr)
+    model = design.find_model(context, name, layers=s.layers, seed=seed, **size)
     if model is not None: return model, design.NAME
     model = design.MODELS[name](hidden_size=s.units, num_layers=s.layers, seed=seed)
     budget = dict(steps=s.steps, recipe=s.recipe, batch_size=s.batch, lr=s.lr, precision=s.precision)

@@ -272,7 +272,8 @@ class Context:
 
     def _write_pictures(self):
         old = dict(np.load(self.pictures)) if self.pictures.exists() else {}
-        with replace_file(self.pictures) as temp, open(temp, 'wb') as file: np.savez_compressed(file, **old | self._arrays)
+        with replace_file(self.pictures) as temp, open(temp, 'wb') as file:
+            np.savez_compressed(file, **old | self._arrays)
 
     def _write(self, finished):
         made, seeds = [r['made'] for r in self.rows], {r.get('seed') for r in self.rows} - {None}

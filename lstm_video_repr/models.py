@@ -223,7 +223,7 @@ def _find_shown(decoder, state, target, *, own, activation, generator):
 
 # %% ../nbs/04_models.ipynb #6a52a8d4
 def _without_cache(x):
-    "Autocast as it is, but without its cache: a copy of a weight that was made without gradients must not be used again."
+    "Autocast as it is, without its cache: a copy of a weight made without gradients must not be used again."
     kind = x.device.type
     on = kind != 'meta' and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, torch.get_autocast_dtype(kind), cache_enabled=False) if on else nullcontext()

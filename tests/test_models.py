@@ -436,3 +436,68 @@ SEEING = Decoder(9, 7, conditional=True).double()
     ('mean', lambda: tiny().set_output_bias(torch.zeros(1, 3, 3, device='meta')))])
 def test_other_objects(name, call):
     with pytest.raises(ValueError, match=f'^{name} (is|has) .*; expected '): call()
+
+
+# ---- scheduled sampling
+
+def one_by_one(decoder, state, target, mine):
+    "Scheduled sampling as one would write it first: a loop over frames."
+    seen, out = None, []
+    for t in range(target.shape[1]):
+        h, state = decoder.lstm(seen, state, frames=1)
+        out.append(decoder.readout(h))
+        seen = torch.where(mine[:, t:t + 1], out[-1].detach().sigmoid().to(target.dtype), target[:, t:t + 1])
+    return torch.cat(out, 1)
+
+
+@pytest.mark.parametrize('backend', ['reference', 'fused'])
+@pytest.mark.parametrize('own', [.5, 1.])
+@pytest.mark.parametrize('bf16', [False, True], ids=['fp32', 'bf16'])
+def test_own_frames_in_two_passes(backend, own, bf16):
+    "Outputs and all gradients are those of a loop over frames; autocast reuses no copy of a weight of the first pass."
+    g = torch.Generator().manual_seed(0)
+    decoder = set_backend(Decoder(12, 8, 2, conditional=True, generator=g), backend)
+    state = [torch.randn(2, 3, 8, generator=g).requires_grad_() for _ in 'hc']
+    target, weights = torch.rand(3, 5, 12, generator=g), [*decoder.parameters(), *state]
+    mine = torch.rand(3, 4, 1, generator=torch.Generator().manual_seed(7)) < own
+    mine = torch.cat([mine, mine[:, :1]], 1)           # nobody sees the last frame
+    def outcome(run):
+        with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
+            raw = run()
+            return raw, torch.autograd.grad(raw.float().square().sum(), weights)
+    a, slopes = outcome(lambda: decoder.teacher_force(state, target, own=own,
+                                                      generator=torch.Generator().manual_seed(7)))
+    b, wanted = outcome(lambda: one_by_one(decoder, state, target, mine))
+    torch.testing.assert_close(a, b)
+    for x, y in zip(slopes, wanted): assert (x - y).norm() <= (1e-2 if bf16 else 1e-5) * y.norm() and y.norm() > 0
+
+
+def test_the_chance_of_own_frames():
+    "So often; each clip and each step by itself; none is true forcing, all is running free."
+    decoder, B, T = Decoder(1, 4, conditional=True, generator=torch.Generator().manual_seed(0)), 2000, 4
+    state, target = [torch.zeros(1, B, 4)]*2, torch.full((B, T, 1), .9)
+    with torch.no_grad():
+        led, free = decoder.teacher_force(state, target), decoder.run_free(state, T)
+        torch.testing.assert_close(decoder.teacher_force(state, target, own=0.), led)
+        torch.testing.assert_close(decoder.teacher_force(state, target, own=1.), free)
+        mixed = decoder.teacher_force(state, target, own=.3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(mixed[:, 0], led[:, 0])
+    own = (mixed[:, 1] - free[:, 1]).abs() < 1e-6
+    assert abs(own.float().mean() - .3) < .04 and len(mixed[:, 3].mul(1e5).round().unique()) == 2**3
+
+
+def test_own_frames_of_a_model():
+    "Through the loss: values are fed back as values, an unconditional model does not care, the generator decides."
+    past, future = clip(), clip(seed=1)
+    for kw in (dict(output='gaussian'), dict()):
+        model = tiny(conditional_future=True, **kw)
+        want = frame_loss(model(past, future_frames=4).future_logits, future, model.config.output)
+        torch.testing.assert_close(model.loss(past, future, own=1.).future, want)
+        assert model.loss(past, future).future != want
+    blind = tiny()
+    assert blind.loss(past, future, own=.5).total == blind.loss(past, future).total
+    def by(seed): return model.loss(past, future, own=.5, generator=torch.Generator().manual_seed(seed)).total.item()
+    assert by(1) == by(1) and len({by(k) for k in range(5)}) > 1
+    model.loss(past[:, :1], future[:, :1], own=1.).total.backward()    # a single frame: nothing to be fed back
+    for own in (-.1, 1.1, None, 'all', float('nan')):
+        with pytest.raises(ValueError, match='^own is .*; expected a chance'): model.loss(past, future, own=own)
