@@ -730,7 +730,8 @@ def _draw_bars(ax, bars, colors, limits):
             color=[colors.get(name, '#0072b2') for name in bars], error_kw=dict(lw=1.2, ecolor=INK_COLOR))
     for k, (v, error) in enumerate(zip(values, errors)):
         place = min(max(v, low), high) + error + .04 * (high - low)
-        ax.text(place, k, f'{v:.2f}' if high <= 5 else f'{v:.0f}', va='center', size=9, color=INK_COLOR)
+        text = f'{v:.2f}' if high <= 5 else f'{v:.0f}'
+        ax.text(place, k, text.removeprefix('-') if float(text) == 0 else text, va='center', size=9, color=INK_COLOR)
     ax.set(xlim=(low, high + .25 * (high - low)), ylim=(len(bars) - .4, -.6), xticks=limits)
     ax.spines['bottom'].set_bounds(low, high)
 
@@ -842,7 +843,7 @@ def show_roses(
     values, wide = to_array(values), 1 / len(values)
     fig = Picture(figsize=(width, width * wide + .35), dpi=110, facecolor='white')
     for k, (ring, name) in enumerate(zip(values, names)):
-        ax = fig.add_axes((k * wide + .2 * wide, .12, .6 * wide, .62), projection='polar')
+        ax = fig.add_axes((k * wide + .17 * wide, .1, .66 * wide, .66), projection='polar')
         _draw_rose(ax, ring, values.max() + .1)
         ax.set_title(name, size=9.5, color=INK_COLOR, pad=9)
     return fig

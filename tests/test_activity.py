@@ -377,3 +377,65 @@ def test_a_model_around_a_model_is_one():
             except AttributeError: return getattr(super().__getattr__('inner'), key)
     model, past = awake().float(), clip(1, 3, 1, 7, 9)
     assert torch.equal(A.unit_activity(Around(model), past).h, A.unit_activity(model, past).h)
+
+
+# ---- charts of the tutorials
+
+def test_names_keep_apart():
+    for seed in range(5):
+        x = np.random.default_rng(seed).uniform(0, 3, 12)
+        moved = A.keep_apart(x, .2)
+        assert (np.diff(np.sort(moved)) > .2 - 1e-9).all() and (np.argsort(moved) == np.argsort(x)).all()
+    assert A.keep_apart([0, 5, 9], 1).tolist() == [0, 5, 9]
+
+
+def words(fig): return [t.get_text() for ax in fig.axes for t in ax.texts]
+
+
+def test_curves_are_named_at_their_ends():
+    lines = {'up': A.Curve([1, 2, 3]), 'down': A.Curve([3, 2, 1], ends=([2, 1, 0], [4, 3, 2])), 'quiet': A.Curve([2, 2], named=False)}
+    fig = A.show_curves({'one': lines, 'two': {'back': A.Curve([5, 6], [10, 0], style='o-')}}, y_range={'one': (0, 4)})
+    assert words(fig) == ['up', 'down', 'back']
+    one, two = fig.axes
+    assert one.get_ylim() == (0, 4) and one.get_xlim() == (1, 3) and two.get_xlim() == (10, 0)
+    assert one.lines[0].get_ydata().tolist() == [1, 2, 3] and len(one.collections) == 1
+    heights = [t.xy[1] for t in one.texts]
+    assert heights[0] > heights[1]
+
+
+def test_bars_say_their_numbers():
+    fig = A.show_bars({'a': {'x': (.5, .1), 'y': -.001}, 'b': {'x': 2., 'y': 30}}, {'a': (0, 1), 'b': (0, 40)}, chance={'a': (.25, 'luck')})
+    assert words(fig) == ['0.50', '0.00', 'luck', '2', '30']
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ['x', 'y']
+    assert fig.axes[0].patches[0].get_width() == .5
+
+
+def test_tiles_and_marks_stand_where_they_should():
+    frames = torch.zeros(3, 1, 8, 8)
+    frames[1, 0, 2, 5] = 1
+    at = torch.tensor([[[2., 5.]]]).expand(3, 1, 2)
+    fig = A.show_tile_rows({'row': frames}, ['1', '2', '3'], marks=[A.Marks('row', at, dict(marker='o'))])
+    ax = fig.axes[0]
+    assert words(fig) == ['1', '2', '3', 'row'] and len(ax.images) == 3 and len(ax.lines) == 3
+    left, right, bottom, top = ax.images[1].get_extent()
+    x, y = (v[0] for v in ax.lines[1].get_data())
+    assert (x - left) / (right - left) == pytest.approx(5.5 / 8) and (y - top) / (bottom - top) == pytest.approx(2.5 / 8, abs=.02)
+    signed = A.show_tile_rows({'w': torch.tensor([[[[-1., 1.], [0., 0.]]]])}, signed=True).axes[0].images[0].get_array()
+    assert signed[0, 0, 2] > signed[0, 0, 0] and signed[0, 1, 0] > signed[0, 1, 2]      # blue, red
+
+
+def test_roses_points_and_fold():
+    fig = A.show_roses(torch.zeros(2, 8), ['a', 'b'])
+    assert [ax.get_title() for ax in fig.axes] == ['a', 'b'] and len(fig.axes[0].lines[1].get_xdata()) == 9
+    points = torch.rand(5, 2)
+    fig = A.show_points(points, {'across': (points[:, 0], 'viridis', ['left', 'right']), 'class': (torch.arange(5), 'tab10', range(5))})
+    ends = [[t.get_text() for t in ax.get_xticklabels()] for ax in fig.axes[2:]]
+    assert sorted(map(len, ends)) == [2, 5] and ['left', 'right'] in ends
+    html = A.Fold(fig, 'more < less')._repr_html_()
+    assert html.startswith('<details><summary>more &lt; less') and 'data:image/png;base64,' in html
+
+
+def test_charts_have_letters_of_nine_points():
+    fig = A.show_curves({'a': {'b': A.Curve([1, 2])}}, y='words')
+    sizes = [t.get_fontsize() for ax in fig.axes for t in [*ax.texts, *ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label]]
+    assert min(sizes) >= 9
