@@ -46,9 +46,10 @@ from lstm_video_repr.core.files import write_text
 
 GRACE = 45. # seconds that a part may be late before it is ended; a third of it where there is a limit for all
 LEAST = 20. # seconds under which no part is begun
+LATE = 'it did not end in time' # why a part was ended
 TICK = 2. # seconds between looks at a part
 PACKED = 20. # seconds between packings while a part runs
-SILENCE = 100. # seconds in which a part of a plan has to write something
+SILENCE = 60. # seconds in which a part of a plan has to write something
 TRIES = 4 # processes for a part of a plan that breaks: each gives something up
 PRELOAD = ['torch', 'torch._dynamo', 'matplotlib.pyplot', 'lstm_video_repr.zoo'] # imported once for all parts on a CPU
 
@@ -108,7 +109,7 @@ def run_process(
     try:
         while process.is_alive() and not problem:
             process.join(max(0., min(TICK, end - time.monotonic())))
-            problem = look() or ('it did not end in time' if time.monotonic() >= end else None)
+            problem = look() or (LATE if time.monotonic() >= end else None)
     except KeyboardInterrupt:
         process.join(GRACE) # it was interrupted, too, and may be saving
         raise
@@ -134,8 +135,9 @@ def run_safely(
     found = read(path) or dict(part=name, settings=settings, missing=[], status=None) | files.stamp('cpu')
     if found['status'] in (None, 'running'):
         reason = problem or 'its process ended before it was done'
-        if job := found.get('trying'): reason += f', at: {job["name"]}'
-        give_up(found, reason)
+        job = found.get('trying')
+        if job: reason += f', at: {job["name"]}'
+        if problem != LATE: give_up(found, reason) # it is nobody's fault that time is short
         write(path, found | dict(status='failed', reason=reason))
     status = read(path)['status']
     print(f'{name}: {status}', flush=True)
@@ -344,6 +346,7 @@ def do(
         try: check_old(name, out, settings)
         except ValueError as error: p.error(str(error))
     out.mkdir(parents=True, exist_ok=True)
+    print(f'on {device}, {digits} digits' + ' (LVR_DATA names no folder with MNIST)'*(digits != 'mnist'), flush=True)
     usual = math.inf if args.plan else 60. if args.rehearse else 460.
     within = args.within or (PLANS[args.plan].within if args.plan else math.inf)
     run(args.names, out, work, settings=settings, seconds=args.seconds or usual, within=within, home=args.pack)

@@ -37,7 +37,7 @@ FULL = SimpleNamespace(
     pace=4., paced_every=10, warmup=500, short_warmup=200, margin=6., closing=4., default_batch=256,
     batches=(512, 128, 256, 1024), made=(128, 256, 512, 1024, 4096),
     test=10_000, test_batch=500, validated=500, log_every=50, rates=(2.5e-4, 5e-4, 1e-3, 2e-3), saving=400*MB,
-    snapshot=30., most=10**7)
+    snapshot=45., most=10**7)
 TINY = SimpleNamespace(
     batch=4, frames=3, image_size=16, digit_size=8, units=(8,), sample=.001, repetitions=2,
     squares=(64,), squares_on_cuda=(), rounds=3,

@@ -35,6 +35,15 @@ def line(
     return dict(what=what, least=least, aim=aim, measured=measured)
 
 
+def say_nats(
+    test: dict, # of a part
+) -> str: # as 341.2 ± 0.6, or without its standard error where there is none
+    "Nats per future frame."
+    future = test['future']
+    error = future.get('errors', {}).get('nats')
+    return f'{future["overall"]["nats"]:.1f}' + (f' ± {error:.1f}' if error is not None else '')
+
+
 # ---- a part each
 
 def agreement(found: dict) -> list[dict]: # lines
@@ -53,7 +62,7 @@ def paper_rows(found: dict) -> list[dict]: # lines
         row, said = found[part], why_missing(found[part])
         if test := (row or {}).get('test'):
             measured[part], seen = test['future']['overall']['nats'], row['trained']
-            said = (f'{measured[part]:.1f} ({test["clips"]} clips of {test["digits"]}; {seen["clips"]/1e6:.2f} million '
+            said = (f'{say_nats(test)} ({test["clips"]} clips of {test["digits"]}; {seen["clips"]/1e6:.2f} million '
                     f'clips in {seen["seconds"]:.0f} s{"; "*bool(row["missing"])}{", ".join(row["missing"])})')
         lines.append(line(f'{name}, nats per future frame, free-running', f'{paper:g}', 'under 300', measured=said))
     best = f'{min(measured.values()):.1f}' if measured else 'not measured'
@@ -117,7 +126,7 @@ def bundles(found: dict) -> list[dict]: # lines
     "The model to bring home."
     said = why_missing(found['bundle'])
     if test := (found['bundle'] or {}).get('test'):
-        said = '; '.join(f'{k}: {v["future"]["overall"]["nats"]:.1f}' for k, v in test.items())
+        said = '; '.join(f'{k}: {say_nats(v)}' for k, v in test.items())
         said += f'; {found["bundle"]["file"]["bytes"]/MB:.1f} MB'
     return [line('a model to bring home, nats per future frame', 'better than the bundled one', '', measured=said)]
 

@@ -324,10 +324,11 @@ def find_passing(
 def few_digits(
     scores, # from `evaluate`
 ) -> dict: # task -> overall and per_frame
-    "Scores, by frame too, with the digits that mean something."
+    "Scores, by frame too, and standard errors of the overall ones, with the digits that mean something."
     def few(k, v): return round(float(v), 4 if k == 'ssim' else 2)
     found = {task: getattr(scores, task) for task in ('reconstruction', 'future')}
     return {task: dict(overall={k: few(k, v) for k, v in f.overall.items()},
+                       errors={k: few(k, v) for k, v in (f.errors or {}).items()},
                        per_frame={k: [few(k, x) for x in v] for k, v in f.per_frame.items()})
             for task, f in found.items() if f is not None}
 
