@@ -144,6 +144,14 @@ def run_safely(
     return status
 
 
+def count_given_up(
+    out: Path, # folder of the files
+    name: str, # of a part
+) -> int:
+    "How many things this part no longer tries. One that breaks and gives up nothing will break again."
+    return len((read(out/f'gpu-{name}.json') or {}).get('given_up', []))
+
+
 def run_part_of(
     name: str, # of a part
     out: Path, # folder of the files
@@ -160,21 +168,13 @@ def run_part_of(
         left = end - time.monotonic()
         if n and left < (0 if settings['rehearse'] else LEAST): break
         print(f'\n{name}: {ABOUT[name]} (at most {left:.0f} s{"; once more"*bool(n)})', flush=True)
+        before = count_given_up(out, name)
         watch = Watch(name, out, work=work, home=home, silence=SILENCE if settings['plan'] else math.inf)
         status = run_safely(name, out/f'gpu-{name}.json', context, arguments=(name, out, work, settings, left),
                             wait=left + grace, watch=watch)
         write_text(out/'summary.txt', summary(out) + '\n')
         watch.pack()
-        if status != 'failed' or not has_given_up(out, name, n): break
-
-
-def has_given_up(
-    out: Path, # folder of the files
-    name: str, # of a part
-    before: int, # tries that came before
-) -> bool: # is there a reason to think that it goes better without?
-    "A part that breaks over nothing in particular will do so again."
-    return len((read(out/f'gpu-{name}.json') or {}).get('given_up', [])) > before
+        if status != 'failed' or count_given_up(out, name) == before: break
 
 
 def run(
