@@ -17,8 +17,8 @@ from lstm_video_repr.core.files import read_safetensors, write_safetensors
 from lstm_video_repr.metrics import evaluate
 from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.training import (
-    Callback, Checkpoint, ClampedSGD, LivePlot, Recipe, StopAfter, Validation, learning_rate, make_optimizer, plain_step,
-    set_rate, train)
+    Callback, Checkpoint, ClampedSGD, LivePlot, Recipe, StopAfter, Validation, get_recipe, learning_rate,
+    make_optimizer, plain_step, set_rate, train)
 
 
 def dots(seed=0): return MovingDigits(torch.ones(3, 3, 3), n_digits=1, image_size=8, past=3, future=3, seed=seed)
@@ -48,7 +48,11 @@ def test_the_authors_step(rms):
     np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-12)
 
 
-@pytest.mark.parametrize('recipe', ['adam', 'paper-2015-12', 'paper-2015-09'])
+LINE = get_recipe('adam', schedule='linear', warmup=3)
+
+
+@pytest.mark.parametrize('recipe', ['adam', LINE, 'paper-2015-12', 'paper-2015-09'],
+                         ids=['adam', 'line', 'paper-2015-12', 'paper-2015-09'])
 @pytest.mark.parametrize('cut', [1, 4, 5])
 def test_resumes_to_the_last_bit(tmp_path, recipe, cut):
     "Wherever it is cut: the same weights, the same log but for the clock."
@@ -65,6 +69,11 @@ def test_resumes_to_the_last_bit(tmp_path, recipe, cut):
     assert all(whole[k].equal(resumed[k]) for k in whole)
     clockless = [[{k: v for k, v in row.items() if k != 'seconds'} for row in h.rows] for h in (whole_log, log)]
     assert clockless[0] == clockless[1]
+
+
+def test_a_straight_line_to_nothing():
+    rates = [learning_rate(LINE, step, 10) / LINE.lr for step in range(10)]
+    assert rates == pytest.approx([1/3, 2/3, .8, .7, .6, .5, .4, .3, .2, .1]), 'whichever is lower, warm-up or line'
 
 
 KILLED = '''
