@@ -6,7 +6,7 @@
 __all__ = ['PAST_COLOR', 'FUTURE_COLOR', 'INK_COLOR', 'as_frames', 'strip', 'Row', 'prediction_rows', 'show_strip',
            'show_prediction', 'show_grid', 'timeline_rows', 'Animation', 'animate', 'save_strip', 'save_animation',
            'show_timeline', 'show_confusion', 'show_label_curve', 'flow_colours', 'show_flow', 'show_composite',
-           'show_models', 'show_unrolled']
+           'show_models', 'show_unrolled', 'show_cell', 'show_signals']
 
 # %% ../nbs/09_pictures.ipynb #4651564d
 import base64
@@ -1220,7 +1220,8 @@ def _draw_number(pen, x, y, number, past):
     "A frame: a dark square with its number, and a bar in the colour of its time."
     side = .36 * pen.step
     pen.ax.add_patch(Rectangle((x - side/2, y - side/2), side, side, fc='#15181c', ec='none', zorder=2))
-    pen.ax.plot([x - side/2, x + side/2], [y + side/2] * 2, lw=2.5, color=_color(number, past), zorder=3, solid_capstyle='butt')
+    bar = dict(lw=2.5, color=_color(number, past), zorder=3, solid_capstyle='butt')
+    pen.ax.plot([x - side/2, x + side/2], [y + side/2] * 2, **bar)
     _say(pen, x, y - .01, str(number), color='white', size=8 if pen.step < .8 else 9, zorder=3)
 
 # %% ../nbs/09_pictures.ipynb #a0853663
@@ -1307,7 +1308,8 @@ def show_models(
     frames: int = 2, # how many of the past, and as many of the future
 ) -> Figure: # as of `show_strip`
     "Several models as small diagrams, alike but for what differs. `ValueError` for what is no configuration."
-    models, columns, n = _check_models(models), check_whole(columns, 'columns', 1, 8), check_whole(frames, 'frames', 2, 8)
+    models, n = _check_models(models), check_whole(frames, 'frames', 2, 8)
+    columns = check_whole(columns, 'columns', 1, 8)
     wide, tall, rows = (2*n + 1.1) * .52, 1.75, -(-len(models) // columns)
     check_size(columns * wide, rows * tall, 'models make')
     fig, ax = blank_figure(min(columns, len(models)) * wide + .1, rows * tall + .3)
@@ -1369,4 +1371,103 @@ def show_unrolled(
     for k in range(steps): _draw_copy(pen, first + k * step, y, chr(0x2081 + k), backward)
     _say(pen, .7, 2.0, 'one network', size=8)
     _explain_copies(pen, first - .35, 2.0, backward)
+    return fig
+
+# %% ../nbs/09_pictures.ipynb #7645bb7f
+def _node(pen, x, y, text, color='white', **more):
+    "A gate or an operation: a letter in a circle."
+    box = dict(boxstyle='circle,pad=.28', fc=color, ec=INK_COLOR, lw=1.1)
+    _say(pen, x, y, text, color=INK_COLOR if color == 'white' else 'white', size=11, zorder=4, bbox=box, **more)
+
+# %% ../nbs/09_pictures.ipynb #7aaeb194
+_GATE_COLORS = {'f': FUTURE_COLOR, 'i': PAST_COLOR, 'g': 'white', 'o': '#2a8a57'}
+
+# %% ../nbs/09_pictures.ipynb #9d49104d
+def _draw_gates(pen, at):
+    "Gates in a row, what they hear, and where they act; `at` turns places into inches."
+    for letter, x in zip('figo', (2, 4, 5.6, 7.6)):
+        _arrow(pen, at(x, 0), at(x, 1.26))
+        _node(pen, *at(x, 1.5), letter, _GATE_COLORS[letter])
+    for path in (((2, 1.73), (2, 3.76)), ((4, 1.73), (4, 2.85), (4.55, 2.85)), ((5.6, 1.73), (5.6, 2.85), (5.05, 2.85)),
+                 ((4.8, 3.08), (4.8, 3.76)), ((8.8, 4), (8.8, 1.74)), ((7.84, 1.5), (8.55, 1.5)),
+                 ((9.04, 1.5), (10.1, 1.5))):
+        _arrow(pen, *(at(*p) for p in path))
+    for x, y, sign in ((2, 4, '×'), (4.8, 2.85, '×'), (4.8, 4, '+'), (8.8, 1.5, '×')): _node(pen, *at(x, y), sign)
+    _say(pen, *at(9.2, 2.9), 'tanh')
+
+# %% ../nbs/09_pictures.ipynb #5d290e0c
+def _draw_peepholes(pen, at):
+    "The old cell for f and i, the new one for o."
+    for letter, path in dict(f=((.7, 4), (.7, 2.3), (1.77, 1.6)), i=((1.1, 4), (1.1, 2.7), (3.2, 2.7), (3.84, 1.72)),
+                             o=((6.7, 4), (6.7, 2.3), (7.37, 1.6))).items():
+        _arrow(pen, *(at(*p) for p in path), color=_GATE_COLORS[letter], dashed=True)
+
+# %% ../nbs/09_pictures.ipynb #88337dcb
+@plain_style()
+def show_cell(
+    peephole: bool = True, # do the gates see the cell?
+) -> Figure: # as of `show_strip`
+    "An LSTM unit at one step: the memory line above, the gates below it (paper, section 2.1)."
+    check_flag(peephole, 'peephole')
+    fig, ax = blank_figure(7.4, 3.1)
+    pen = _Pen(ax, .92)
+    def at(x, y): return 1.1 + .54 * x, 2.75 - .57 * y
+    _arrow(pen, at(0, 4), at(10.1, 4), wide=4)
+    ax.plot(*zip(at(0, 0), at(7.6, 0)), color=INK_COLOR, lw=1.2)
+    _draw_gates(pen, at)
+    if peephole: _draw_peepholes(pen, at)
+    for y, text in ((4, 'c before'), (0, 'x, h before')): _say(pen, *at(-.2, y), text, ha='right', size=10)
+    for y, text in ((4, 'c'), (1.5, 'h')): _say(pen, *at(10.3, y), text, ha='left', size=10)
+    return fig
+
+# %% ../nbs/09_pictures.ipynb #0db3c783
+def _draw_signal(ax, values, color):
+    "A gate as a band, buttons as marks, anything else as steps."
+    if isinstance(values, dict):
+        for y, marks in enumerate(values.values()):
+            ax.plot(np.flatnonzero(marks), np.full((marks > 0).sum(), y), 's', ms=5, color=color[y % len(color)])
+        ax.set(ylim=(-.6, len(values) - .4), yticks=range(len(values)), yticklabels=list(values))
+    elif color:
+        ax.fill_between(range(len(values)), values, step='mid', color=color, alpha=.8, lw=0)
+        ax.set(ylim=(0, 1.1), yticks=(0, 1), yticklabels=('shut', 'open'))
+    else:
+        ax.axhline(0, color='.6', lw=.6)
+        ax.step(range(len(values)), values, where='mid', color=INK_COLOR, lw=1.6)
+        ax.set_ylim(min(-1.1, *values), 1.1 * max(1, *values))
+
+# %% ../nbs/09_pictures.ipynb #dd6f0061
+def _read_signal(name, values):
+    "Rows of numbers, perhaps several by name."
+    if isinstance(values, dict): return {k: to_array(v, k) for k, v in values.items()}
+    x = to_array(values, name)
+    if x.ndim == 1 and len(x) > 1 and x.dtype.kind in 'fiub': return x.astype(float)
+    raise argument_error(name, values, 'numbers in a row, at least two')
+
+# %% ../nbs/09_pictures.ipynb #34d91ed5
+def _signal_color(name, values):
+    "Blue, orange or green for a gate, in the order of buttons for these; None for anything else."
+    colors = {'input gate': PAST_COLOR, 'forget gate': FUTURE_COLOR, 'output gate': '#2a8a57'}
+    if isinstance(values, dict): return list(colors.values())
+    return next((c for k, c in colors.items() if k in name), None)
+
+# %% ../nbs/09_pictures.ipynb #a48019d6
+@plain_style()
+def show_signals(
+    rows: dict, # name -> numbers over time; with 'gate' in its name a band; a dict of such: marks where they are not 0
+    *,
+    width: float = 7.4, # inches
+    x: str = 'step', # what stands below
+) -> Figure: # as of `show_strip`
+    "Rows over one time axis, as of a unit and its gates. `ValueError` for what is no row of numbers."
+    if not isinstance(rows, dict) or not rows: raise argument_error('rows', rows, 'names and numbers')
+    rows, tall = {write_line(str(k), 'rows', 40): _read_signal(str(k), v) for k, v in rows.items()}, .8 * len(rows) + .5
+    fig = Picture(figsize=(check_width(width), tall), dpi=110, facecolor='white')
+    axes = fig.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
+    fig.subplots_adjust(left=.24, right=.99, top=1 - .1/tall, bottom=.5/tall, hspace=.35)
+    for ax, (name, values) in zip(axes, rows.items()):
+        _draw_signal(ax, values, _signal_color(name, values))
+        ax.text(-.13, .5, name, transform=ax.transAxes, ha='right', va='center', color=INK_COLOR)
+        ax.spines[['top', 'right']].set_visible(False)
+        ax.tick_params(labelsize=8)
+    axes[-1].set_xlabel(x)
     return fig

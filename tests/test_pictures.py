@@ -572,3 +572,23 @@ def test_an_unrolled_network_has_a_copy_for_each_step():
     assert [dashes_of(P.show_unrolled(4, backward=way)) for way in (True, False)] == [3, 0]
     with pytest.raises(ValueError, match='steps is 1; expected'): P.show_unrolled(1)
     with pytest.raises(ValueError, match='backward is 2; expected True or False'): P.show_unrolled(3, backward=2)
+
+
+def test_an_open_cell():
+    with_, without = P.show_cell(), P.show_cell(peephole=False)
+    assert dashes_of(with_) == 3 and dashes_of(without) == 0 and words_of(with_) == words_of(without)
+    assert {*'figo', '×', '+', 'tanh'} <= set(words_of(with_))
+    with pytest.raises(ValueError, match='peephole is None; expected True or False'): P.show_cell(None)
+
+
+def test_signals_over_time():
+    gate, cell = [0., 1., .5], torch.tensor([0., 2., -3.])
+    fig = P.show_signals({'presses': {'store': [0, 1, 0], 'erase': [1, 0, 1]}, 'forget gate': gate, 'c': cell})
+    buttons, band, line = fig.axes
+    assert [m.get_xdata().tolist() for m in buttons.lines] == [[1], [0, 2]]
+    assert [t.get_text() for t in buttons.get_yticklabels()] == ['store', 'erase']
+    assert len(band.collections) == 1 and band.get_ylim() == (0, 1.1)
+    np.testing.assert_allclose(line.lines[-1].get_ydata(), cell)
+    assert line.get_ylim()[0] <= -3 and line.get_ylim()[1] >= 2
+    for wrong in (None, {}, {'a': 3}, {'a': [1]}, {'a': ['x', 'y']}):
+        with pytest.raises(ValueError): P.show_signals(wrong)

@@ -274,6 +274,7 @@ CALLS = {
     'pictures.save_strip': dict(path=lambda: 'new.png'), 'pictures.save_animation': dict(path=lambda: 'new.gif'),
     'pictures.show_timeline': COURSE, 'pictures.show_flow': FLOW, 'pictures.flow_colours': FLOW,
     'pictures.show_confusion': dict(matrix=lambda: np.eye(4, dtype=int), classes=lambda: list('abcd')),
+    'pictures.show_signals': dict(rows=lambda: {'cell': [0., 1., .5], 'presses': {'store': [0, 1, 0]}}),
     'pictures.show_composite': dict(config=VideoLSTMConfig),
     'pictures.show_models': dict(models=lambda: {'composite': VideoLSTMConfig()}),
     'pictures.show_label_curve': dict(curves=lambda: {'a': ([1, 2], [.3, .5], [.1, .1])}),
