@@ -200,7 +200,7 @@ def test_compiled_is_the_same(fresh):
 def test_every_frame_goes_through_the_compiler(fresh, stub):
     lstm, x, state = drawn(7, 6, 2)
     ours, theirs = (passes(lstm, x, state, 5, b) for b in ('compiled', 'fused'))
-    for k in theirs: assert torch.equal(ours[k], theirs[k]), k
+    for k in theirs: assert relative(ours[k], theirs[k]) < 1e-12, k # the fused one works in place
     halves = fast_lstm.compiled_forward.function, fast_lstm.compiled_backward.function
     assert stub == [halves[0]]*10 + [halves[1]]*10             # two layers, five frames, there and back
     assert fast_lstm.compile_problem() is None
