@@ -9,33 +9,21 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lstm_video_repr.clips import FixedClips, MovingDigits
 from lstm_video_repr.digits import as_digits
 from lstm_video_repr.metrics import LastFrame, evaluate
 from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.training import History, Validation
-from lstm_video_repr.zoo import load_model, save_model
+from lstm_video_repr.zoo import load_model, save_model, shrink_digits
 
 from experiments.design import thinned, training_of
 
 NAME = 'playground'
-SETTINGS = dict(units=320, size=32, side=16, most_digits=3, slowest=.002, speed=.2, clips=1_500_000, batch=64, lr=1.5e-3, seed=0,
-                test_clips=1000, test_seed=2015)
+SETTINGS = dict(units=320, size=32, side=16, most_digits=3, slowest=.002, speed=.2, clips=1_500_000, batch=64,
+                lr=1.5e-3, seed=0, test_clips=1000, test_seed=2015)
 QUICK = dict(units=6, clips=8, batch=4, test_clips=4)
-CROP = 24 # of the 28 x 28 pixels around a digit: the rest is nearly always empty
-
-
-def shrink(
-    digits: Tensor, # (n, 28, 28) uint8
-    side: int, # of the smaller pictures
-) -> Tensor: # (n, side, side) uint8
-    "The middle of each picture, averaged down."
-    edge = (digits.shape[-1] - CROP) // 2
-    middle = digits[:, edge:edge + CROP, edge:edge + CROP].float()
-    return nn.functional.adaptive_avg_pool2d(middle, side).round().byte()
-
 
 def pictures(
     digits: str, # 'mnist' or 'embedded'
@@ -44,7 +32,7 @@ def pictures(
 ) -> Tensor: # (n, side, side) uint8
     "Small digits: those of the name, and in training the embedded ones, too."
     names = dict.fromkeys((digits, 'embedded') if split == 'train' else (digits,))
-    return torch.cat([shrink(as_digits(name, split=split), side) for name in names])
+    return torch.cat([shrink_digits(as_digits(name, split=split), side) for name in names])
 
 
 def train_clips(

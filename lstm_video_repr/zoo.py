@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'Preset', 'Presets', 'preset', 'Card', 'save_model', 'load_model', 'measure_card', 'load_pretrained',
-           'widen', 'load_authors_checkpoint', 'save_authors_checkpoint']
+           'shrink_digits', 'widen', 'load_authors_checkpoint', 'save_authors_checkpoint']
 
 # %% ../nbs/08_zoo.ipynb #89811629
 import difflib
@@ -24,7 +24,7 @@ import torch
 
 # %% ../nbs/08_zoo.ipynb #32cb472a
 from .core.checks import (argument_error, as_number, check_device, check_flag, check_number,
-                                         check_whole, describe, escape_controls)
+                                         check_tensor, check_whole, describe, escape_controls)
 from .core.files import (check_source, check_target, dump_json, import_extra, read_safetensors,
                                         replace_file, write_safetensors)
 from .core.patch import patch
@@ -355,7 +355,9 @@ def _read_config(metadata, source):
         raise ValueError(f'{source}: its configuration is not valid: {e}') from None
 
 # %% ../nbs/08_zoo.ipynb #a3692521
-def _pack(tensors):
+def pack_weights(
+    tensors: dict, # name -> tensor
+) -> dict: # the same, int8 and a scale for each row where it was a matrix
     "Matrices as whole numbers from -127 to 127, each row with a scale of its own; a basis as float16; vectors float32."
     packed = {}
     for name, t in tensors.items():
@@ -367,7 +369,10 @@ def _pack(tensors):
     return packed
 
 # %% ../nbs/08_zoo.ipynb #8031c356
-def _unpack(tensors, source):
+def unpack_weights(
+    tensors: dict, # what `pack_weights` made
+    source, # where from, for errors
+) -> dict: # name -> tensor
     "The way back: float32 for every array that has a scale."
     tensors = dict(tensors)
     for scaled in [n for n in tensors if n.endswith('.scale')]:
@@ -424,9 +429,9 @@ def save_model(
         raise argument_error('dtype', dtype, 'torch.int8, float16, bfloat16, float32, float64 or None')
     small = dtype == torch.int8
     notes = _notes(_check_model(model).config, card, '2' if small else '1')
-    tensors = _pack(tensors) if small else {n: t.to(dtype or t.dtype) for n, t in tensors.items()}
+    tensors = pack_weights(tensors) if small else {n: t.to(dtype or t.dtype) for n, t in tensors.items()}
     source = 'model' if dtype is None else f'model as {dtype}'
-    _fit(_read_config(notes, source), _unpack(tensors, source), source) # as it will be read
+    _fit(_read_config(notes, source), unpack_weights(tensors, source), source) # as it will be read
     return write_safetensors(path, tensors, notes)
 
 # %% ../nbs/08_zoo.ipynb #8b4d5761
@@ -441,7 +446,7 @@ def load_model(
     `OSError` if the file is missing, damaged or of another kind, `ValueError` if its content does not fit its
     configuration."""
     device, (tensors, metadata) = check_device(device), read_safetensors(path)
-    model = _rebuild(_read_config(metadata, path), _unpack(tensors, path), path)
+    model = _rebuild(_read_config(metadata, path), unpack_weights(tensors, path), path)
     model.card = _read_card(metadata, path)
     return model.to(device)
 
@@ -485,25 +490,43 @@ def measure_card(
     return card
 
 # %% ../nbs/08_zoo.ipynb #95527697
-_BUNDLED = {'digits': ('pretrained.safetensors', 'bundled'), 'patches': ('patches.safetensors', 'patches')}
+_BUNDLED = {'digits': ('pretrained.safetensors', 'lvr train --preset bundled'),
+            'patches': ('patches.safetensors', 'lvr train --preset patches'),
+            'small': ('small.safetensors', 'make experiments ARGS=playground')}
 
 # %% ../nbs/08_zoo.ipynb #6aaeb07c
 def load_pretrained(
-    path: str | Path | None = None, # 'digits' (None is the same) or 'patches': what comes with the package; or a file
+    path: str | Path | None = None, # 'digits' (also None), 'patches' or 'small' come with the package; or a file
     *,
     device: str | torch.device = 'cpu', # where the weights go
 ) -> VideoLSTM: # in evaluation mode, its card as `.card`
     """A model that comes with the package: a composite of one layer.
 
-    'digits' has watched moving digits (preset 'bundled'), 'patches' real videos (preset 'patches'). Any other `path` is
-    a file made by `save_model`; one that is called as a bundled model is reached as './patches'."""
+    'digits' has watched moving digits (preset 'bundled'), 'patches' real videos (preset 'patches'), 'small' the small
+    digits of `shrink_digits` in frames of 32 x 32. Any other `path` is a file made by `save_model`; one that is called
+    as a bundled model is reached as './patches'."""
     if path is not None and not (isinstance(path, str) and path in _BUNDLED): return load_model(path, device=device)
-    name, like = _BUNDLED[path or 'digits']
+    name, command = _BUNDLED[path or 'digits']
     asset = resources.files('lstm_video_repr')/'assets'/name
     if not asset.is_file():
         raise FileNotFoundError(f'{asset}: the bundled model is missing from this installation; '
-                                f'`lvr train --preset {like}` trains one of that size')
+                                f'`{command}` trains one of that size')
     with resources.as_file(asset) as file: return load_model(file, device=device)
+
+# %% ../nbs/08_zoo.ipynb #378b3c26
+_CROP = 24 # of the 28 x 28 pixels around a digit
+
+# %% ../nbs/08_zoo.ipynb #02498424
+def shrink_digits(
+    digits: torch.Tensor, # `(n, 28, 28)`, uint8, as `as_digits` gives them
+    side: int = 16, # of the smaller pictures, in pixels
+) -> torch.Tensor: # `(n, side, side)`, uint8
+    "The middle of each picture, averaged down: the digits that `load_pretrained('small')` knows."
+    check_tensor(digits, 'digits', ('n', 28, 28))
+    if digits.dtype != torch.uint8: raise argument_error('digits', digits, 'uint8')
+    side, edge = check_whole(side, 'side', 1, _CROP), (28 - _CROP) // 2
+    middle = digits[:, edge:edge + _CROP, edge:edge + _CROP].float()
+    return torch.nn.functional.adaptive_avg_pool2d(middle, side).round().byte()
 
 # %% ../nbs/08_zoo.ipynb #3d3e71b2
 def _place(new, old, name, H, K):

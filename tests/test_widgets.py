@@ -1,4 +1,4 @@
-"Frame stepper, feature browser and action timeline in a real browser, opened from the disk, and their Python halves."
+"Frame stepper, feature browser, action timeline, playground and cell lab in a real browser, opened from the disk, and their Python halves."
 import base64
 import importlib.util
 import io
@@ -18,10 +18,14 @@ from PIL import Image
 from lstm_video_repr import widgets
 from lstm_video_repr.activity import feature_images, strongest, unit_activity
 from lstm_video_repr.core import files
+from lstm_video_repr.clips import MovingDigits, random_paths
 from lstm_video_repr.core.files import write_text
-from lstm_video_repr.models import VideoLSTM
+from lstm_video_repr.lstm import lstm_layer
+from lstm_video_repr.models import VideoLSTM, VideoLSTMConfig
 from lstm_video_repr.pictures import Row, animate, show_strip
-from lstm_video_repr.widgets import ActionTimeline, FeatureBrowser, FrameStepper, save_page, widget_assets, widget_html
+from lstm_video_repr.widgets import (ActionTimeline, CellLab, FeatureBrowser, FrameStepper, Playground, save_page,
+                                     widget_assets, widget_html, write_weights)
+from lstm_video_repr.zoo import pack_weights, unpack_weights
 
 
 def clip(frames, side=24, channels=1, seed=0):
@@ -1062,3 +1066,499 @@ def test_who_lacks_a_library_is_told_the_extra(monkeypatch, library):
     again = importlib.util.spec_from_file_location('lstm_video_repr.widgets_again', widgets.__file__)
     with pytest.raises(ImportError, match=rf"^widgets need {library}: pip install 'lstm-video-repr\[notebook\]'"):
         again.loader.exec_module(importlib.util.module_from_spec(again))
+
+
+# ---- the playground: a network that runs in the page
+
+LAB = 'document.querySelector(".lvr-host").lab'
+GATE_ROWS = dict(i=0, f=1, g=2, o=3)
+
+
+def little(units=12, seed=0, **config):
+    "A small composite with weights that matter, peepholes too."
+    model = VideoLSTM.composite(frame_shape=(1, 32, 32), hidden_size=units, seed=seed, **config)
+    generator = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        if 'peephole' in name or 'bias' in name: p.data.normal_(0, .5, generator=generator)
+    return model
+
+
+@pytest.fixture(scope='module')
+def tiny(): return Playground(little(), title='A tiny network')
+
+
+@pytest.fixture
+def lab(visit):
+    "Open a playground and wait until its network is awake."
+    def lab(path, **options):
+        page = visit(path, **options)
+        page.wait_for_function(f'{LAB}?.done() === 60')
+        return page
+    return lab
+
+
+def scene(page): return page.evaluate(f'{LAB}.scene()')
+
+
+def settle(page, condition):
+    "Wait until the scene is so."
+    page.wait_for_function(f'(() => {{ const s = {LAB}.scene(); return {condition}; }})()')
+    return scene(page)
+
+
+def thing(row=.3, column=.4, down=.05, right=-.03, **which):
+    return dict(which or dict(digit=2, hand=1), row=row, column=column, down=down, right=right)
+
+
+def run_js(page, things, holds=(), peepholes=True):
+    "Logits of a page's own network, recalled first, for the clip of these things."
+    return torch.tensor(page.evaluate('''([holds, peepholes]) => {
+        const state = document.querySelector('.lvr-host').model, net = state.get('network');
+        const arrays = readArrays(readBytes(lvrWeights[net.digest]), net.layout), clip = CLIP;
+        const network = makeNetwork(arrays, { holds, peepholes }), s = network.watch(clip.slice(0, 10));
+        const recall = network.start('recall', s), future = network.start('future', s), all = [];
+        for (let t = 0; t < 10; t++) all[9 - t] = Array.from(recall());
+        for (let t = 0; t < 50; t++) all.push(Array.from(future()));
+        return all;
+    }'''.replace('CLIP', f'{json.dumps(things)}.map(f => Float32Array.from(f))'), [list(holds), peepholes]))
+
+
+def share_network(page):
+    "The functions of the network, where a test can call them."
+    page.add_script_tag(content=(files_of_package() / 'network.js').read_text(encoding='utf8'))
+
+
+def files_of_package():
+    from importlib.resources import files
+    return files('lstm_video_repr') / 'assets'
+
+
+def torch_logits(play):
+    out = play.predict(50)
+    return torch.cat([out.recalled_logits, out.future_logits], 1)[0].flatten(1)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('which', ['small', 'tiny'])
+def test_the_page_and_torch_agree(lab, tiny, tmp_path, which):
+    play = Playground() if which == 'small' else tiny
+    page = lab(play.to_html(tmp_path / 'a.html'))
+    share_network(page)
+    found, wanted = run_js(page, play.clip()[0].flatten(1)[:10].tolist()), torch_logits(play)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.sigmoid(), wanted.sigmoid(), rtol=0, atol=1e-4)
+    truth = play.clip()[0].flatten(1)
+    nats = torch.nn.functional.binary_cross_entropy_with_logits(wanted, truth, reduction='none').sum(1)
+    torch.testing.assert_close(torch.tensor(page.evaluate(f'{LAB}.nats()')), nats, rtol=1e-4, atol=1e-2)
+    grey = torch.tensor(page.evaluate(f'{LAB}.frames()')) / 255
+    assert (grey - wanted.sigmoid()).abs().max() < .003
+
+
+def held_run(model, past, holds, peepholes, part):
+    "A decoder's logits with gates held, by the equations of the paper, one unit after the other."
+    state = model.state_dict()
+    def layer(x, place, name, frames, h, c):
+        w = {k: state[f'{place}.{k}_l0'].double() for k in ('weight_hh', 'bias', 'weight_peephole')}
+        w_ih, out = state.get(f'{place}.weight_ih_l0'), []
+        for t in range(frames):
+            z = w['weight_hh'] @ h + w['bias'] + (0 if x is None else w_ih.double() @ x[t])
+            i, f, g, o = z.view(4, -1)
+            p = w['weight_peephole'] * peepholes
+            gates = dict(i=torch.sigmoid(i + p[0] * c), f=torch.sigmoid(f + p[1] * c), g=torch.tanh(g))
+            def hold(gate, v):
+                for k in holds:
+                    if k['gate'] == gate and k['part'] in ('all', name):
+                        v[slice(None) if k['unit'] is None else k['unit']] = float(k['value'])
+                return v
+            i, f, g = (hold(k, v) for k, v in gates.items())
+            c = f * c + i * g
+            h = hold('h', hold('o', torch.sigmoid(o + p[2] * c)) * torch.tanh(c))
+            out.append(h)
+        return torch.stack(out), h, c
+    H = model.config.hidden_size
+    _, h, c = layer(past.double(), 'encoder', 'encoder', 10, torch.zeros(H).double(), torch.zeros(H).double())
+    place, frames = ('reconstruction_decoder', 10) if part == 'recall' else ('future_decoder', 50)
+    hs = layer(None, f'{place}.lstm', part, frames, h, c)[0]
+    raw = hs @ state[f'{place}.readout.weight'].double().T + state[f'{place}.readout.bias'].double()
+    return raw.flip(0) if part == 'recall' else raw
+
+
+@pytest.mark.browser
+def test_what_is_held_is_held(lab, tiny, tmp_path):
+    page = lab(tiny.to_html(tmp_path / 'a.html'))
+    share_network(page)
+    past, model = tiny.clip(10)[0].flatten(1), round_weights(little())
+    def hold(gate, unit, value, part='all'): return dict(gate=gate, unit=unit, value=value, part=part)
+    for holds, peepholes in (([], False), ([hold('f', None, 1)], True), ([hold('i', 3, 0), hold('o', 5, 1, 'encoder')], True),
+                             ([hold('g', 0, 1, 'recall'), hold('h', 7, 1, 'future'), hold('h', None, 0, 'recall')], False)):
+        found = run_js(page, past.tolist(), holds, peepholes).double()
+        wanted = torch.cat([held_run(model, past, holds, peepholes, part) for part in ('recall', 'future')])
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def round_weights(model):
+    "The model as 8 bits leave it."
+    model.load_state_dict(unpack_weights(pack_weights(model.state_dict()), 'model'))
+    return model.eval()
+
+
+@pytest.mark.browser
+def test_the_page_paints_as_python_does(lab, tiny, tmp_path):
+    "Walls, corners, digits that stand still, drawings: every pixel of sixty frames."
+    page, rng = lab(tiny.to_html(tmp_path / 'a.html')), np.random.default_rng(0)
+    edges = [0., 1., .5, 1 / 3, 1e-9, 1 - 1e-12]
+    for k in range(24):
+        digits = [thing(*(rng.choice(edges) if rng.random() < .4 else rng.random() for _ in range(2)),
+                        *(rng.choice([0., .1, -.1, .0625]) if rng.random() < .4 else rng.uniform(-.3, .3) for _ in range(2)),
+                        **(dict(ink=''.join(rng.choice(list('0123456789abcdef'), 256))) if rng.random() < .2 else
+                           dict(digit=int(rng.integers(10)), hand=int(rng.integers(8))))) for _ in range(1 + k % 4)]
+        tiny.scene = dict(digits=digits)
+        page.evaluate('s => document.querySelector(".lvr-host").model.set("scene", s)', tiny.scene)
+        page.wait_for_function(f's => JSON.stringify({LAB}.scene().digits) === s', arg=page.evaluate('JSON.stringify', digits))
+        page.wait_for_function(f'{LAB}.done() === 60')
+        assert torch.equal(torch.tensor(page.evaluate(f'{LAB}.clip()')), tiny.clip()[0].flatten(1))
+
+
+@pytest.mark.browser
+def test_the_truth_is_that_of_moving_digits(lab, tiny, tmp_path):
+    "A clip of the generator, laid out by hand: the same frames, as long as it goes."
+    page = lab(tiny.to_html(tmp_path / 'a.html'))
+    sprites = np.frombuffer(base64.b64decode(tiny.sprites['data']), np.uint8).reshape(80, 16, 16)
+    clips = MovingDigits(torch.tensor(sprites), image_size=32, past=10, future=50, seed=4)
+    checked = 0
+    for k in range(8):
+        which = clips.plan(k, 1)[0][0]
+        path = random_paths(4, torch.arange(2 * k, 2 * k + 2), 60)
+        velocity = path[:, 1] - path[:, 0]
+        if ((path[:, :2] <= 0) | (path[:, :2] >= 1)).any(): continue # a bounce hides the speed
+        digits = [thing(*p.tolist(), *v.tolist(), digit=int(w) // 8, hand=int(w) % 8)
+                  for p, v, w in zip(path[:, 0], velocity, which)]
+        page.evaluate('s => document.querySelector(".lvr-host").model.set("scene", s)', dict(tiny.scene, digits=digits))
+        page.wait_for_function(f's => JSON.stringify({LAB}.scene().digits) === s', arg=page.evaluate('JSON.stringify', digits))
+        page.wait_for_function(f'{LAB}.done() === 60')
+        assert torch.equal(torch.tensor(page.evaluate(f'{LAB}.clip()')), clips.clips(k, 1)[0].flatten(1))
+        checked += 1
+    assert checked > 2
+
+
+@pytest.mark.browser
+def test_a_hand_moves_the_digits(lab, tiny, tmp_path):
+    tiny.scene = {}
+    page = lab(tiny.to_html(tmp_path / 'a.html'))
+    before, first = scene(page), page.evaluate(f'{LAB}.nats()')
+    box = page.locator('.lvr-yard').bounding_box()
+    unit = box['width'] / 32
+    grip = page.locator('.lvr-grip').first.bounding_box()
+    page.mouse.move(grip['x'] + 10, grip['y'] + 10)
+    page.mouse.down()
+    page.mouse.move(grip['x'] + 10 + 4 * unit, grip['y'] + 10 + 8 * unit, steps=3)
+    page.mouse.up()
+    moved = settle(page, 's.digits[0].row > .6')['digits'][0]
+    assert abs(moved['row'] - before['digits'][0]['row'] - .5) < .02
+    assert abs(moved['column'] - before['digits'][0]['column'] - .25) < .02
+    page.wait_for_function(f'{LAB}.done() === 60')
+    assert page.evaluate(f'{LAB}.nats()') != first
+    tip = page.locator('.lvr-tip').first.bounding_box()
+    page.mouse.move(tip['x'] + tip['width'] / 2, tip['y'] + tip['height'] / 2)
+    page.mouse.down()
+    page.mouse.move(tip['x'] + 300, tip['y'] + tip['height'] / 2, steps=3)
+    page.mouse.up()
+    thrown = settle(page, 's.digits[0].right > .15')['digits'][0]
+    assert np.hypot(thrown['down'], thrown['right']) == pytest.approx(.2, abs=1e-3) # as fast as can be
+    for _ in range(2): page.keyboard.press('Control+z')
+    assert settle(page, 's.digits[0].row < .2') == before
+
+
+@pytest.mark.browser
+def test_keys_buttons_undo_and_reset(lab, tiny, tmp_path):
+    tiny.scene = {}
+    page = lab(tiny.to_html(tmp_path / 'a.html'))
+    start = scene(page)
+    page.get_by_role('button', name=re.compile('digit 3, 1 of 2')).focus()
+    page.keyboard.press('ArrowDown')
+    assert settle(page, 's.digits[0].row > .2')['digits'][0]['row'] == pytest.approx(.15 + 1 / 16, abs=1e-3)
+    page.get_by_role('button', name=re.compile('Speed of digit 3')).focus()
+    page.keyboard.press('ArrowRight')
+    assert settle(page, 's.digits[0].right > .085')['digits'][0]['right'] == pytest.approx(.09)
+    page.get_by_role('button', name='Digit 8', exact=True).click()
+    page.get_by_role('button', name='Handwriting 4').click()
+    assert settle(page, 's.digits[0].hand === 3')['digits'][0]['digit'] == 8
+    page.get_by_role('button', name='Add', exact=True).click()
+    assert len(settle(page, 's.digits.length === 3')['digits']) == 3
+    page.get_by_role('button', name='Remove', exact=True).click()
+    settle(page, 's.digits.length === 2')
+    page.get_by_role('button', name='Another').click()
+    assert settle(page, 's.seed === 1')['digits'] != start['digits']
+    page.get_by_role('button', name='Undo').click()
+    settle(page, 's.seed === 0')
+    page.get_by_role('button', name='Reset').click()
+    assert settle(page, 's.digits[0].digit === 3') == start
+    page.get_by_role('slider', name='Frame').focus()
+    page.keyboard.press('End')
+    assert index(page) == 59 and page.get_by_role('img', name='expected, frame 60').count() == 1
+    named = page.evaluate('''() => [...document.querySelectorAll('.lvr button, .lvr input, .lvr select, .lvr [role]')]
+        .filter(n => !(n.hidden || n.getAttribute('aria-label') || n.textContent.trim() || n.closest('label')
+                       || n.getAttribute('role') === 'status')).map(n => n.outerHTML)''')
+    assert named == []
+
+
+@pytest.mark.browser
+def test_switches(lab, tiny, tmp_path):
+    tiny.scene = {}
+    page = lab(tiny.to_html(tmp_path / 'a.html'))
+    page.get_by_text('Switches').click()
+    page.get_by_role('button', name='Place 3: frame 3').click()
+    page.get_by_label('What a frame number does').select_option('swap')
+    page.get_by_role('button', name='Place 1: frame 1').click()
+    page.get_by_role('button', name='Place 10: frame 10').click()
+    assert settle(page, 's.seen[0] === 10')['seen'] == [10, 2, 0, 4, 5, 6, 7, 8, 9, 1]
+    tiny.scene = scene(page)
+    page.wait_for_function(f'{LAB}.done() === 60')
+    torch.testing.assert_close(torch.tensor(page.evaluate(f'{LAB}.frames()')) / 255, torch_logits(tiny).sigmoid(), rtol=0, atol=.003)
+    with_peepholes = page.evaluate(f'{LAB}.nats()')
+    page.get_by_label('Without peepholes').check()
+    settle(page, '!s.peepholes')
+    page.wait_for_function(f'{LAB}.done() === 60')
+    trained = page.evaluate(f'{LAB}.nats()')
+    assert trained != with_peepholes
+    page.get_by_label('Random weights').check()
+    settle(page, 's.weights === "random"')
+    page.wait_for_function(f'{LAB}.done() === 60')
+    drawn = page.evaluate(f'{LAB}.nats()')
+    assert drawn != trained
+    page.get_by_label('Unit, 0 to 11').fill('4')
+    page.get_by_label('What to hold').select_option('f')
+    page.get_by_label('Where').select_option('recall')
+    page.get_by_role('button', name='Hold', exact=True).click()
+    assert settle(page, 's.holds.length')['holds'] == [dict(gate='f', unit=4, value=0, part='recall')]
+    page.get_by_role('button', name=re.compile('Let go: forget gate of unit 4 at 0')).click()
+    settle(page, '!s.holds.length')
+    page.wait_for_function(f'{LAB}.done() === 60')
+    assert page.evaluate(f'{LAB}.nats()') == drawn # of the same seed: the same network
+    page.get_by_label('Hide the truth').check()
+    settle(page, '!s.truth')
+    page.get_by_role('slider', name='Frame').focus()
+    page.keyboard.press('End')
+    page.get_by_role('img', name='truth, frame 60: not shown').wait_for()
+    tiny.scene = scene(page) # what a page says is a scene for Python, too
+
+
+@pytest.mark.browser
+def test_a_link_shows_the_same(lab, tiny, tmp_path):
+    tiny.scene = {}
+    path = tiny.to_html(tmp_path / 'a.html')
+    page = lab(path)
+    page.get_by_role('button', name=re.compile('digit 3, 1 of 2')).focus()
+    page.keyboard.press('ArrowRight')
+    page.get_by_role('button', name='Another').click()
+    page.wait_for_function('location.hash.startsWith("#play=")')
+    page.wait_for_timeout(300)
+    shown, address = scene(page), page.evaluate('location.hash')
+    other = page.context.new_page()
+    for hash_, same in ((address, True), ('#play=nonsense', False), ('#play=' + base64.b64encode(b'{"digits": 5}').decode(), False),
+                        ('#section', False)):
+        other.goto('about:blank')
+        other.goto(path.resolve().as_uri() + hash_)
+        other.wait_for_function(f'{LAB}?.done() === 60')
+        assert (scene(other) == shown) is same
+
+
+@pytest.mark.browser
+def test_drawing_makes_a_digit(lab, tiny, tmp_path):
+    tiny.scene = {}
+    page = lab(tiny.to_html(tmp_path / 'a.html'))
+    share_network(page)
+    picture = torch.rand(24, 24)
+    small = page.evaluate('([p]) => Array.from(shrinkPicture(Float32Array.from(p), 24, 16))', [picture.flatten().tolist()])
+    wanted = torch.nn.functional.adaptive_avg_pool2d(picture[None], 16).flatten() # as `shrink_digits`
+    torch.testing.assert_close(torch.tensor(small), wanted, rtol=0, atol=1e-6)
+    page.get_by_role('button', name='Draw').click()
+    box = page.locator('canvas.lvr-paper').bounding_box()
+    page.mouse.move(box['x'] + box['width'] * .5, box['y'] + box['height'] * .2)
+    page.mouse.down()
+    page.mouse.move(box['x'] + box['width'] * .5, box['y'] + box['height'] * .8, steps=5)
+    page.mouse.up()
+    ink = settle(page, 's.digits[0].ink')['digits'][0]['ink']
+    rows = np.array([int(c, 16) for c in ink]).reshape(16, 16)
+    assert rows[4:12, 7:9].min() > 10 and rows[:, :4].max() == 0 and rows[:, 12:].max() == 0
+    page.keyboard.press('Space')
+    for _ in range(6): page.keyboard.press('ArrowRight')
+    assert settle(page, f's.digits[0].ink !== "{ink}"')['digits'][0]['ink'] != ink
+    tiny.scene = scene(page)
+
+
+@pytest.mark.browser
+def test_a_playground_before_its_weights_and_without(browser, tiny, tmp_path):
+    "The example is there at once; the weights come from the page, from a file beside it, from a kernel, or never."
+    tiny.scene = {}
+    saved = json.loads(json.dumps({k: v for k, v in tiny.get_state().items() if k != 'layout'}))
+    write_text(tmp_path / 'network.js', write_weights(tiny))
+    path = bare_page(tmp_path, widget_html(saved))
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.get_by_text('The network itself is not stored here').wait_for()
+    page.wait_for_function(f'{LAB}.done() === 60')
+    shown = np.array(page.evaluate(f'{LAB}.frames()'))
+    assert abs(shown / 255 - torch_logits(tiny).sigmoid().numpy()).max() < .003 and not page.evaluate(f'{LAB}.ready()')
+    path = bare_page(tmp_path, widget_html(saved, weights='network.js'))
+    page.goto(path.as_uri())
+    page.wait_for_function(f'{LAB}?.ready()')
+    weights = base64.b64encode(kernel_bytes(tiny)).decode()
+    page.goto(bare_page(tmp_path, '<div id="cell"></div>').as_uri())
+    page.evaluate('''([state, weights]) => {
+        const heard = {}, model = { get: k => state[k], set: (k, v) => { state[k] = v; }, save_changes() { window.saved = state.scene; },
+            on: (e, f) => { heard[e] = f; }, off() {}, send: m => { window.asked = m; const bytes = Uint8Array.from(atob(weights), c => c.charCodeAt(0));
+                setTimeout(() => heard['msg:custom']({ weights: state.network.digest }, [new DataView(bytes.buffer)]), 10); } };
+        return lvrModules.playground.render({ model, el: document.getElementById('cell') }).then(() => undefined);
+    }''', [saved, weights])
+    page.wait_for_function('document.getElementById("cell").lab.ready()')
+    assert page.evaluate('window.asked') == dict(want='weights') and page.get_by_text('Link to this').count() == 0
+    page.get_by_role('button', name='Another').click()
+    page.wait_for_function('window.saved?.seed === 1')
+    context.close()
+
+
+def kernel_bytes(play):
+    "What Python sends when a page asks for weights."
+    sent = []
+    play.send = lambda content, buffers=None: sent.append((content, buffers))
+    play.comm = SimpleNamespace(kernel=None)
+    for handler in play._msg_callbacks.callbacks: handler(play, {'want': 'weights'}, [])
+    for handler in play._msg_callbacks.callbacks: handler(play, 'nonsense', [])
+    del play.send, play.comm
+    (content, buffers), = sent
+    assert content == dict(weights=play.network['digest'])
+    return bytes(buffers[0])
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_playground_and_lab_on_a_phone(visit, tiny, tmp_path, scheme):
+    path = save_page(tmp_path / 'a.html', [tiny, CellLab('count')], title='Two')
+    page = visit(path, color_scheme=scheme, viewport=dict(width=375, height=700))
+    page.locator('.lvr-lab').wait_for()
+    page.get_by_text('Switches').click()
+    assert page.evaluate('document.documentElement.scrollWidth <= window.innerWidth')
+    for selector in '.lvr-play .lvr-small', '.lvr-play .lvr-status b', '.lvr-play .lvr-caption', '.lvr-lab .lvr-status b':
+        assert contrast(page, selector) > 4.5, selector
+
+
+@pytest.mark.browser
+def test_no_title_of_a_playground_becomes_html(browser, tmp_path):
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    shown = EVIL.replace('\u2028', ' ')
+    page.goto(save_page(tmp_path / 'a.html', [Playground(little(), title=EVIL), CellLab(title=EVIL)], title=EVIL).as_uri())
+    for k in range(2): page.get_by_role('group', name=shown).nth(k).wait_for()
+    assert page.evaluate('window.ran') is None and page.locator('main img').count() == 0
+    context.close()
+
+
+@pytest.mark.parametrize('config, what', [
+    (dict(num_layers=2), '2 layers'), (dict(predict=False), 'only one decoder'), (dict(reconstruct=False), 'only one decoder'),
+    (dict(conditional_future=True), 'a conditional decoder'), (dict(output='gaussian'), 'Gaussian outputs'),
+    (dict(frame_shape=(3, 32, 32)), 'frames of (3, 32, 32)'), (dict(frame_shape=(1, 32, 30)), 'frames of (1, 32, 30)'),
+    (dict(frame_shape=(1, 8, 8)), 'frames of 8 x 8 pixels'), (dict(frame_shape=(40,)), 'frames of (40,)'),
+    (dict(hidden_size=900), '8,')])
+def test_a_model_that_no_page_can_run_is_named(config, what):
+    config = VideoLSTMConfig(**dict(frame_shape=(1, 32, 32), hidden_size=4) | config)
+    with pytest.raises(ValueError, match='^model has ' + re.escape(what) + '.*expected an unconditional composite'):
+        Playground(VideoLSTM(config))
+
+
+def test_bad_arguments_of_a_playground():
+    broken = little()
+    broken.encoder.weight_hh_l0.data[0, 0] = float('nan')
+    for bad, message in ((dict(model=3), 'model is 3'), (dict(model=broken), 'model has NaN'), (dict(side=3), 'side is 3'),
+                         (dict(side=25), 'side is 25'), (dict(scene=3), 'scene is 3'), (dict(scene=dict(digits=[{}])), 'a digit has'),
+                         (dict(scene=dict(seed=-1)), 'seed is -1'), (dict(scene=dict(seen=[1])), 'seen is'), (dict(title=3), 'title is 3'),
+                         (dict(scene=dict(holds=[dict(gate='i')])), 'a hold has'), (dict(scene=dict(truth=1)), 'truth is 1'),
+                         (dict(scene=dict(digits=[thing()] * 5)), 'digits is'), (dict(scene={3: 4}), "scene has ['3']")):
+        with pytest.raises(ValueError, match='^' + re.escape(message)): Playground(**dict(model=little()) | bad)
+
+
+def test_a_larger_frame_has_larger_digits():
+    model = VideoLSTM.composite(frame_shape=(1, 64, 64), hidden_size=4)
+    play = Playground(model)
+    assert (play.network['side'], play.network['size']) == (28, 64) and play.clip(3).shape == (1, 3, 1, 64, 64)
+    assert Playground(model, side=20).network['side'] == 20
+
+
+def test_a_playground_keeps_notebooks_light():
+    play = Playground()
+    assert len(json.dumps(play.get_state(), default=str)) < 250_000 # the weights are no part of what a notebook saves
+    assert 4_000_000 < len(write_weights(play)) < 5_000_000
+
+
+def test_pictures_that_stand_in_are_readable_and_say_where_it_is_alive(stepper, tiny):
+    for widget in stepper, tiny, CellLab():
+        picture = Image.open(io.BytesIO(base64.b64decode(widget._repr_mimebundle_()[0]['image/png'])))
+        plain = Image.open(io.BytesIO(widget.still_png()))
+        assert picture.width == plain.width > 900 and 15 < picture.height - plain.height < 60
+        line = np.asarray(picture.convert('L'))[plain.height:]
+        assert line.min() < 160 and line[:, -20:].min() > 200 # words, and they end before the picture does
+    frame = Image.open(io.BytesIO(stepper.still_png())).width / 12
+    assert frame > 64 # a frame of twenty, ten in a line
+
+
+# ---- the cell lab
+
+@pytest.mark.browser
+def test_the_lab_and_torch_agree(browser, tmp_path):
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    rng = np.random.default_rng(1)
+    page.goto(CellLab().to_html(tmp_path / 'a.html').as_uri())
+    page.wait_for_function(f'{LAB}')
+    for k in range(12):
+        weights = {name: rng.uniform(-3, 3, n).round(2).tolist() for name, n in dict(input=4, recurrent=4, bias=4, peephole=3).items()}
+        lab = CellLab(weights=weights, signal=rng.uniform(-1, 1, 40).round(2).tolist(), peepholes=bool(k % 2)) if k > 3 else \
+            CellLab(['remember', 'forget', 'count', 'clock'][k])
+        page.evaluate('''([weights, signal, peepholes]) => { const m = document.querySelector('.lvr-host').model;
+            m.set('weights', weights); m.set('signal', signal); m.set('peepholes', peepholes); }''', [lab.weights, lab.signal, lab.peepholes])
+        found, w = page.evaluate(f'{LAB}.curves()'), {k: torch.tensor(v) for k, v in lab.weights.items()}
+        x, zero = torch.tensor(lab.signal)[None, :, None], torch.zeros(1, 1)
+        hs, _, c = lstm_layer(x, zero, zero, w_ih=w['input'][:, None], w_hh=w['recurrent'][:, None], bias=w['bias'],
+                              w_peephole=w['peephole'][:, None] if lab.peepholes else None, frames=40)
+        torch.testing.assert_close(torch.tensor(found['h']), hs[0, :, 0], rtol=0, atol=1e-5)
+        assert abs(found['c'][-1] - c.item()) < 1e-5
+        for name, values in lab.curves().items():
+            torch.testing.assert_close(torch.tensor(found[name]), torch.tensor(values), rtol=0, atol=1e-9)
+    context.close()
+
+
+@pytest.mark.browser
+def test_the_lab_is_played_by_hand_and_keys(browser, tmp_path):
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    errors = []
+    page.on('pageerror', errors.append)
+    page.goto(CellLab('clock').to_html(tmp_path / 'a.html').as_uri())
+    page.wait_for_function(f'{LAB}')
+    def get(key): return page.evaluate(f'document.querySelector(".lvr-host").model.get("{key}")')
+    assert max(page.evaluate(f'{LAB}.curves().h')) > .5
+    page.get_by_label('Peepholes').uncheck()
+    assert max(page.evaluate(f'{LAB}.curves().h')) < .01
+    paper = page.get_by_role('slider', name=re.compile('^Input'))
+    paper.focus()
+    for key in ('ArrowRight', 'ArrowRight', 'ArrowUp', 'ArrowUp', 'ArrowRight', 'ArrowDown'): page.keyboard.press(key)
+    assert get('signal')[:5] == [0, 0, .2, -.1, 0] and get('index') == 3
+    page.keyboard.press('0')
+    assert get('signal')[3] == 0
+    box = paper.bounding_box()
+    page.mouse.move(box['x'] + 200, box['y'] + 10)
+    page.mouse.down()
+    page.mouse.move(box['x'] + box['width'] - 3, box['y'] + 10, steps=2)
+    page.mouse.up()
+    assert len(set(get('signal')[10:])) == 1 and get('signal')[-1] > .8 # no gap in a quick stroke
+    page.get_by_role('button', name='Clear the input').click()
+    assert set(get('signal')) == {0}
+    page.get_by_label('Story').select_option('forget')
+    assert get('peepholes') and get('signal')[18] == -1
+    knob = page.get_by_role('slider', name='Weight of forget gate f for the bias')
+    knob.focus()
+    page.keyboard.press('ArrowRight')
+    assert get('weights')['bias'][1] == pytest.approx(10.1)
+    assert CellLab(weights=get('weights'), signal=get('signal')) and errors == []
+    context.close()
