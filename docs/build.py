@@ -1,6 +1,7 @@
 "Build the site from the stored notebooks into _docs: `python docs/build.py`. Nothing is executed, nothing is fetched."
 import argparse
 import base64
+import hashlib
 import re
 import shutil
 import subprocess
@@ -147,20 +148,32 @@ def first_widget(order, notebooks, page_of):
 def front_page(order, notebooks, figures, page_of, toctrees) -> str:
     "The stepper, two commands and cards; below them what the notebook of the front page says."
     nb = notebooks['index']
-    parts = re.split(r'(?m)^(?=## )', page_of(nb).text(skip=1))
+    parts = re.split(r'(?m)^(?=## )', page_of(nb).text(skip=nb.first + 1))
     commands = next((p for p in parts if p.startswith('## Two commands')), '')
     intro, rest = parts[0], [p for p in parts[1:] if p is not commands]
-    intro = re.sub(r'(?s)::::\{container\} cell.*?^::::\n(?:\*The bundled model[^\n]*\*\n)?', '', intro, flags=re.M)
+    intro = re.sub(r'(?s)::::\{container\} cell.*', '', intro)      # its words, up to the picture
     rest = [re.sub(r'(?s)\*\*The reading path\*\*\n\n(?:\d+\. [^\n]*\n)+', '', p) for p in rest]
-    hero = f'# {nb.title}\n\n:::{{container}} subtitle\n{nb.subtitle}\n:::\n'
     stepper = first_widget(order, notebooks, page_of)
-    play = ''.join(f'<a class="button" href="{n}.html">Play with it</a>' for n in order['play'])
-    begin = f'<p class="buttons">{play}<a class="button" href="{order["path"][0]}.html">Start reading</a>' \
-            '<a class="button quiet" href="api/index.html">Reference</a></p>' if order['path'] else ''
     live = f'<div class="live">{stepper}<p>The network saw the first ten frames and nothing else. Step with the arrow ' \
            'keys; the space bar plays.</p></div>'
-    return '\n'.join(['---\nhide-toc: true\n---\n', hero, raw(live), intro, raw(begin), commands.strip(), '',
-                      '## The reading path\n', cards(order, notebooks, figures), *rest, toctrees])
+    hero = ['# ' + nb.title, '', '::::::{container} hero', ':::::{container} say', ':::{container} subtitle', nb.subtitle,
+            ':::', intro, short(commands), raw(buttons(order)), ':::::', raw(live), '::::::', '']
+    return '\n'.join(['---\nhide-toc: true\n---\n', *hero, '## The reading path\n', cards(order, notebooks, figures),
+                      commands, *rest, toctrees])
+
+
+def short(commands: str) -> str:
+    "The commands of a shell block, without what it says of them."
+    found = re.search(r'```sh\n(.*?)```', commands, re.S)
+    lines = [line.split('#')[0].rstrip() for line in found[1].splitlines()] if found else []
+    return '```text\n' + '\n'.join(filter(None, lines)) + '\n```\n' if lines else ''
+
+
+def buttons(order) -> str:
+    "Where to begin."
+    play = ''.join(f'<a class="button" href="{n}.html">Play with it</a>' for n in order['play'][:1])
+    start = ''.join(f'<a class="button" href="{n}.html">Start reading</a>' for n in order['path'][:1])
+    return f'<p class="buttons">{play}{start}<a class="button quiet" href="api/index.html">Reference</a></p>'
 
 
 def toctrees(order: dict, notebooks: dict) -> str:
@@ -170,10 +183,11 @@ def toctrees(order: dict, notebooks: dict) -> str:
         if not nb: return name
         title = plain(nb.title)
         return f'{number}. {title} <{name}>' if name in order['path'] and '/' in name else f'{title} <{name}>'
-    def tree(caption, names, depth=1):
+    def on_path(name): return line(name) if '/' in name else f'Chapter {line(name)}'
+    def tree(caption, names, line=line):
         lines = '\n'.join(map(line, names))
-        return f'```{{toctree}}\n:hidden:\n:caption: {caption}\n:maxdepth: {depth}\n\n{lines}\n```\n' if names else ''
-    return '\n'.join([tree('Play', order['play']), tree('Reading path', order['path']), tree('Beside it', order['beside']),
+        return f'```{{toctree}}\n:hidden:\n:caption: {caption}\n:maxdepth: 1\n\n{lines}\n```\n' if names else ''
+    return '\n'.join([tree('Play', order['play']), tree('Reading path', order['path'], on_path), tree('Beside it', order['beside']),
                       tree('Chapters', order['chapters']), tree('Look up', ['api/index', 'changes'])])
 
 
@@ -209,7 +223,10 @@ def make_sources(root: Path, work: Path, only=None) -> dict:
     host.write()
     copy_notebooks(notebooks, work/'extra'/'notebooks')
     targets = {e.name: (f'api/{m.name}', e.target) for m in reversed(modules) for e in every_entry(m)}
-    return dict(order=straight(order), targets=targets)
+    named = {n: re.search(r'^# .*', text, re.M)[0] for n, text in texts.items()}
+    code = [p.read_text(encoding='utf8') for p in sorted(HERE.glob('*.py'))]
+    state = hashlib.sha256(repr([straight(order), sorted(targets), sorted(named.items()), code]).encode()).hexdigest()
+    return dict(order=straight(order), targets=targets, state=state)
 
 
 def every_entry(module):
@@ -245,7 +262,8 @@ def build(root: Path = ROOT, out: Path | None = None, work: Path | None = None, 
     settings = ConfigParser(delimiters=['='])
     settings.read(root/'settings.ini', encoding='utf8')
     conf.SITE['repository'] = repository(root, settings['DEFAULT'])
-    options = ['-b', 'html', '-c', str(HERE), '-d', str(work/'doctrees'), *(['-q'] if quiet else [])]
+    options = ['-b', 'html', '-c', str(HERE), '-d', str(work/'doctrees'), '-w', str(work/'warnings.txt'),
+               *(['-q'] if quiet else [])]
     code = sphinx([*options, str(work/'source'), str(out)])
     clean(out, work)
     return code
@@ -254,9 +272,8 @@ def build(root: Path = ROOT, out: Path | None = None, work: Path | None = None, 
 def clean(out: Path, work: Path):
     "Remove pages and figures of an earlier build that are no more."
     for page in out.rglob('*.html'):
-        name = page.relative_to(out).with_suffix('')
-        if not (work/'source'/name).with_suffix('.md').exists() and name.as_posix() not in ('search', 'genindex'):
-            page.unlink()
+        name = page.relative_to(out).as_posix().removesuffix('.html')
+        if name != 'search' and not (work/'source'/f'{name}.md').exists(): page.unlink()
     kept = {p.name for p in (work/'static'/'figures').iterdir()}
     for figure in (out/'_static'/'figures').glob('*'):
         if figure.name not in kept: figure.unlink()

@@ -16,8 +16,11 @@ project, author, version = _settings['title'], _settings['author'], _settings['v
 copyright, language = _settings['copyright'], 'en'
 extensions = ['myst_parser', 'sphinx_copybutton', 'sphinxcontrib.katex', 'hooks']
 
+# Where this changes, every page is written anew: titles and names stand on others' pages, too.
+site_state = SITE.get('state', '')
+
 # Words. What looks like HTML in a notebook is text.
-myst_enable_extensions = ['dollarmath', 'colon_fence', 'smartquotes']
+myst_enable_extensions = ['dollarmath', 'colon_fence']
 myst_disable_syntax = ['html_block', 'html_inline']
 myst_heading_anchors = 4
 myst_dmath_double_inline = True
@@ -49,8 +52,10 @@ pygments_style, pygments_dark_style = 'a11y-high-contrast-light', 'a11y-high-con
 html_theme_options = {
     'navigation_with_keys': False, 'top_of_page_buttons': [],
     'light_css_variables': {'color-brand-primary': '#0b5c94', 'color-brand-content': '#0b5c94',
+                            'color-api-name': '#0b5c94', 'color-api-pre-name': '#0b5c94',
                             'font-stack': 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif'},
-    'dark_css_variables': {'color-brand-primary': '#7db7ea', 'color-brand-content': '#7db7ea'},
+    'dark_css_variables': {'color-brand-primary': '#7db7ea', 'color-brand-content': '#7db7ea',
+                           'color-api-name': '#7db7ea', 'color-api-pre-name': '#7db7ea'},
 }
 if SITE.get('repository'):
     html_theme_options |= {'source_repository': SITE['repository'], 'source_branch': _settings['branch'],

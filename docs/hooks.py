@@ -1,5 +1,6 @@
 "What the site does beyond its extensions: links from names to the reference, previous and next, scripts of widgets."
 import sys
+from html import escape
 
 from docutils import nodes
 
@@ -36,7 +37,7 @@ def give_neighbours(app, pagename, templatename, context, doctree):
         k = order.index(pagename)
         for key, at in (('prev', k - 1), ('next', k + 1)):
             if 0 <= at < len(order) and order[at] in app.env.titles:
-                title = app.env.titles[order[at]].astext()
+                title = escape(app.env.titles[order[at]].astext())
                 context[key] = {'link': app.builder.get_relative_uri(pagename, order[at]), 'title': title}
     if 'lvr-host' in context.get('body', ''):
         app.add_css_file('widgets.css')
@@ -44,6 +45,7 @@ def give_neighbours(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
+    app.add_config_value('site_state', '', 'html', types=(str,))
     app.connect('doctree-resolved', link_names)
     app.connect('html-page-context', give_neighbours, priority=400)
     return {'parallel_read_safe': True, 'parallel_write_safe': True}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
 
@@ -27,9 +28,14 @@ class Notebook:
     @property
     def subtitle(self): return self._head(r'^> (.+)', '')
 
+    @property
+    def first(self):
+        "The number of the cell with the title."
+        found = (k for k, c in enumerate(self.cells) if c['cell_type'] == 'markdown' and re.match(r'# ', source(c)))
+        return next(found, 0)
+
     def _head(self, pattern, otherwise):
-        first = next((source(c) for c in self.cells if c['cell_type'] == 'markdown'), '')
-        found = re.search(pattern, first, re.M)
+        found = re.search(pattern, source(self.cells[self.first]), re.M) if self.cells else None
         return found[1].strip() if found else otherwise
 
 
@@ -159,7 +165,7 @@ def page_link(url: str) -> str:
     "Where a link between notebooks leads on the site; headings are lower case there."
     if re.match(r'\w+:', url): return url
     path, mark, part = url.partition('#')
-    return re.sub(r'\.ipynb$', '.html', path) + mark + part.lower()
+    return re.sub(r'\.ipynb$', '.html', path) + mark + re.sub(r'[^\w -]', '', unquote(part).lower()).replace(' ', '-')
 
 
 def render_markdown(text: str) -> str:
@@ -200,7 +206,7 @@ class Page:
         parts = re.split(r'(^```.*?^```$|`[^`\n]+`)', text, flags=re.M | re.S)      # code at the odd places stays
         text = ''.join(p if k % 2 else re.sub(r'\]\(([^)\s]*\.ipynb[^)\s]*|#[^)\s]+)\)', link, p)
                        for k, p in enumerate(parts))
-        if number == 0: text = re.sub(r'^> (.+)$', self.head, text, count=1, flags=re.M)
+        if number == self.nb.first: text = re.sub(r'^> (.+)$', self.head, text, count=1, flags=re.M)
         return text + '\n'
 
     def head(self, found) -> str:

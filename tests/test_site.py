@@ -1,0 +1,327 @@
+"The site: built once from the stored notebooks, then walked through in a real browser that is offline."
+import ast
+import io
+import json
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+pytest.importorskip('sphinx', reason='needs Sphinx')
+pytest.importorskip('furo', reason='needs furo')
+sys.path.insert(0, str(ROOT/'docs'))
+
+import build        # noqa: E402
+import figures      # noqa: E402
+import notebooks    # noqa: E402
+import reference    # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings('ignore:.*myst_parser')
+BAD = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
+MOST = 2 * 2**20    # bytes of a page with its pictures, styles and scripts
+
+
+def bad_notebook(path):
+    "A notebook with markup wherever data could have brought some."
+    table = f'<table><tr><td onclick="window.hacked=1">kept</td></tr></table>{BAD}<a href="javascript:window.hacked=1">x</a>'
+    def out(**data): return dict(output_type='display_data', metadata={}, data={k.replace('_', '/'): v for k, v in data.items()})
+    picture = dict(output_type='display_data', metadata={}, data={'image/png': pixel()})
+    outputs = [dict(output_type='stream', name='stdout', text=BAD), out(text_html=table), picture,
+               out(text_markdown=f'{BAD} **strong** [a](javascript:window.hacked=1)'), out(text_plain=BAD)]
+    cells = [dict(cell_type='markdown', id='a1', metadata={}, source=f'# A {BAD} title\n\n> and {BAD} subtitle'),
+             dict(cell_type='markdown', id='a2', metadata={}, source=f'Words {BAD}, `{BAD}`:'),
+             dict(cell_type='code', id='a3', metadata={}, source=f'"{BAD}"', outputs=outputs, execution_count=None)]
+    path.write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)), encoding='utf8')
+
+
+def pixel():
+    import base64
+    file = io.BytesIO()
+    Image.new('RGB', (8, 8), 'red').save(file, 'png')
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    "A copy of what the site is made from, with one notebook more, full of markup."
+    root = tmp_path_factory.mktemp('site')/'root'
+    shutil.copytree(ROOT/'nbs', root/'nbs', ignore=shutil.ignore_patterns('.*', '_*'))
+    for name in ('settings.ini', 'CHANGELOG.md'): shutil.copyfile(ROOT/name, root/name)
+    (root/'lstm_video_repr').symlink_to(ROOT/'lstm_video_repr')
+    bad_notebook(root/'nbs'/'tutorials'/'zz_markup.ipynb')
+    return root
+
+
+@pytest.fixture(scope='module')
+def site(root):
+    "The whole site."
+    out = root.parent/'out'
+    assert build.build(root=root, out=out, work=root.parent/'work', quiet=True) == 0
+    return out
+
+
+def test_nothing_to_warn_of(root, site):
+    "Links between notebooks lead somewhere, formulas and code can be read."
+    assert root.parent.joinpath('work', 'warnings.txt').read_text(encoding='utf8').splitlines() == []
+
+
+class Reader(HTMLParser):
+    "What tests want to know of a page."
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.files, self.images, self.handlers = set(), [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs)
+        if a.get('id'): self.ids.add(a['id'])
+        if tag == 'a' and 'href' in a: self.links.append(a['href'])
+        if tag in ('img', 'script', 'source') and (a.get('src') or a.get('srcset')): self.files.append(a.get('src') or a['srcset'])
+        if tag == 'link' and a.get('rel') in ('stylesheet', 'icon'): self.files.append(a['href'])
+        if tag == 'img': self.images.append(a)
+        self.handlers += [k for k in a if k.startswith('on')]
+
+
+@pytest.fixture(scope='module')
+def pages(site):
+    "Every page by its path below the site."
+    found = sorted(p for p in site.rglob('*.html') if '_static' not in p.parts)
+    return {p.relative_to(site).as_posix(): Reader(p.read_text(encoding='utf8')) for p in found}
+
+
+def test_every_notebook_has_a_page_and_can_be_downloaded(root, site, pages):
+    names = [p.relative_to(root/'nbs').with_suffix('').as_posix() for p in (root/'nbs').rglob('*.ipynb')]
+    assert len(names) > 25
+    for name in names:
+        assert f'{name}.html' in pages, name
+        assert (site/'notebooks'/f'{name}.ipynb').read_bytes() == (root/'nbs'/f'{name}.ipynb').read_bytes()
+    offered = [link for link in pages['00_lstm.html'].links if link.endswith('.ipynb')]
+    assert offered == ['notebooks/00_lstm.ipynb']
+
+
+def test_every_public_name_has_an_entry(pages):
+    missing = []
+    for path in (ROOT/'lstm_video_repr').rglob('*.py'):
+        module = '.'.join(path.relative_to(ROOT/'lstm_video_repr').with_suffix('').parts)
+        if module.split('.')[-1][0] == '_' or module == 'all': continue
+        public = next(ast.literal_eval(n.value) for n in ast.parse(path.read_text(encoding='utf8')).body
+                      if isinstance(n, ast.Assign) and n.targets[0].id == '__all__')
+        ids = pages[f'api/{module}.html'].ids
+        missing += [f'{module}.{n}' for n in public if f'lstm_video_repr.{module}.{n}' not in ids]
+    assert missing == []
+
+
+def test_links_and_anchors_exist(site, pages):
+    broken = []
+    for name, page in pages.items():
+        for link in {*page.links, *page.files}:
+            parts = urlsplit(link)
+            if parts.scheme in ('http', 'https', 'mailto', 'data'): continue
+            path = ((site/name).parent/unquote(parts.path)).resolve() if parts.path else site/name
+            key = path.relative_to(site.resolve()).as_posix() if path != site/name else name
+            if not path.is_file(): broken.append(f'{name}: {link}')
+            elif parts.fragment and key in pages and unquote(parts.fragment) not in pages[key].ids: broken.append(f'{name}: {link}')
+    assert broken == []
+
+
+def test_nothing_comes_from_elsewhere(site, pages):
+    files = {f for page in pages.values() for f in page.files}
+    assert [f for f in files if urlsplit(f).scheme not in ('', 'data')] == []
+    styles = {p.name: p.read_text(encoding='utf8') for p in (site/'_static').rglob('*.css')}
+    assert [k for k, text in styles.items() if 'url(http' in text or 'url("http' in text or '@import' in text] == []
+
+
+def test_pictures_have_words(pages):
+    bare = [(name, i.get('src')) for name, page in pages.items() for i in page.images
+            if not (i.get('alt') or '').strip() and not (name == 'index.html' and i.get('width') == '480')]
+    assert bare == []       # thumbnails beside their titles say nothing more
+
+
+def test_pages_are_light(site, pages):
+    heavy = {}
+    for name, page in pages.items():
+        parts = {((site/name).parent/urlsplit(f).path).resolve() for f in page.files if not urlsplit(f).scheme}
+        size = (site/name).stat().st_size + sum(p.stat().st_size for p in parts)
+        if size > MOST: heavy[name] = f'{size / 2**20:.2f} MB'
+    assert heavy == {}
+
+
+def test_nobody_points_at_a_placeholder(site):
+    address = ROOT.joinpath('settings.ini').read_text(encoding='utf8').split('git_url = ')[1].split()[0]
+    text = (site/'00_lstm.html').read_text(encoding='utf8')
+    assert (address in text) == bool(build.repository(ROOT, {'git_url': address}))
+
+
+def test_markup_in_data_is_text(site, pages):
+    page, text = pages['tutorials/zz_markup.html'], (site/'tutorials'/'zz_markup.html').read_text(encoding='utf8')
+    assert page.handlers == [] and 'javascript:' not in ' '.join(page.links)
+    assert '<script>window' not in text and 'kept' in text and '<strong>strong</strong>' in text
+    assert text.count('&lt;script&gt;') >= 5
+    front = (site/'index.html').read_text(encoding='utf8')
+    assert '<script>window' not in front
+
+
+# ---- in a browser
+
+@pytest.fixture(scope='module')
+def tab(browser, site):
+    "A page that tells what went wrong in it; offline, opened from the disk."
+    context = browser.new_context(offline=True, viewport=dict(width=1280, height=900))
+    context.set_default_timeout(30_000)
+    page = context.new_page()
+    page.troubles = []
+    local = 'file:', 'data:', 'blob:'
+    page.on('request', lambda r: None if r.url.startswith(local) else page.troubles.append(f'request: {r.url}'))
+    page.on('requestfailed', lambda r: page.troubles.append(f'failed: {r.url}'))
+    page.on('console', lambda m: page.troubles.append(f'console: {m.text}') if m.type == 'error' else None)
+    page.on('pageerror', lambda e: page.troubles.append(f'error: {e}'))
+    yield page
+    context.close()
+
+
+def look(page, path, width=1280, height=900, scheme='light'):
+    page.set_viewport_size(dict(width=width, height=height))
+    page.emulate_media(color_scheme=scheme)
+    if page.url != path.as_uri(): page.goto(path.as_uri())
+
+
+# Elements that stick out of the window and are in no box that scrolls.
+WIDE = '''() => document.documentElement.scrollWidth - document.documentElement.clientWidth'''
+
+
+@pytest.mark.browser
+def test_every_page_opens(tab, site, pages):
+    "No errors, no requests, nothing sticks out, on a screen and on a phone; widgets answer to a key."
+    found = []
+    for name in pages:
+        tab.troubles.clear()
+        look(tab, site/name)
+        wide, small = tab.evaluate(WIDE), None
+        live = answers(tab)
+        look(tab, site/name, 375, 800, 'dark')
+        small = tab.evaluate(WIDE)
+        if tab.evaluate('window.hacked'): found.append((name, 'ran what was data'))
+        if wide > 0 or small > 0: found.append((name, f'sticks out by {wide} and {small} pixels'))
+        found += [(name, t) for t in [*tab.troubles, *live]]
+    assert found == []
+
+
+def answers(tab):
+    "What is wrong with the widgets of a page."
+    hosts = tab.locator('.lvr-host')
+    for k in range(hosts.count()):
+        try: tab.wait_for_function('k => document.querySelectorAll(".lvr-host")[k].model', arg=k, timeout=10_000)
+        except Exception: yield f'widget {k} did not start'; continue
+        state = 'k => { const m = document.querySelectorAll(".lvr-host")[k].model; return [m.get("index"), m.get("unit")]; }'
+        before = tab.evaluate(state, k)
+        hosts.nth(k).get_by_role('slider').first.focus()
+        tab.keyboard.press('Home')
+        start = tab.evaluate(state, k)
+        tab.keyboard.press('ArrowRight')
+        if tab.evaluate(state, k) in (start, None) or before is None: yield f'widget {k} does not answer'
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('name', ['index', 'tutorials/1_first_predictions', '00_lstm', 'api/models'])
+def test_light_and_dark_show_something(tab, site, name):
+    shots = {}
+    for scheme in ('light', 'dark'):
+        look(tab, site/f'{name}.html', scheme=scheme)
+        shots[scheme] = np.asarray(Image.open(io.BytesIO(tab.screenshot())).convert('L'), float)
+        assert shots[scheme].std() > 12 and len(np.unique(shots[scheme])) > 30
+    assert shots['light'].mean() > 150 and shots['dark'].mean() < 110
+
+
+@pytest.mark.browser
+def test_the_search_finds_names(tab, site):
+    tab.troubles.clear()
+    look(tab, site/'index.html')
+    tab.goto((site/'search.html').as_uri() + '?q=PeepholeLSTM')
+    tab.wait_for_selector('ul.search li a')
+    links = tab.evaluate('[...document.querySelectorAll("ul.search li a")].map(a => a.getAttribute("href"))')
+    assert any('api/lstm.html#lstm_video_repr.lstm.PeepholeLSTM' in link for link in links)
+    assert tab.troubles == []
+
+
+@pytest.mark.browser
+def test_a_keyboard_reaches_content_and_neighbours(tab, site):
+    look(tab, site/'tutorials'/'1_first_predictions.html')
+    tab.keyboard.press('Tab')
+    assert tab.evaluate('document.activeElement.textContent.trim()') == 'Skip to content'
+    follow = tab.locator('.next-page').get_attribute('href')
+    back = tab.locator('.prev-page').get_attribute('href')
+    assert follow == '../00_lstm.html' and back == '../index.html'
+
+
+# ---- the parts
+
+def test_order_of_reading():
+    names = ['index', 'tutorials/2_b', 'tutorials/1_a', '00_lstm', '04_models', '05_metrics', 'core/00_patch', 'tutorials/glossary',
+             'tutorials/new', 'playground']
+    order = build.reading_order(names)
+    assert order['path'] == ['tutorials/1_a', '00_lstm', 'tutorials/2_b', '04_models'] and order['play'] == ['playground']
+    assert order['beside'] == ['tutorials/glossary', 'tutorials/new']
+    assert order['chapters'] == ['00_lstm', '04_models', '05_metrics', 'core/00_patch']
+    line = build.straight(order | dict(api=['api/lstm']))
+    assert line == ['index', 'playground', *order['path'], *order['beside'], '05_metrics', 'core/00_patch', 'api/index', 'api/lstm',
+                    'changes']
+
+
+def test_clean_html_keeps_tables_and_drops_what_runs():
+    text = '<table style="text-align:left;background:url(x)"><tr><th colspan=2>a &lt; b</th></tr></table><iframe src=x></iframe>'
+    assert notebooks.clean_html(text) == '<table style="text-align:left"><tr><th colspan="2">a &lt; b</th></tr></table>'
+    assert notebooks.clean_html('<style>x</style><b onmouseover=x>y</b><script>z') == '<b>y</b>'
+    assert notebooks.clean_html('<img src="http://x/y.png">') == '<img alt="Figure">'
+
+
+def test_words_for_figures():
+    assert notebooks.last_words('# Title\n\nFirst. Here is **one** `x`, see [y](z.ipynb):') == 'First. Here is one x, see y:'
+    assert notebooks.last_words('Text.\n\n| a | b |\n|---|---|') == 'Text.'
+    assert notebooks.page_link('../05_metrics.ipynb#Nats-per-frame') == '../05_metrics.html#nats-per-frame'
+    assert notebooks.page_link('https://a.b/C.ipynb#D') == 'https://a.b/C.ipynb#D'
+
+
+def test_signatures_and_comments_are_read(tmp_path):
+    code = '''"What it does"
+__all__ = ['f', 'A', 'X']
+X = 1, 2 # two numbers
+def f(
+    x: int, y, # words of y
+    *args: str, # more
+    z: float | None = None, # a [bound]
+) -> int: # the sum
+    "Adds *all* of (B, *frame)."
+class A:
+    "A thing."
+    def __init__(self,
+        size: int = 2, # how large
+    ): pass
+@patch(as_prop=True)
+def area(self: A) -> int: "Its area."
+@patch
+def _hidden(self: A): "No."
+'''
+    (tmp_path/'m.py').write_text(code)
+    module = reference.read_modules(tmp_path, [])[0]
+    f, A = module.entries['f'], module.entries['A']
+    assert [(a.name, a.kind, a.default, a.words) for a in f.arguments] == [
+        ('x', 'int', '', ''), ('y', '', '', 'words of y'), ('*args', 'str', '', 'more'), ('z', 'float | None', 'None', 'a [bound]')]
+    assert (f.returns.kind, f.returns.words) == ('int', 'the sum') and reference.signature(f) == '(x, y, *args, z=None)'
+    assert [(a.name, a.words) for a in A.arguments] == [('size', 'how large')]
+    assert [(m.name, m.kind) for m in A.methods] == [('A.area', 'property')] and module.entries['X'].doc == 'two numbers'
+    assert reference.inline(f.doc) == r'Adds *all* of (B, \*frame).' and reference.cell('a [bound] | b') == r'a \[bound\] \| b'
+
+
+def test_pictures_are_small_and_exact_where_that_is_cheap():
+    side = np.zeros((64, 64, 3), np.uint8)
+    side[10:20] = 255
+    data = figures.encode(Image.fromarray(side))
+    assert len(data) < 300 and (np.asarray(Image.open(io.BytesIO(data))) == side).all()
+    noise = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    assert len(figures.encode(Image.fromarray(noise))) < noise.size / 2
