@@ -454,9 +454,13 @@ def plan(self: MovingDigits,
     return _shuffle(self.seed, turns, len(self.digits), 0), (path * room).long()
 
 # %% ../nbs/03_clips.ipynb #d77b94ca
+def _divide(x, scale):
+    "In place, rounded as on a CPU: by a plain number a GPU would multiply with its inverse, and last bits would differ."
+    return x.div_(x.new_full((), scale))
+
 def _floats(frames):
     "Pixels in [0, 1]."
-    return frames.float().div_(255) if frames.dtype == torch.uint8 else frames
+    return _divide(frames.float(), 255) if frames.dtype == torch.uint8 else frames
 
 # %% ../nbs/03_clips.ipynb #9f501678
 @patch
@@ -727,7 +731,7 @@ def take(self: MovingMNISTFile, numbers):
     if self._held is None: x = self._read_frames(numbers, T)
     else: x = self._held[:T, numbers.numpy()]
     x = torch.from_numpy(x).to(self.device).transpose(0, 1)
-    x = x.to(torch.float32, memory_format=torch.contiguous_format).div_(255)[:, :, None]
+    x = _divide(x.to(torch.float32, memory_format=torch.contiguous_format), 255)[:, :, None]
     return x[:, :self.past], x[:, self.past:]
 
 # %% ../nbs/03_clips.ipynb #e6b1b247
@@ -804,7 +808,7 @@ def _to_frames(x, scale):
     "A tensor of floats. NumPy's numbers come in single precision, tensors as they are; `scale` divides."
     whole = _kind(x) == 'whole'
     x = _from_numpy(x) if isinstance(x, np.ndarray) else x.float() if whole else x
-    return x if scale is None else x.div_(scale) if whole else x / scale
+    return x if scale is None else _divide(x, scale) if whole else x / x.new_full((), scale)
 
 # %% ../nbs/03_clips.ipynb #2b0cc99f
 def _check_seed(seed): return None if seed is None else check_whole(seed, 'seed', 0)
