@@ -181,6 +181,8 @@ def test_flow_tells_nobody_apart(curves):
     mean = curves['flow'].mean().mean
     assert np.ptp(mean[:, :4], 0).max() < .032
     assert zero_inside(curves['flow'].difference('LSTM from scratch', 'mean and deviation'))[-1]
+    for name in ('mean and deviation', 'random LSTM, frozen', 'LSTM from scratch'):
+        assert all(zero_inside(curves['flow'].difference(name, 'single frames'))), name
 
 
 def test_kinds_and_streams():
