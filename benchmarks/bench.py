@@ -5,7 +5,9 @@
     python benchmarks/bench.py --backends compiled    on a CPU compiling is measured only if it is asked for
     python benchmarks/bench.py --table FILE           the table of an earlier run
 
-Variants of a case take turns, so that whatever else the machine does meets all of them. Results are JSON, in which the
+Variants of a case take turns, so that whatever else the machine does meets all of them. Freed memory stays with the
+process, for all of them alike (`keep_memory`); only the lower rungs of the ladder give it back, and the last shows what
+that costs. Results are JSON, in which the
 `steps` of a case are frames; `load`, `rows` and `ratio` of `bench_tables.py` read them.
 """
 import argparse
@@ -15,6 +17,7 @@ import multiprocessing
 import re
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +32,7 @@ sys.path[:0] = [p for p in (str(ROOT), str(ROOT/'tools'), str(HERE)) if p not in
 
 from bench_tables import OURS, load, table
 from lstm_video_repr.clips import MovingDigits
-from lstm_video_repr.fast_lstm import choose_backend, lstm_flops
+from lstm_video_repr.fast_lstm import choose_backend, fused_layer, keep_memory, lstm_flops
 from lstm_video_repr.lstm import PeepholeLSTM, set_backend
 from lstm_video_repr.models import VideoLSTM
 from lstm_video_repr.percepts import MeanOverPicture, MobileNetV2, PictureEncoder, flow, flow_histogram
@@ -46,10 +49,11 @@ FULL = SimpleNamespace(
     models=[(H, L, conditional) for H in (512, 1024) for L in (1, 2) for conditional in (False, True)]
     + [(2048, 1, False), (2048, 2, False)],
     scaling=dict(steps=[(T, 16, 512) for T in (10, 30, 100, 300, 1000)],
-                 batch=[(10, B, 512) for B in (1, 8, 32, 128, 512)],
+                 batch=[(10, B, 512) for B in (1, 4, 16, 32, 128, 512)],
                  units=[(10, 128, H) for H in (128, 256, 512, 1024, 2048)]),
     memory=dict(units=512, batch=32, frames=(10, 30, 100), rollout_batch=4, rollout_frames=(10, 100, 1000),
                 conditional=(False, True)),
+    first=dict(units=64, batch=16, processes=7),
     videos=dict(frames=300, size=(240, 320), side=120, batch=32, units=512, components=256, films=8),
     percepts=dict(frames=32, size=(240, 320)))
 QUICK = SimpleNamespace(
@@ -58,10 +62,11 @@ QUICK = SimpleNamespace(
     models=[(8, 1, False), (8, 2, True)],
     scaling=dict(steps=[(2, 4, 8), (4, 4, 8)], batch=[(2, 1, 8)], units=[(2, 4, 16)]),
     memory=dict(units=8, batch=2, frames=(2,), rollout_batch=2, rollout_frames=(3,), conditional=(False, True)),
+    first=dict(units=4, batch=2, processes=LEAST_ROUNDS),
     videos=dict(frames=31, size=(48, 64), side=40, batch=2, units=8, components=8, films=2),
     percepts=dict(frames=3, size=(48, 64)))
 LONGEST_STEP = 6. # seconds that a training step may take at the limit of the machine; larger models are left out
-LADDER = 'loop of cells', 'reference', 'rows by hand', 'fused', 'compiled' # each adds one idea
+LADDER = 'loop of cells', 'reference', 'rows by hand', 'columns', 'in place', 'fused', 'compiled' # one idea each
 
 
 # ---- layers
@@ -160,13 +165,41 @@ def layer(
 def ladder(
     bench: Bench, # what measures
 ):
-    "How each idea pays: + input product of all frames, + backward by hand, + clips as columns, + compiled halves."
+    """How each idea pays: + input product of all frames, + backward by hand, + clips as columns, + in place, + memory
+    that is kept, + compiled halves."""
     B, T, D = bench.sizes.batch, bench.sizes.frames, bench.frame_values
     for H in bench.sizes.units:
-        calls = layer_calls(bench, layers(bench, H, True), backward=True)
-        rungs = {(v, d): calls[v, d] for d in bench.dtypes for v in (*LADDER, 'nn.LSTM') if (v, d) in calls}
-        bench.compare(dict(units=H, batch=B, steps=T, values=D), rungs,
+        given = layers(bench, H, True)
+        calls = layer_calls(bench, given, backward=True) | rungs(bench, given)
+        found = {(v, d): calls[v, d] for d in bench.dtypes for v in (*LADDER, 'nn.LSTM') if (v, d) in calls}
+        before = {v: remember if v in ('fused', 'compiled', 'nn.LSTM') else forget for v, _ in found}
+        bench.compare(dict(units=H, batch=B, steps=T, values=D), found, before=before,
                       flops=lstm_flops(B, T, D, hidden_size=H, training=True))
+    keep_memory()
+
+
+def rungs(
+    bench: Bench, # what measures
+    given: SimpleNamespace, # from `layers`, over frames
+) -> dict: # (variant, dtype) -> call
+    "The fused layer on its way: with new tensors for all results, and in place."
+    w = dict(zip(('w_ih', 'w_hh', 'bias', 'w_peephole'), given.ours.weights(0)), frames=bench.sizes.frames)
+    start = given.x.new_zeros(bench.sizes.batch, given.ours.hidden_size)
+    def call(in_place):
+        return timed(bench, lambda: fused_layer(given.x, start, start, **w, in_place=in_place)[0],
+                     list(given.ours.parameters()), grad=given.grad)
+    return {(v, d): call(v == 'in place') for v in ('columns', 'in place') for d in bench.dtypes}
+
+
+def remember(call):
+    "Memory is kept from here on, and there is some already."
+    keep_memory()
+    call()
+
+
+def forget(call):
+    "Memory is given back to the system from here on."
+    keep_memory(False)
 
 
 def scaling(
@@ -458,9 +491,47 @@ def now_and_peak(
     return now, peak
 
 
+# ---- the first call
+
+def first(
+    bench: Bench, # what measures
+):
+    "What the first loss, the optimiser and the first training step take beside later ones, each in fresh processes."
+    given = bench.sizes.first
+    sizes = dict(units=given['units'], batch=given['batch'], steps=bench.sizes.frames)
+    with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
+        found = [pool.apply(first_calls, (sizes, str(bench.device), bench.sizes.image_size))
+                 for _ in range(given['processes'])]
+    for work, variant in found[0]:
+        bench.add(dict(work=work) | sizes, variant, 'fp32', samples=[seconds[work, variant] for seconds in found])
+
+
+def first_calls(
+    sizes: dict, # units, batch, steps (which are frames)
+    device: str, # where
+    side: int, # of a frame
+) -> dict: # (work, which time) -> seconds
+    "In a process of its own: ten training steps."
+    bench = Bench(torch.device(device), QUICK)
+    model = VideoLSTM.composite(hidden_size=sizes['units'], frame_shape=(1, side, side)).to(device)
+    past, future = (torch.rand(sizes['batch'], sizes['steps'], 1, side, side, device=device) for _ in range(2))
+    def differentiate(): model.loss(past, future).total.backward()
+    losses, made, steps = [bench.clock(differentiate)], time.perf_counter(), []
+    optimizer = make_optimizer(model, get_recipe('adam'))
+    made = time.perf_counter() - made
+    for n in range(10):
+        if n: losses.append(bench.clock(differentiate))
+        steps.append(bench.clock(optimizer.step))
+        optimizer.zero_grad(set_to_none=True)
+    whole = [a + b for a, b in zip(losses, steps)]
+    return {('loss and gradients', 'first'): losses[0], ('loss and gradients', 'tenth'): losses[9],
+            ('optimiser', 'first'): made, ('training step', 'first'): whole[0], ('training step', 'second'): whole[1],
+            ('training step', 'tenth'): whole[9]}
+
+
 # gemm is part of every run
 GROUPS = dict(gemm=None, layer=layer, ladder=ladder, composite=composite, clips=clips, videos=videos, percepts=percepts,
-              scaling=scaling, memory=memory)
+              scaling=scaling, memory=memory, first=first)
 
 
 # ---- a run
@@ -516,7 +587,7 @@ def run(
     "Measure, and write after each group."
     groups = ['gemm'] + [g for g in GROUPS if g in groups and g != 'gemm']
     bench = Bench(device, QUICK if quick else FULL, backends=backends, seconds=seconds)
-    settings = dict(quick=quick, groups=groups, seconds=seconds, backends=list(backends),
+    settings = dict(quick=quick, groups=groups, seconds=seconds, backends=list(backends), memory_kept=keep_memory(),
                     rounds=[LEAST_ROUNDS, MOST_ROUNDS])
     results = stamp(device) | dict(settings=settings, limit={}, limit_note=LIMIT_NOTE, bf16=bf16_or_why_not(device),
                                    backend=chosen_backends(device, bench.dtypes), groups=dict(old or {}))

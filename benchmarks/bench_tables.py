@@ -136,6 +136,18 @@ def reach_of_memory(results: dict) -> list[tuple[str, str]]: # what, and the fig
     return lines or [('memory of a rollout', MISSING)]
 
 
+def reach_of_first(results: dict) -> list[tuple[str, str]]: # what, and the figure
+    "How long one waits for the first call, and for the first training step."
+    found = {(r['case']['work'], r['variant']): (r['seconds']['median'], r['case']['units'])
+             for r in rows(results, 'first')}
+    lines = []
+    for work, late in ('loss and gradients', 'tenth'), ('training step', 'second'):
+        if (work, 'first') not in found: return [('the first call', MISSING)]
+        (a, units), (b, _) = found[work, 'first'], found[work, late]
+        lines.append((f'{work}, {units} units, first against {late}', f'{a/b:.1f} times, {1e3*(a - b):.0f} ms more'))
+    return lines + [('an optimiser, made for the first time', f'{1e3*found["optimiser", "first"][0]:.0f} ms')]
+
+
 def reach_of_percepts(results: dict) -> list[tuple[str, str]]: # what, and the figure
     "Frames a second."
     found = [(f'{r["case"]["work"]}, {r["variant"]}, {r["dtype"]}, frames a second', count(r['frames_per_s']))
@@ -147,7 +159,8 @@ def reach(
     results: dict, # as `load` gives them
 ) -> list[tuple[str, str]]: # what, and the figure, or why there is none
     "The figures that matter most: what `backend='auto'` chooses (the fastest, if that was left out) beside `nn.LSTM`."
-    return reach_of_layers(results) + reach_of_steps(results) + reach_of_memory(results) + reach_of_percepts(results)
+    return (reach_of_layers(results) + reach_of_steps(results) + reach_of_first(results) + reach_of_memory(results)
+            + reach_of_percepts(results))
 
 
 # ---- everything

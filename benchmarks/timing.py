@@ -152,13 +152,27 @@ class Bench:
         *,
         rounds: int, # of all calls
         first: dict | None = None, # key -> a sample that is there already
+        before: dict | None = None, # variant -> what is done with its call before each sample, untimed
     ) -> dict: # key -> seconds per call, a sample a round
         "Time calls round after round, each beginning with another, so that whatever else happens meets all alike."
         samples, order = {k: [first[k]] if first and k in first else [] for k in calls}, list(calls)
         for n in range(rounds):
             for k in order[n % len(order):] + order[:n % len(order)]:
-                if len(samples[k]) <= n: samples[k].append(self.clock(calls[k], repeat[k]))
+                if len(samples[k]) <= n: samples[k].append(self.sample(k, calls[k], repeat[k], before=before))
         return samples
+
+    def sample(
+        self,
+        key: tuple, # variant and dtype
+        call, # to be timed
+        repeat: int = 1, # calls in a row
+        *,
+        before: dict | None = None, # variant -> what is done with its call before, untimed
+    ) -> float: # seconds per call
+        "One sample, prepared as its variant asks for."
+        prepare = (before or {}).get(key[0])
+        if prepare: prepare(call)
+        return self.clock(call, repeat)
 
     def compare(
         self,
@@ -167,6 +181,7 @@ class Bench:
         *,
         flops: int | None = None, # floating-point operations in the matrix products of a call
         per_second: dict | None = None, # name of a rate -> how many of these a call makes
+        before: dict | None = None, # variant -> what is done with its call before each sample, untimed
     ):
         "Time the variants of a case in turn, round after round, and add a row for each."
         if any(variant == 'compiled' for variant, _ in variants):
@@ -179,10 +194,10 @@ class Bench:
             if problem: self.leave_out(case, variant, dtype, reason=problem)
             else: calls[variant, dtype] = work
         if not calls: return
-        once = {k: self.clock(call) for k, call in calls.items()}
+        once = {k: self.sample(k, call, before=before) for k, call in calls.items()}
         repeat = {k: self.repeat(t) for k, t in once.items()}
         rounds = int(self.seconds / sum(once[k] * repeat[k] for k in calls))
-        samples = self.take_turns(calls, repeat, rounds=min(MOST_ROUNDS, max(LEAST_ROUNDS, rounds)),
+        samples = self.take_turns(calls, repeat, rounds=min(MOST_ROUNDS, max(LEAST_ROUNDS, rounds)), before=before,
                                   first={k: t for k, t in once.items() if repeat[k] == 1})
         for (variant, dtype), s in samples.items():
             self.add(case, variant, dtype, samples=s, flops=flops, per_second=per_second)

@@ -67,7 +67,7 @@ def test_quick_measures_every_group(quick):
     assert list(results['groups']) == list(bench.GROUPS)
     ours = {b for b in tables.OURS if b != 'compiled'}
     peers = {'loop of cells', 'nn.LSTM'}
-    wanted = dict(layer=peers, ladder=peers | {'rows by hand'}, composite=peers, scaling=set(), memory=set())
+    wanted = dict(layer=peers, ladder=peers | {'rows by hand', 'columns', 'in place'}, composite=peers, scaling=set(), memory=set())
     for group, want in wanted.items():
         assert {r['variant'] for r in tables.rows(results, group, dtype='fp32')} >= want | ours, group
     assert {r['variant'] for r in tables.rows(results, 'clips')} == {'MovingDigits', 'python loop'}
@@ -77,6 +77,9 @@ def test_quick_measures_every_group(quick):
     assert {r['case']['when'] for r in tables.rows(results, 'gemm')} == {'start', 'end'}
     assert results['limit']['fp32'] == max(r['gflops_per_s'] for r in tables.rows(results, 'gemm', dtype='fp32'))
     assert {r['case']['work'] for r in tables.rows(results, 'memory')} == {'training step', 'rollout'}
+    found = {(r['case']['work'], r['variant']) for r in tables.rows(results, 'first')}
+    assert found == {('loss and gradients', 'first'), ('loss and gradients', 'tenth'), ('optimiser', 'first'),
+                     ('training step', 'first'), ('training step', 'second'), ('training step', 'tenth')}
     m, r = bench.QUICK.memory, tables.rows(results, 'memory', work='rollout')[0]
     assert r['bytes']['output'] == m['rollout_batch'] * m['rollout_frames'][0] * bench.QUICK.image_size**2 * 4
     assert [l for g in results['groups'].values() for l in g['left_out']] == []
@@ -99,7 +102,7 @@ def test_progress_and_table(quick, capsys):
     bench.main(['--table', str(path)])
     table = capsys.readouterr().out
     assert said.endswith(table), 'the table of a file is not that of its run'
-    for words in ('of limit', 'reach', 'share of the measured', 'rollout of 3 frames', 'a batch of clips takes'):
+    for words in ('of limit', 'reach', 'share of the measured', 'first against tenth', 'rollout of 3 frames', 'a batch of clips takes'):
         assert words in table
     if not tables.load(path)['bf16']['measured']:
         assert re.search(r'bf16, against nn.LSTM fp32 +not measured: no bf16 units', table)
@@ -178,6 +181,17 @@ def test_compiling_that_fails_is_no_figure(monkeypatch):
     timer.compare(dict(units=1), {('compiled', 'fp32'): int, ('fused', 'fp32'): int})
     assert [r['variant'] for r in timer.rows] == ['fused']
     assert [(l['variant'], l['reason']) for l in timer.left_out] == [('compiled', 'RuntimeError: no compiler')]
+
+
+def test_what_is_done_before_a_sample():
+    "Each variant is prepared as it wants, and that is not timed."
+    timer, done = timing.Bench(torch.device('cpu'), bench.QUICK, seconds=.001), []
+    timer.start('ladder')
+    timer.compare(dict(units=1), {(v, 'fp32'): (lambda v=v: done.append(v)) for v in 'ab'},
+                  before=dict(b=lambda call: done.append('before b')))
+    assert done[:4] == ['a', 'b', 'a', 'before b'] and done[4] == 'b' # warmed up, then timed
+    assert all(done[k + 1] == 'b' for k, what in enumerate(done) if what == 'before b')
+    assert done.count('before b') >= timing.LEAST_ROUNDS and len(timer.rows) == 2
 
 
 # ---- results files
