@@ -67,24 +67,44 @@ def straight(order: dict) -> list:
 # ---- widgets
 
 class Host:
-    "Makes saved widgets come to life in pages, by the package's own scripts."
+    "Makes widgets come to life in pages, by the package's own scripts."
     def __init__(self, static: Path):
-        from lstm_video_repr.widgets import widget_assets, widget_html
-        self.html, self.static = widget_html, static
-        self.styles, self.script = re.fullmatch(r'<style>(.*)</style>\s*<script>(.*)</script>\s*', widget_assets(),
-                                                re.S).groups()
+        from lstm_video_repr import widgets
+        self.widgets, self.static, self.digests = widgets, static, set()
+        self.styles, self.script = re.fullmatch(r'<style>(.*)</style>\s*<script>(.*)</script>\s*',
+                                                widgets.widget_assets(), re.S).groups()
 
-    def __call__(self, state: dict, picture: str) -> str:
-        "HTML of a widget; only its picture where the package does not know its kind."
-        try: text = self.html(state)
+    def __call__(self, state: dict, picture: str, up: str) -> str:
+        "HTML of a saved widget; only its picture where the package does not know its kind."
+        try: return self.place(state, state.get('network'), picture, up)
         except ValueError: return picture
+
+    def place(self, widget, network, picture, up) -> str:
+        "A widget with its picture, and the address of its weights, if it has some."
+        options = {}
+        if network:
+            self.digests.add(network['digest'])
+            options['weights'] = f'{up}_static/weights/{network["digest"][:16]}.js'
+        text = self.widgets.widget_html(widget, **options)
         still = f'<div class="lvr-still">{picture}<p>Where scripts may run, a widget to step and play with takes the ' \
                 'place of this picture.</p></div>'
         return re.sub(r'<div class="lvr-still">.*?</div>', lambda m: still, text, flags=re.S)
 
+    def fresh(self, kind: str, figures) -> str:
+        "A new widget of a kind, as it is without arguments: for pages written by hand."
+        widget = getattr(self.widgets, kind)()
+        picture = base64.b64encode(widget.still_png()).decode()
+        picture = figures.image(picture, 'image/png', f'{kind}, as it looks at the beginning', '')
+        return raw(f'<div class="output">{self.place(widget, getattr(widget, "network", None), picture, "")}</div>')
+
     def write(self):
         write(self.static/'widgets.css', self.styles)
         write(self.static/'widgets.js', self.script)
+        if not self.digests: return
+        playground = self.widgets.Playground()
+        digest = playground.network['digest']
+        write(self.static/'weights'/f'{digest[:16]}.js', self.widgets.write_weights(playground))
+        for other in self.digests - {digest}: print(f'no weights for the playground {other[:16]}: run its notebook again')
 
 
 # ---- pages
@@ -205,6 +225,7 @@ def make_sources(root: Path, work: Path, only=None) -> dict:
     source_folder, static = work/'source', work/'static'
     notebooks = {k: v for k, v in find_notebooks(root/'nbs').items() if not only or k in only or k == 'index'}
     hand_made = {p.relative_to(HERE/'pages').with_suffix('').as_posix(): p for p in (HERE/'pages').rglob('*.md')}
+    hand_made = {n: p for n, p in hand_made.items() if n not in notebooks}
     order = reading_order([*notebooks, *hand_made])
     modules = reference.read_modules(root/'lstm_video_repr', ROOMS)
     order['api'] = [f'api/{m.name}' for m in modules]
@@ -212,7 +233,8 @@ def make_sources(root: Path, work: Path, only=None) -> dict:
     figures, host = Figures(static/'figures'), Host(static)
     def page_of(nb): return Page(nb, figures, host, public)
     texts = {n: page_of(nb).text() for n, nb in notebooks.items() if n != 'index'}
-    texts |= {n: p.read_text(encoding='utf8') for n, p in hand_made.items()}
+    for n, p in hand_made.items():
+        texts[n] = re.sub(r'\{\{(\w+)\}\}', lambda m: host.fresh(m[1], figures), p.read_text(encoding='utf8'))
     texts['index'] = front_page(order, notebooks, figures, page_of, toctrees(order, notebooks))
     texts |= reference_pages(root, modules, notebooks, order)
     texts['changes'] = (root/'CHANGELOG.md').read_text(encoding='utf8')
@@ -223,7 +245,7 @@ def make_sources(root: Path, work: Path, only=None) -> dict:
     host.write()
     copy_notebooks(notebooks, work/'extra'/'notebooks')
     targets = {e.name: (f'api/{m.name}', e.target) for m in reversed(modules) for e in every_entry(m)}
-    named = {n: re.search(r'^# .*', text, re.M)[0] for n, text in texts.items()}
+    named = {n: (re.search(r'^# .*', text, re.M) or [n])[0] for n, text in texts.items()}
     code = [p.read_text(encoding='utf8') for p in sorted(HERE.glob('*.py'))]
     state = hashlib.sha256(repr([straight(order), sorted(targets), sorted(named.items()), code]).encode()).hexdigest()
     return dict(order=straight(order), targets=targets, state=state)

@@ -179,6 +179,12 @@ def raw(html: str) -> str:
     return f'{FENCE}{{raw}} html\n{html}\n{FENCE}\n'
 
 
+def fold(found) -> str:
+    "A line of Markdown that begins or ends what a reader has to open: the only HTML that notebooks write."
+    summary = f'<details class="answers"><summary>{escape(found[2])}</summary>' if found[2] else f'<{found[1]}>'
+    return f'\n{raw(summary)}\n'
+
+
 # ---- a page
 
 class Page:
@@ -203,9 +209,11 @@ class Page:
     def words(self, text, number) -> str:
         "A Markdown cell with links that lead to pages; the line below the title becomes the subtitle."
         def link(m): return f']({page_link(m[1]).replace(".html", ".md")})'
+        def outside(part):
+            part = re.sub(r'\]\(([^)\s]*\.ipynb[^)\s]*|#[^)\s]+)\)', link, part)
+            return re.sub(r'^[ \t]*<(/?details|details><summary)>(?:([^<>\n]*)</summary>)?[ \t]*$', fold, part, flags=re.M)
         parts = re.split(r'(^```.*?^```$|`[^`\n]+`)', text, flags=re.M | re.S)      # code at the odd places stays
-        text = ''.join(p if k % 2 else re.sub(r'\]\(([^)\s]*\.ipynb[^)\s]*|#[^)\s]+)\)', link, p)
-                       for k, p in enumerate(parts))
+        text = ''.join(p if k % 2 else outside(p) for k, p in enumerate(parts))
         if number == self.nb.first: text = re.sub(r'^> (.+)$', self.head, text, count=1, flags=re.M)
         return text + '\n'
 
@@ -252,7 +260,7 @@ class Page:
         "A widget that comes to life in the page, and its picture for where it does not."
         picture = self.figures.image(data['image/png'], 'image/png', words, self.up) if 'image/png' in data else ''
         state = self.nb.widgets.get(data[VIEW].get('model_id'))
-        return f'<div class="output">{self.host(state, picture) if state else picture}</div>'
+        return f'<div class="output">{self.host(state, picture, self.up) if state else picture}</div>'
 
 
 def block(code: str) -> str: return f'{FENCE}{{code-block}} python\n{code.rstrip()}\n{FENCE}\n'
