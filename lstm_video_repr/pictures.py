@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PAST_COLOR', 'FUTURE_COLOR', 'INK_COLOR', 'as_frames', 'strip', 'Row', 'prediction_rows', 'show_strip',
            'show_prediction', 'show_grid', 'timeline_rows', 'Animation', 'animate', 'save_strip', 'save_animation',
-           'show_timeline', 'show_confusion', 'show_label_curve', 'flow_colours', 'show_flow', 'show_composite',
-           'show_models', 'show_unrolled', 'show_cell', 'show_signals']
+           'show_timeline', 'show_confusion', 'show_label_curve', 'flow_colours', 'show_flow', 'show_ranking',
+           'show_composite', 'show_models', 'show_unrolled', 'show_cell', 'show_signals']
 
 # %% ../nbs/09_pictures.ipynb #4651564d
 import base64
@@ -1186,6 +1186,51 @@ def show_flow(
     if frames is not None: rows = {'film': _check_film(frames, len(fields)), **rows}
     films = resolve_rows({name: x.transpose(0, 3, 1, 2) for name, x in rows.items()})
     return _add_wheel(draw_rows([films], every=every, width=check_width(width) - 1.3, title=title), longest)
+
+# %% ../nbs/09_pictures.ipynb #c3282787
+def _check_groups(groups) -> dict:
+    "Finite numbers by name, by group."
+    if not isinstance(groups, dict) or not any(map(len, groups.values())):
+        raise argument_error('groups', groups, 'groups of names and numbers')
+    def read(name, v): return check_number(v, f'groups[{name!r}]')
+    return {write_line(g, 'groups'): {write_line(str(k), 'groups', 60): read(k, v) for k, v in rows.items()}
+            for g, rows in groups.items() if rows}
+
+# %% ../nbs/09_pictures.ipynb #b9f03947
+def _draw_rank(ax, y, name, value, color):
+    "A name, a line and a number."
+    ax.plot([0, value], [y, y], color=color, lw=2, alpha=.45, solid_capstyle='butt')
+    ax.plot(value, y, 'o', color=color, ms=6)
+    ax.annotate(f'{value:.1f}', (value, y), (8, 0), textcoords='offset points', va='center', size=9, color=INK_COLOR)
+    ax.annotate(name, (0, y), (-6, 0), textcoords='offset points', va='center', ha='right', size=9, color=INK_COLOR)
+
+# %% ../nbs/09_pictures.ipynb #b007d839
+@plain_style()
+def show_ranking(
+    groups: dict[str, dict[str, float]], # name of a group -> name -> number, none below 0
+    *,
+    floor: float | None = None, # a dotted line there: what nobody can get below
+    highlight: str | None = None, # names with this in them are orange
+    x: str = '', # what the numbers are
+    width: float = 8.6, # inches
+) -> Figure: # as of `show_strip`
+    "Numbers by name, in groups, the smallest of each at its bottom."
+    groups = _check_groups(groups)
+    lines = sum(len(rows) + 1 for rows in groups.values())
+    fig = Picture(figsize=(check_width(width), .27 * lines + .6), dpi=110, facecolor='white')
+    ax, y = fig.add_axes((.38, .5 / (.27 * lines + .6), .55, .27 * lines / (.27 * lines + .6))), lines - .5
+    for group, rows in groups.items():
+        style = dict(textcoords='offset points', va='center', size=9, weight='bold', color=INK_COLOR)
+        ax.annotate(group, (0, y), (-6 - 72 * .36 * width, 0), **style)
+        for name, value in sorted(rows.items(), key=lambda row: -row[1]):
+            y -= 1
+            _draw_rank(ax, y, name, value, FUTURE_COLOR if highlight and highlight in name else '.5')
+        y -= 1
+    if floor is not None: ax.axvline(floor, color='.4', ls=':', lw=1)
+    ax.set(ylim=(0, lines), yticks=[], xlabel=x)
+    ax.set_xlim(0, 1.08 * max(v for rows in groups.values() for v in rows.values()))
+    ax.spines[['top', 'right', 'left']].set_visible(False)
+    return fig
 
 # %% ../nbs/09_pictures.ipynb #510d07c4
 class _Pen(NamedTuple):

@@ -592,3 +592,13 @@ def test_signals_over_time():
     assert line.get_ylim()[0] <= -3 and line.get_ylim()[1] >= 2
     for wrong in (None, {}, {'a': 3}, {'a': [1]}, {'a': ['x', 'y']}):
         with pytest.raises(ValueError): P.show_signals(wrong)
+
+
+def test_a_ranking_in_groups():
+    fig = P.show_ranking({'a': {'x': 3., 'y (ours)': 1.5}, 'none': {}, 'b': {'z': 2}}, floor=1., highlight='ours')
+    said = [t.get_text() for t in fig.axes[0].texts]
+    assert said == ['a', '3.0', 'x', '1.5', 'y (ours)', 'b', '2.0', 'z'], 'smallest of a group last, empty groups left out'
+    colors = [line.get_color() for line in fig.axes[0].lines if line.get_marker() == 'o']
+    assert [c == P.FUTURE_COLOR for c in colors] == [False, True, False]
+    for wrong in (None, {}, {'a': {}}, {'a': {'x': np.nan}}, {'a': {'x': 'y'}}):
+        with pytest.raises(ValueError, match='^groups'): P.show_ranking(wrong)

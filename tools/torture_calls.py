@@ -235,6 +235,8 @@ LAYER = dict(x=lambda: rand(B, T, D))
 READ_MODEL, PICTURES = dict(path=lambda: files().model), dict(clips=lambda: rand(B, T, 1, 8, 8))
 COURSE = dict(probabilities=lambda: np.full((T, 4), .25), times=lambda: list(range(T)), classes=lambda: list('abcd'),
               frames=lambda: np.zeros((T, 8, 8, 3), np.uint8), frame_times=lambda: [.5 * k for k in range(T)])
+SMALL = dict(model=lambda: model(frame_shape=(1, 32, 32)))
+LAB = dict(story=lambda: 'count', weights=lambda: None, signal=lambda: [0.] * 40)
 FLOW = dict(flow=lambda: np.ones((T, 8, 8, 2)), frames=lambda: np.zeros((T, 8, 8, 3), np.uint8))
 FILM = dict(frames=lambda: np.zeros((T, 16, 16, 3), np.uint8), resize=lambda: 16, crop=lambda: 8)
 WALK = dict(film=lambda: rand(20, 4))
@@ -275,14 +277,19 @@ CALLS = {
     'pictures.show_timeline': COURSE, 'pictures.show_flow': FLOW, 'pictures.flow_colours': FLOW,
     'pictures.show_confusion': dict(matrix=lambda: np.eye(4, dtype=int), classes=lambda: list('abcd')),
     'pictures.show_signals': dict(rows=lambda: {'cell': [0., 1., .5], 'presses': {'store': [0, 1, 0]}}),
+    'pictures.show_ranking': dict(groups=lambda: {'a': {'b': 1., 'c': 2.}}),
     'pictures.show_composite': dict(config=VideoLSTMConfig),
     'pictures.show_models': dict(models=lambda: {'composite': VideoLSTMConfig()}),
     'pictures.show_label_curve': dict(curves=lambda: {'a': ([1, 2], [.3, .5], [.1, .1])}),
     'activity.Activity': dict(zip('hcifgo', 6*[lambda: rand(B, T, H)]), numbers=lambda: [1, 2, 3]),
     'widgets.sprite_sheet': dict(frames=lambda: np.zeros((T, 8, 8, 3), np.uint8)),
+    'widgets.Playground': SMALL | dict(scene=lambda: dict(seed=3), side=lambda: 12), 'widgets.CellLab': LAB,
+    'widgets.write_weights': dict(playground=lambda: drawn('widgets', 'Playground', SMALL['model']())()),
+    'zoo.shrink_digits': dict(digits=lambda: torch.zeros(2, 28, 28, dtype=torch.uint8), side=lambda: 8),
     'widgets.ActionTimeline': COURSE | dict(fps=lambda: 5., flow=FLOW['flow']),
     **dict.fromkeys(['widgets.save_page', 'widgets.FrameStepper.to_html', 'widgets.FeatureBrowser.to_html',
-                     'widgets.ActionTimeline.to_html'], dict(path=lambda: 'new.html')),
+                     'widgets.ActionTimeline.to_html', 'widgets.Playground.to_html', 'widgets.CellLab.to_html'],
+                    dict(path=lambda: 'new.html')),
     'actions.heading': dict(path=lambda: rand(2, T, 2)), 'actions.LabelledDigits': dict(digits=lambda: 'embedded'),
     'actions.StepSoftmax.*': dict(h=lambda: rand(B, T, H), labels=lambda: torch.tensor([0, 1])),
     'actions.LSTMClassifier.*': dict(frames=lambda: rand(B, T, 1, 8, 8), labels=lambda: torch.tensor([0, 1])),
@@ -386,6 +393,7 @@ SELF = {
     'FrameStepper': drawn('widgets', 'FrameStepper', rand(4, 1, 8, 8)),
     'ActionTimeline': lambda: drawn('widgets', 'ActionTimeline', COURSE['frames'](), COURSE['probabilities'](),
                                     times=range(T), classes='a b c d'.split())(),
+    'Playground': lambda: drawn('widgets', 'Playground', SMALL['model']())(), 'CellLab': drawn('widgets', 'CellLab'),
     'FeatureBrowser': lambda: drawn('widgets', 'FeatureBrowser', model(), rand(B, T, 1, 8, 8), n=4)(),
 }
 MORE = { # of functions with **options: what these may be
