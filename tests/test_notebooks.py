@@ -1,13 +1,21 @@
-"Every notebook runs from top to bottom: each is one test, in this process, by nbdev's rules for what is run."
+"""Every notebook runs from top to bottom: each is one test, in this process, by nbdev's rules for what is run.
+
+And what tutorials 4 to 8 and the chapter on actions say in words is what the result files hold."""
 import io
+import json
 import os
+import re
 import sys
 from contextlib import redirect_stderr
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lstm_video_repr.actions import load_label_curve
+
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT/'experiments/results'
 # under another name: pytest would collect what is called test_nb
 run_notebook = pytest.importorskip('nbdev.test', reason='needs nbdev').test_nb
 
@@ -46,3 +54,242 @@ def test_notebook(path, as_it_was):
 
 def test_there_are_notebooks():
     assert len(notebooks()) > 0
+
+
+# ---- what pages say
+
+def prose(name):
+    "The Markdown cells of a notebook, as one line of text."
+    cells = json.loads((ROOT/f'nbs/{name}.ipynb').read_text(encoding='utf8'))['cells']
+    return ' '.join(' '.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown').split())
+
+
+def results(name): return json.loads((RESULTS/f'{name}.json').read_text(encoding='utf8'))
+
+
+def rows(found, **like): return [r for r in found['rows'] if all(r.get(k) == v for k, v in like.items())]
+
+
+def missing(name, sentences): return [s for s in sentences if s not in prose(name)]
+
+
+@pytest.fixture(scope='module')
+def far(): return results('far')
+
+
+@pytest.fixture(scope='module')
+def ahead(far): return rows(far, kind='far', model='model')[0]['ahead']
+
+
+def mean_of(values, start=0, end=None): return np.mean(values[start:end])
+
+
+def test_numbers_of_the_far_future(ahead, far):
+    place, other = np.array(ahead['error']['median']), np.mean(ahead['chance']['median'])
+    lost = next(t for t in range(100) if place[t:t + 5].mean() > .8 * other) + 11
+    nats, expected = np.array(ahead['nats']), np.array(ahead['entropy'])
+    truth = rows(far, kind='far', model='model')[0]['truth']
+    worse = rows(far, kind='far', model='model')[0]['drift']['worse than the mean frame'] + 10
+    assert missing('tutorials/4_far_future_distant_past', [
+        f'{place[0]:.1f} pixels in frame 11, {place[9]:.1f} in frame 20, {place[19]:.1f} in frame 30',
+        f'From frame {lost} on it is more than four fifths of the {other:.0f} pixels',
+        f'names {ahead["names_found"][0]:.0%}'.replace('%', ' %') + ' of the predicted digits',
+        f'(which overlap, too) {truth["names_true"][0]:.0%}'.replace('%', ' %'),
+        f'the truth costs {nats[:10].mean():.0f} nats, and the frames expect {expected[:10].mean():.0f}',
+        f'In frames 61 to 110 it costs {nats[50:].mean():.0f}, and they expect {expected[50:].mean():.0f}',
+        f'From frame {worse} on the network is worse']) == []
+
+
+def test_shapes_of_the_far_future(ahead):
+    "What the words say without numbers: what grows, what parts, what is far from chance."
+    place, other = np.array(ahead['error']['median']), np.mean(ahead['chance']['median'])
+    nats, expected = np.array(ahead['nats']), np.array(ahead['entropy'])
+    assert place[9] < .5 * other and place[80:].mean() > .8 * other
+    assert place[19] - place[9] > place[9] - place[0]
+    assert (abs(nats / expected - 1)[:10] < .1).all() and nats[49] > 1.3 * expected[49]
+    assert nats[80:].mean() > np.mean(ahead['mean_frame'][80:])
+
+
+def test_numbers_of_what_is_alive(far):
+    model, control = (rows(far, kind='far', model=m)[0] for m in ('model', 'random weights'))
+    def late(values): return mean_of(values, 50)
+    pace, variety = model['ahead']['pace'], model['ahead']['variety']
+    assert missing('tutorials/4_far_future_distant_past', [
+        f'the pace is {late(pace):.1f} pixels per frame (truth {late(model["ahead"]["true_pace"]):.1f}, '
+        f'random weights {late(control["ahead"]["pace"]):.1f})',
+        f'the variety {late(variety):.0f} (truth {late(model["truth"]["variety"]):.0f}, '
+        f'random weights {late(control["ahead"]["variety"]):.1f})']) == []
+
+
+def test_numbers_of_the_past(far, ahead):
+    tape, walk = (np.array(rows(far, kind='far', model='model')[0][k]['error']['median']) for k in ('back', 'again'))
+    error = ahead['error']['median']
+    assert missing('tutorials/4_far_future_distant_past', [
+        f'off by {tape[:10].mean():.1f} pixels within the input, and by {tape[14]:.1f} in frame -4',
+        f'off by {walk[4]:.1f} in frame -4, {walk[9]:.1f} in frame -9, and {walk[-1]:.1f} in frame -19',
+        f'it was {error[4]:.1f}, {error[9]:.1f} and {error[19]:.1f}']) == []
+    assert tape[:10].max() < 2 and tape[19] > 2 * walk[9] and walk[9] < 1.5 * error[9] and walk[19] < 1.5 * error[19]
+
+
+def test_numbers_of_other_worlds(far):
+    crowd = {r['digits']: r['ahead']['error']['median'] for r in rows(far, kind='crowd')}
+    kind = {r['digits']: r for r in rows(far, kind='kind')}
+    def paid(k, part, what='nats'): return mean_of(kind[k][part][what], 0, 10)
+    off = {k: r['ahead']['error']['median'][9] for k, r in kind.items()}
+    boxed, own = kind['boxes'], [paid('mnist', p) - paid('mnist', p, 'floor') for p in ('back', 'ahead')]
+    assert missing('tutorials/5_other_worlds', [
+        f'frame 11 is off by {crowd[4][0]:.1f} pixels, with two by {crowd[2][0]:.1f}, and frame 20 by '
+        f'{crowd[4][9]:.1f} and {crowd[2][9]:.1f}',
+        f"mirrored digits are off by {off['boxes']:.1f} pixels, MNIST's digits by {off['mnist']:.1f}",
+        f'pays {paid("boxes", "back"):.0f} nats a frame to play it back, and {paid("boxes", "ahead"):.0f} to predict it',
+        f'for digits it is {own[0]:.0f} and {own[1]:.0f} above their floor']) == []
+    assert off['mirrored'] == pytest.approx(off['boxes'], abs=.05) and max(boxed['ahead']['floor']) < 1
+
+
+def test_speeds(far):
+    "Memory follows the clip, prediction its own pace."
+    speed = {r['step']: r for r in rows(far, kind='speed')}
+    paces = np.array([np.median(r['ahead']['pace'][9:]) for r in speed.values()])
+    assert (abs(paces / np.median(speed[.1]['ahead']['true_pace']) - 1) < .25).all()
+    fifth = {k: r['ahead']['error']['median'][4] for k, r in speed.items()}
+    assert fifth[.1] < min(fifth[.05], fifth[.2])
+    nats = [mean_of(r['back']['nats'], 0, 10) for r in speed.values()]
+    assert nats[2] < max(nats[:2]) < 1.15 * nats[2] < nats[3] < nats[4]
+
+
+def test_a_class_never_seen():
+    found = results('unseen')
+    pair = [rows(found, left_out=v)[0] for v in (False, True)]
+    def cost(part):
+        gap = [mean_of(r['this class'][part]['nats'], 0, 10) - mean_of(r['other classes'][part]['nats'], 0, 10) for r in pair]
+        return gap[1] - gap[0]
+    assert missing('tutorials/5_other_worlds', [f'{abs(cost("back")):.1f} nats played back, {cost("ahead"):.1f} predicted']) == []
+
+
+def test_numbers_of_the_units(far):
+    found, page = results('features'), 'tutorials/6_what_did_it_learn'
+    trained, random = (rows(found, kind='units', model=m)[0] for m in ('model', 'random weights'))
+    above = {k: int((np.array(trained[k]) > max(random[k])).sum()) for k in ('place', 'direction', 'class')}
+    below = (np.array(trained['place']) < np.median(random['place'])).mean()
+    def two(v): return f'{v:.2f}'.lstrip('0')
+    assert missing(page, [
+        f'more in {above["place"]} of the {len(trained["place"])} trained units',
+        f'direction in {above["direction"]}, class in {above["class"]}.', f'in {100 * below:.0f} % of them',
+        f'units is {two(np.mean(trained["place"]))}, with random weights {two(np.mean(random["place"]))}']) == []
+
+
+def test_numbers_of_the_readouts():
+    found, page = results('features'), 'tutorials/6_what_did_it_learn'
+    def score(key, feature): return np.mean([r['scores'][feature][key] for r in rows(found, kind='readout', digits=1)])
+    def two(v): return f'{v:.2f}'.lstrip('0')
+    growth = rows(found, kind='growth')[0]['scores']
+    gap = np.subtract(growth['h and c']['velocity'], growth['ten frames']['velocity'])
+    assert missing(page, [
+        f'({two(score("place", "h and c"))} against {two(score("place", "last frame"))})',
+        f'out of them ({two(score("velocity", "ten frames"))}) than out of the memory ({two(score("velocity", "h and c"))})',
+        f'mixes the frames usefully ({two(score("velocity", "random h and c"))})',
+        f'{100 * score("class", "h and c"):.0f} % of single digits', f'random weights {100 * score("class", "random h and c"):.0f} %',
+        f'from {two(gap[0])} to {two(gap[-1])}']) == []
+    assert np.min(np.subtract(growth['h and c']['place'], growth['ten frames']['place'])) > .05
+    assert growth['h and c']['velocity'][1] > growth['ten frames']['velocity'][-1]
+
+
+# ---- actions
+
+@pytest.fixture(scope='module')
+def curves(): return {k: load_label_curve(RESULTS/f'actions-{k}.safetensors') for k in ('rgb', 'flow')}
+
+
+FROZEN, TUNED = ('composite, frozen', 'random LSTM, frozen'), ('composite, fine-tuned', 'LSTM from scratch')
+
+
+def zero_inside(d): return ((d.low[0] < 0) & (d.high[0] > 0)).tolist()
+
+
+def test_watching_adds_nothing_that_shows(curves):
+    "Nineteen of twenty intervals hold zero."
+    inside = {(k, pair): zero_inside(c.difference(*pair)) for k, c in curves.items() for pair in (FROZEN, TUNED)}
+    assert inside['rgb', TUNED] == [False, True, True, True, True]
+    assert all(all(v) for k, v in inside.items() if k != ('rgb', TUNED))
+    harm = curves['rgb'].difference(*TUNED)
+    assert harm.mean[0][0] == pytest.approx(-.044, abs=.0006) and (harm.high[0][:4] < .033).all()
+
+
+def test_single_frames_win_on_percepts(curves):
+    worse, mean = curves['rgb'].difference('LSTM from scratch', 'single frames'), curves['rgb'].mean().mean
+    assert (worse.mean[0][:4] < -.025).all() and (worse.high[0][1:4] < 0).all() and worse.high[0][0] > 0
+    assert .78 < mean[0, 0] < .82 and .86 < mean[0, 1] < .9
+    more = 100 * curves['rgb'].difference('mean and deviation', 'single frames').mean[0]
+    assert (round(more.min(), 1), round(more.max(), 1)) == (.2, 1.1)
+
+
+def test_flow_tells_nobody_apart(curves):
+    mean = curves['flow'].mean().mean
+    assert np.ptp(mean[:, :4], 0).max() < .032
+    assert zero_inside(curves['flow'].difference('LSTM from scratch', 'mean and deviation'))[-1]
+    for name in ('mean and deviation', 'random LSTM, frozen', 'LSTM from scratch'):
+        assert all(zero_inside(curves['flow'].difference(name, 'single frames'))), name
+
+
+def test_kinds_and_streams():
+    found = results('actions')
+    kinds = [r for r in found['rows'] if r['part'].startswith('kinds, flow')]
+    def skill(name, side): return np.mean([x['skill'] for r in kinds for x in r['skill'][name][side]])
+    joint = {name: np.mean([r['mean'][name] for r in kinds], 0) for name in kinds[0]['mean']}
+    assert skill('composite, single windows', 'seen') > skill('composite', 'seen')
+    assert skill('composite, single windows', 'new') < skill('composite', 'new')
+    assert joint['composite, a quarter as long'][0] > joint['composite'][0] - .02
+    splits = [r for r in found['rows'] if r['part'].startswith('two streams')]
+    assert all(r['weights'][k] == 0 for r in splits for k in r['weights'] if k.startswith('flow'))
+    archery = np.sum([r['confusion']['flow: composite, frozen'] for r in splits], 0)[0]
+    assert found['notes']['classes'][int(archery.argmax())] == 'PlayingPiano'
+    card = next(r for r in found['rows'] if r['part'] == 'the model to keep')['card']
+    assert round(card['accuracy'] * card['test films']) == 40
+
+
+def digit_gains():
+    "Points over learning from scratch with few (1 to 30) and many labels: (task, start, mode) -> `(seeds, 2)`."
+    found = [r for r in results('labels')['rows'] if r.get('kind') == 'start']
+    def percent(start, task, mode): return 100 * np.array([r['accuracy'][task][mode]['mean'] for r in found if r['start'] == start])
+    def halves(d): return np.stack([d[:, :4].mean(1), d[:, 4:].mean(1)], 1)
+    return {(t, s, m): halves(percent(s, t, m) - percent('from scratch', t, 'fine-tuned')) for t in ('digit', 'direction')
+            for s in ('from scratch', 'autoencoder', 'future predictor', 'composite') for m in ('fine-tuned', 'frozen')}
+
+
+def interval(x): return x.mean(), *(x.mean() + sign * 4.303 * x.std(ddof=1) / len(x)**.5 for sign in (-1, 1))
+
+
+def test_numbers_of_few_labels():
+    gain, page = digit_gains(), prose('14_actions')
+    m, low, high = interval(gain['direction', 'future predictor', 'frozen'][:, 0])
+    cm, clow, chigh = interval(gain['direction', 'composite', 'frozen'][:, 0])
+    dm, dlow, dhigh = interval(gain['digit', 'future predictor', 'fine-tuned'][:, 1])
+    am, alow, ahigh = interval(gain['direction', 'autoencoder', 'frozen'][:, 0])
+    said = [f'+{m:.1f} points over learning everything from scratch with 1 to 30 labels a class (95 % interval {low:.1f} to {high:.1f})',
+            f'the composite {cm:.1f} ({abs(clow):.1f} to {chigh:.1f})', f'gains {dm:.1f} points, but with *many* labels ({dlow:.1f} to {dhigh:.1f},',
+            f'{-am:.1f} below ({alow:.1f} to {ahigh:.1f})', f"random weights {-gain['direction', 'from scratch', 'frozen'][:, 0].mean():.1f} below"]
+    assert [s for s in said if s not in page] == []
+    for start in ('future predictor', 'composite'):
+        _, low, high = interval(gain['direction', start, 'fine-tuned'][:, 0])
+        assert low < 0 < high
+
+
+PAGES = ['4_far_future_distant_past', '5_other_worlds', '6_what_did_it_learn', '7_natural_patches', '8_actions']
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_begins_and_ends(page):
+    "What you will be able to do, what you need to have read, minutes; exercises with answers; what comes next."
+    text = prose(f'tutorials/{page}')
+    places = [text.index(s) for s in ('**What you will be able to do:**', '**What you need to have read:**', '**Time:**',
+                                      '## Where it fails', '## Exercises', '<details>', '## What comes next')]
+    assert places == sorted(places) and places[2] < 2000
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_no_plotting_in_pages(page):
+    "Charts come from exported helpers, and prose is written, not computed."
+    cells = json.loads((ROOT/f'nbs/tutorials/{page}.ipynb').read_text(encoding='utf8'))['cells']
+    code = [''.join(c['source']) for c in cells if c['cell_type'] == 'code']
+    assert [c for c in code if re.search(r'matplotlib|\bplt\.|\bMarkdown\(', c)] == []
+    assert [c for c in code if c.count('assert ') > 4] == []
