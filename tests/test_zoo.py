@@ -24,11 +24,12 @@ from safetensors.torch import save_file
 from lstm_video_repr import zoo
 from lstm_video_repr.clips import MovingDigits, fixed_test_set
 from lstm_video_repr.core.files import read_safetensors, write_safetensors
+from lstm_video_repr.digits import as_digits
 from lstm_video_repr.metrics import evaluate
-from lstm_video_repr.models import VideoLSTM, VideoLSTMConfig
+from lstm_video_repr.models import VideoLSTM, VideoLSTMConfig, frame_loss
 from lstm_video_repr.training import train
 from lstm_video_repr.zoo import (PRESETS, Card, Preset, Presets, load_authors_checkpoint, load_model, load_pretrained,
-                                 measure_card, preset, save_authors_checkpoint, save_model, widen)
+                                 measure_card, preset, save_authors_checkpoint, save_model, shrink_digits, widen)
 
 h5py = pytest.importorskip('h5py')
 ROOT = Path(__file__).resolve().parent.parent
@@ -760,6 +761,34 @@ def test_the_bundled_model():
     assert out.future.shape == (24, 3, 1, 64, 64) and out.future.min() >= 0 and out.future.max() <= 1
 
 
+def test_the_small_model():
+    "What the playground runs: light, and it knows where small digits go."
+    asset = Path(zoo.__file__).parent/'assets'/'small.safetensors'
+    assert asset.stat().st_size <= 4_000_000 and asset.with_suffix('.jsonl').stat().st_size < 100_000
+    model = load_pretrained('small')
+    assert model.config == VideoLSTMConfig((1, 32, 32), 320) and model.card and not model.training
+    little = shrink_digits(as_digits('embedded', split='test'))
+    past, future = MovingDigits(little, image_size=32, seed=11).batch(24)
+    with torch.no_grad(): loss = model.loss(past, future)
+    mean = past.mean((0, 1)).clamp(1e-3, 1 - 1e-3)
+    blank = frame_loss(mean.logit().expand_as(future), future)                 # the mean frame
+    assert loss.future < .8 * blank and loss.reconstruction < .6 * blank
+
+
+def test_small_digits():
+    "Means over the squares that torch takes for them, of the middle 24 x 24 pixels; anything else is refused."
+    digits = torch.arange(3 * 784).view(3, 28, 28).remainder(256).byte()
+    for side in (1, 8, 12, 24):
+        k = 24 // side
+        wanted = digits[:, 2:26, 2:26].double().view(3, side, k, side, k).mean((2, 4)).round()
+        assert torch.equal(shrink_digits(digits, side).double(), wanted)
+    for wrong in (None, 'mnist', digits[0], digits[..., 1:], digits.numpy()):
+        with pytest.raises(ValueError, match='^digits '): shrink_digits(wrong)
+    for wrong in (0, 25, 2.5, None, '16'):
+        with pytest.raises(ValueError, match='^side is'): shrink_digits(digits, wrong)
+    with pytest.raises(ValueError, match='^digits is .*expected uint8'): shrink_digits(digits.float())
+
+
 def test_pretrained_may_be_another_file(tmp_path):
     path = save_model(tiny(), tmp_path/'m.safetensors', card=dict(mine=1))
     assert equal(load_pretrained(path), tiny()) and load_pretrained(path).card == dict(mine=1)
@@ -812,6 +841,7 @@ def test_bundling_replaces_nothing_if_something_is_wrong(bundle, tmp_path, capsy
 def test_a_missing_bundled_model_says_how_to_make_it(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo.resources, 'files', lambda name: tmp_path)
     with pytest.raises(OSError, match='lvr train --preset bundled'): load_pretrained()
+    with pytest.raises(OSError, match='make experiments ARGS=playground'): load_pretrained('small')
 
 
 # ---- the authors' programs, anew: numpy, from the description of their files

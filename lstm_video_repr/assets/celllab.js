@@ -31,9 +31,10 @@ async function render({ model, el }) {
   // A slider for each weight, in a table: gates down, what they hear across
   const place = (kind, name) => kind === 'peephole' ? PEEPS[name] : NAMES.indexOf(name);
   const number = v => String(Math.round(v * 100) / 100).replace('-', '−');
-  const knobs = [], table = make('table', 'lvr-knobs', {}, make('caption', 'lvr-soft', {}, 'What each gate hears, and how loudly'), make('tr', '', {}, make('td'), ...KINDS.map(kind => make('th', '', { scope: 'col' }, HEADS[kind]))));
+  const knobs = [], heads = {}, table = make('table', 'lvr-knobs', {}, make('caption', 'lvr-soft', {}, 'What each gate hears, and how loudly'), make('tr', '', {}, make('td'), ...KINDS.map(kind => make('th', '', { scope: 'col' }, HEADS[kind]))));
   for (const name of NAMES) {
-    const row = make('tr', '', {}, make('th', '', { scope: 'row', style: `color:var(--lvr-${name}, inherit)` }, WORDS[name]));
+    heads[name] = make('th', '', { scope: 'row', style: `border-left:4px solid var(--lvr-${name}, currentColor)` }, WORDS[name]);
+    const row = make('tr', '', {}, heads[name]);
     for (const kind of KINDS) {
       const k = place(kind, name), cell = make('td');
       row.append(cell);
@@ -102,7 +103,7 @@ async function render({ model, el }) {
   });
   makeScrubbing(plots, player, count, left);
 
-  const colour = name => getComputedStyle(root).getPropertyValue(`--lvr-${name}`).trim() || getComputedStyle(root).color;
+  const colour = name => heads[name] ? getComputedStyle(heads[name]).borderLeftColor : getComputedStyle(root).color;
   const frameRow = (context, name, wide, top, high, low, up) => { // a name, a line at zero, and where things lie
     const y = v => top + high - (v - low) / (up - low) * high;
     context.fillStyle = getComputedStyle(root).color;

@@ -4,7 +4,7 @@
 const FRAMES = 60, PAST = 10, SOON = 20, FASTEST = .2; // frames shown; those the network sees; future frames that come at once; share of the way per frame
 const COPY = value => JSON.parse(JSON.stringify(value));
 
-// A scene as it may be, out of whatever came (from a link, or from Python), or null
+// A scene as it may be, its parts in one order, out of whatever came (from a link, or from Python), or null
 const readScene = (value, { side, units }, hands) => {
   const whole = (v, low, high) => Number.isInteger(v) && v >= low && v <= high, number = (v, low, high) => typeof v === 'number' && v >= low && v <= high;
   const isDigit = d => (d.ink === undefined ? whole(d.digit, 0, 9) && whole(d.hand, 0, hands - 1) : typeof d.ink === 'string' && d.ink.length === side * side && /^[0-9a-f]*$/.test(d.ink))
@@ -14,7 +14,9 @@ const readScene = (value, { side, units }, hands) => {
     const s = { digits: [], seen: [...Array(PAST).keys()].map(k => k + 1), holds: [], weights: 'trained', peepholes: true, truth: true, seed: 0, ...value };
     const fits = s.digits.length >= 1 && s.digits.length <= 4 && s.digits.every(isDigit) && s.seen.length === PAST && s.seen.every(k => whole(k, 0, PAST))
       && s.holds.length <= 8 && s.holds.every(isHold) && ['trained', 'random'].includes(s.weights) && typeof s.peepholes === 'boolean' && typeof s.truth === 'boolean' && whole(s.seed, 0, 2 ** 31 - 1);
-    return fits ? COPY(s) : null;
+    if (!fits) return null;
+    const digits = s.digits.map(({ ink, digit, hand, row, column, down, right }) => ({ ...(ink === undefined ? { digit, hand } : { ink }), row, column, down, right }));
+    return COPY({ digits, seen: s.seen, holds: s.holds.map(({ gate, unit, value, part }) => ({ gate, unit, value, part })), weights: s.weights, peepholes: s.peepholes, truth: s.truth, seed: s.seed });
   } catch { return null; }
 };
 
@@ -122,6 +124,7 @@ async function render({ model, el }) {
       if (undone.length > 200) undone.shift();
     }
     before = null;
+    showTools();
     tell();
   };
   const change = edit => { begin(); edit(scene); refresh(); end(); };
@@ -132,9 +135,9 @@ async function render({ model, el }) {
   const tell = () => { // others hear of a scene once the hand rests
     clearTimeout(timer);
     timer = setTimeout(() => {
-      said = JSON.stringify(scene);
-      if (said === JSON.stringify(model.get('scene'))) return;
-      model.set('scene', COPY(scene));
+      said = JSON.stringify(readScene(scene, net, hands));
+      if (said === JSON.stringify(readScene(model.get('scene'), net, hands))) return;
+      model.set('scene', JSON.parse(said));
       model.save_changes();
       if (link) { try { history.replaceState(history.state, '', writeLink(scene)); } catch { /* a page that may not: the link below still works */ } }
       speak();
@@ -251,7 +254,7 @@ async function render({ model, el }) {
   const back = () => {
     if (!undone.length) return;
     scene = JSON.parse(undone.pop());
-    chosen = Math.min(chosen, scene.digits.length - 1);
+    showTools();
     refresh();
     tell();
   };
@@ -274,11 +277,11 @@ async function render({ model, el }) {
     penWords.textContent = document.activeElement === paper ? `pen ${at.down ? 'down' : 'up'}, row ${Math.round(at.y / 4)}, column ${Math.round(at.x / 4)}` : '';
   };
   const stroke = (x, y, ex, ey) => { // a soft round tip, as wide as a pencil's line in MNIST
-    const radius = 5.2, steps = Math.ceil(Math.hypot(ex - x, ey - y)) || 1;
+    const radius = 6, steps = Math.ceil(Math.hypot(ex - x, ey - y)) || 1;
     for (let k = 0; k <= steps; k++) {
       const px = x + (ex - x) * k / steps, py = y + (ey - y) * k / steps;
       for (let r = Math.max(0, Math.floor(py - 8)); r < Math.min(FINE, py + 8); r++) for (let c = Math.max(0, Math.floor(px - 8)); c < Math.min(FINE, px + 8); c++) {
-        const v = within((radius + 2 - Math.hypot(c + .5 - px, r + .5 - py)) / 4, 0, 1);
+        const v = within((radius + 1.5 - Math.hypot(c + .5 - px, r + .5 - py)) / 3, 0, 1);
         if (v > surface[r * FINE + c]) surface[r * FINE + c] = v;
       }
     }
@@ -325,6 +328,7 @@ async function render({ model, el }) {
   paper.addEventListener('blur', showPaper);
 
   const showTools = () => {
+    chosen = Math.min(chosen, scene.digits.length - 1);
     const d = scene.digits[chosen];
     names.forEach((b, n) => b.setAttribute('aria-pressed', String(d.ink === undefined && d.digit === n)));
     hand.forEach(({ button, picture }, n) => {
@@ -533,7 +537,7 @@ async function render({ model, el }) {
   };
   const take = () => { // Python, or somebody else, has set another scene
     const other = readScene(model.get('scene'), net, hands);
-    if (!other || JSON.stringify(other) === said || JSON.stringify(other) === JSON.stringify(scene)) return;
+    if (!other || JSON.stringify(other) === JSON.stringify(readScene(scene, net, hands)) || before !== null && JSON.stringify(other) === said) return; // an echo of what the hand has left behind
     undone.push(JSON.stringify(scene));
     scene = other;
     chosen = Math.min(chosen, scene.digits.length - 1);
