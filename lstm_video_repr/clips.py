@@ -401,7 +401,7 @@ def render(
     corners: Tensor, # (B, N, T, 2) whole pixels: row and column of each digit's top left corner in each frame
     image_size: int = 64, # side S of the frames in pixels
 ) -> Tensor: # (B, T, 1, S, S), dtype and device of `digits`
-    "Paint digits at the given corners on black; where they overlap, the brighter pixel wins (section 3.2)."
+    "Paint digits at the given corners on black; where they overlap, the brighter pixel wins (the authors' code)."
     S = _check_size(image_size, _check_ink(digits))
     _check_corners(corners, digits, S)
     (B, N, h, w), T = digits.shape, corners.shape[2]
