@@ -220,7 +220,7 @@ def _close_gates(gates, cells, w_peephole, *, dh, dc, dz, dw):
     dc.mul_(f)
     if w_peephole is not None: dc.addcmul_(w_peephole[0], di).addcmul_(w_peephole[1], df)
     if dw is None: return
-    for sum_, d, seen in zip(dw, (di, df, do), (before, before, c)): sum_.add_(torch.mul(d, seen, out=dh).sum(1))
+    dw[:2].add_((dz[:2] * before).sum(2)); dw[2].add_(torch.mul(do, c, out=dh).sum(1))
 
 # %% ../nbs/01_fast_lstm.ipynb #0989536c
 def keep_memory(
@@ -251,11 +251,20 @@ def _space(like, dtype, *shape, few):
 # %% ../nbs/01_fast_lstm.ipynb #1e05f5d4
 _BLOCK = 64 # frames whose input products are made at once where no gradient is wanted
 
-def _multiply_frames(x, w_ih, dtype, few=False):
-    "The frames as they are multiplied, (T*B, D), and their products (4H, T*B): clips as columns, frame after frame."
-    read = x.transpose(0, 1).to(dtype, memory_format=torch.contiguous_format).flatten(0, 1)
-    w_ih = w_ih.to(dtype)
-    return read, (read @ w_ih.t()).t() if few else w_ih @ read.t()
+def _line_up(x, dtype):
+    "All frames in one matrix (T*B, D), frame after frame, as they are multiplied."
+    return x.transpose(0, 1).to(dtype, memory_format=torch.contiguous_format).flatten(0, 1)
+
+def _multiply_frames(x, read, w_ih, few=False):
+    "The input products of all frames, T times (4H, B), in one product; a few clips as they come, others as columns."
+    if few: return (x.to(w_ih.dtype) @ w_ih.t()).permute(1, 2, 0).unbind()
+    return (w_ih @ read.t()).unflatten(1, x.shape[1::-1]).unbind(1)
+
+# %% ../nbs/01_fast_lstm.ipynb #aa227ad3
+def _read(x, w_ih, dtype, few, keep):
+    "Frames (T*B, D), for the way back, and their products, T times (4H, B)."
+    read = None if few and not keep else _line_up(x, dtype)
+    return read, _multiply_frames(x, read, w_ih.to(dtype), few)
 
 # %% ../nbs/01_fast_lstm.ipynb #94293bab
 def _columns(w_peephole, dtype): return None if w_peephole is None else w_peephole.to(dtype)[:, :, None]
@@ -272,8 +281,9 @@ def _open_wide(z, c, w_peephole, bias, c_new, h_new, wide):
 def _run(x, h, c, w_ih, w_hh, bias, w_peephole, frames, dtype, keep):
     "All frames: outputs (T+1, H, B), the first state in front, cells, open gates, and the frames that were multiplied."
     (B, H), cell, n = h.shape, torch.promote_types(c.dtype, torch.float32), frames if keep else 1
+    few, block, read = B < _FEW, frames if keep else _BLOCK, None
     w_hh, bias, w_peephole = w_hh.to(dtype), bias.to(cell)[:, None], _columns(w_peephole, cell)
-    space, block, read = partial(_space, h, few=B < _FEW), frames if keep else _BLOCK, None
+    space = partial(_space, h, few=few)
     hs, cells, opened = space(dtype, frames + 1, H, B), space(cell, n + 1, H, B), space(dtype, n, 4*H, B)
     hs[0], cells[0] = h.t(), c.t()
     wide = None if dtype == cell else (space(cell, 4*H, B), space(cell, H, B)) # 16-bit numbers are opened in 32
@@ -282,10 +292,10 @@ def _run(x, h, c, w_ih, w_hh, bias, w_peephole, frames, dtype, keep):
         k = t % block                      # the input product of all frames, or of a block of them if nothing is kept
         if x is None: torch.mm(w_hh, h[t], out=z[t % n])
         else:
-            if k == 0: read, zx = _multiply_frames(x[:, t:t + block], w_ih, dtype, B < _FEW)
-            torch.addmm(zx[:, k*B:(k + 1)*B], w_hh, h[t], out=z[t % n])
+            if k == 0: read, zx = _read(x[:, t:t + block], w_ih, dtype, few, keep)
+            torch.addmm(zx[k], w_hh, h[t], out=z[t % n])
         _open_wide(z[t % n], c[t % (n + 1)], w_peephole, bias, c[(t + 1) % (n + 1)], h[t + 1], wide)
-    return hs, cells, opened, read
+    return hs, cells if keep else c[frames % 2][None], opened, read
 
 # %% ../nbs/01_fast_lstm.ipynb #cbb01ef1
 def _turn_over(w_hh, dtype, few):
@@ -312,11 +322,12 @@ def _walk_back(w_hh, w_peephole, hs, kept, above, peephole_needs):
     dout, dh, dc = _take_over(*above, hs, cells, few)
     dz, wide, dw = space(dtype, 4*H, T*B), space(cell, 4*H, B), dc.new_zeros(3, H) if peephole_needs else None
     gates, narrow = (None, dh) if dtype == cell else (space(cell, 4*H, B), space(dtype, H, B))
+    cells, columns = cells.unbind(), dz.unflatten(1, (T, B)).unbind(1)
     for t in reversed(range(T)):
         if dout is not None: dh.add_(dout[t])
-        ifgo, dz_t = opened[t] if gates is None else gates.copy_(opened[t]), dz[:, t*B:(t + 1)*B]
+        ifgo = opened[t] if gates is None else gates.copy_(opened[t])
         _close_gates(ifgo, cells[t:t + 2], w_peephole, dh=dh, dc=dc, dz=wide, dw=dw)
-        torch.mm(back, dz_t.copy_(wide), out=narrow)
+        torch.mm(back, columns[t].copy_(wide), out=narrow)
         if narrow is not dh: dh.copy_(narrow)
     return dz, dh, dc, dw
 
@@ -326,7 +337,7 @@ def _bare(gates): return getattr(gates, '__wrapped__', gates) # without a look a
 # %% ../nbs/01_fast_lstm.ipynb #6d760288
 def _run_anew(x, h, c, w_ih, w_hh, bias, w_peephole, frames, dtype, keep, gates):
     "As `_run`, with a new tensor for each result; cells and gates as lists."
-    B, cell = h.shape[0], torch.promote_types(c.dtype, torch.float32)
+    cell = torch.promote_types(c.dtype, torch.float32)
     w_hh, bias, w_peephole = w_hh.to(dtype), bias.to(cell)[:, None], _columns(w_peephole, cell)
     h, c = h.t().to(dtype).contiguous(), c.t().to(cell).contiguous()
     hs, cells, opened, read, block = [h], [c], [], None, frames if keep else _BLOCK
@@ -334,8 +345,8 @@ def _run_anew(x, h, c, w_ih, w_hh, bias, w_peephole, frames, dtype, keep, gates)
         if x is None: z = w_hh @ h
         else:
             k = t % block
-            if k == 0: read, zx = _multiply_frames(x[:, t:t + block], w_ih, dtype)
-            z = torch.addmm(zx[:, k*B:(k + 1)*B], w_hh, h)
+            if k == 0: read, zx = _read(x[:, t:t + block], w_ih, dtype, False, keep)
+            z = torch.addmm(zx[k], w_hh, h)
         h, c, *ifgo = gates(z, c, w_peephole, bias=bias)
         hs.append(h)
         if keep: cells.append(c); opened += ifgo
@@ -437,6 +448,19 @@ class _FusedLayer(torch.autograd.Function):
         if torch.is_grad_enabled(): raise RuntimeError(_TWICE)
         return _differentiate(ctx, *above)
 
+# %% ../nbs/01_fast_lstm.ipynb #930d790e
+def _learns(args):
+    "Does anybody want a gradient? A traced program cannot hold a function of Python."
+    if torch.jit.is_tracing() or not torch.is_grad_enabled(): return False
+    return any(v is not None and v.requires_grad for v in args)
+
+def _learn(args, frames, dtype, way):
+    "Forward, with the way back prepared."
+    if args[1].is_cpu and way != 'anew':
+        if way == 'in place': _keep_once()
+        elif not torch.compiler.is_compiling(): warn_of_compiling()
+    return _FusedLayer.apply(*args, frames, dtype, way)
+
 # %% ../nbs/01_fast_lstm.ipynb #87617352
 def _check_fused(x, h, c, *, compiled=False, in_place=True, **more):
     "Do the arguments of `fused_layer` fit together?"
@@ -456,23 +480,17 @@ def fused_layer(
     w_peephole: Tensor | None, # (3, H) peepholes of i, f and o; None: no peepholes
     frames: int, # number of frames T; the length of `x` where there is one
     compiled: bool = False, # compile the pointwise halves?
-    in_place: bool = True, # if not: write into memory that is made once, instead of a new tensor for each result?
+    in_place: bool = True, # write into memory that is made once? If not, each result is a new tensor
 ) -> tuple[Tensor, Tensor, Tensor]: # all outputs (B, T, H), then the last h and c, each (B, H)
     """The same as `lstm_layer`, faster. Under `torch.autocast` its products are made in the type of autocast, the cell
     stays in float32. No second derivatives: `RuntimeError`."""
     if is_transformed(): raise argument_error('backend', 'fused', "'reference' inside torch.func, by set_backend")
     args = x, h, c, None if x is None else w_ih, w_hh, bias, w_peephole
-    kind, dtype = h.device.type, product_dtype(w_hh)
-    learns = torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in args)
-    learns = learns and not torch.jit.is_tracing() # a traced program cannot hold a function of Python
-    way = _find_way(compiled, in_place, learns or kind != 'cpu') # without training compiling is not worth the wait
-    if learns:
-        if way == 'compiled' and kind == 'cpu' and not torch.compiler.is_compiling(): warn_of_compiling()
-        if way == 'in place' and kind == 'cpu': _keep_once()
-        return _FusedLayer.apply(*args, frames, dtype, way)
+    dtype, learns = product_dtype(w_hh), _learns(args)
+    way = _find_way(compiled, in_place, learns or not h.is_cpu) # without training compiling is not worth the wait
+    if learns: return _learn(args, frames, dtype, way)
     hs, cells, *_ = _run_by(way, args, frames, dtype, False)
-    last = cells[frames % 2] if way == 'in place' else cells[-1]
-    return _rows(hs[1:], h.dtype), _rows(hs[-1], h.dtype), _rows(last, c.dtype)
+    return _rows(hs[1:], h.dtype), _rows(hs[-1], h.dtype), _rows(cells[-1], c.dtype)
 
 # %% ../nbs/01_fast_lstm.ipynb #d226bac7
 def _choose_on_cpu(dtype):

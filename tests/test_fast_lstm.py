@@ -1,6 +1,7 @@
 "The fast layers against the readable one: outputs, every gradient, and what happens around them."
 import errno
 import itertools
+import os
 import subprocess
 import sys
 import warnings
@@ -124,6 +125,31 @@ def test_only_the_gradients_asked_for():
     named = dict(zip(('w_ih', 'w_hh', 'bias', 'w_peephole'), (w.detach() for w in lstm.weights(0))))
     plain, *_ = fused_layer(x.detach(), state[0][0], state[1][0], **named, frames=5)
     assert plain.grad_fn is None
+
+
+@pytest.mark.parametrize('reads', [True, False])
+@pytest.mark.parametrize('B', [1, 2, 15, 16, 17])
+def test_rows_and_columns(B, reads):
+    "Few clips lie in memory as rows, many as columns; in place or with a new tensor for each result: the same numbers."
+    lstm, x, state = drawn(4, 6, B=B)
+    w = dict(zip(('w_ih', 'w_hh', 'bias', 'w_peephole'), lstm.weights(0)), frames=5)
+    plain = passes(lstm, x if reads else None, state, 5, 'reference')
+    ours = passes(lstm, x if reads else None, state, 5, 'fused')
+    for k in plain: assert relative(ours[k], plain[k]) < 1e-10, k
+    for in_place in (True, False):
+        outs = fused_layer(x if reads else None, *(v[0] for v in state), **w, in_place=in_place)
+        for k, v in zip(('out', 'h', 'c'), outs): assert relative(v, plain[k].view_as(v)) < 1e-10, (k, in_place)
+        grads = torch.autograd.grad((outs[0] * ours['out']).sum(), [w['w_hh'], w['w_peephole']], retain_graph=in_place)
+        if in_place: first = grads
+    for a, b in zip(first, grads): assert relative(a, b) < 1e-10
+
+
+@pytest.mark.parametrize('B', [3, 20])
+def test_the_same_numbers_each_time(B):
+    lstm, x, state = drawn(7, 6, 2, B=B, dtype=torch.float32)
+    for autocast in (None, torch.bfloat16):
+        a, b = (passes(lstm, x, state, 5, 'fused', autocast) for _ in range(2))
+        for k in a: assert torch.equal(a[k], b[k]), k
 
 
 def test_dropout_between_layers():
@@ -419,6 +445,41 @@ with torch.no_grad():
     assert done.returncode == 0, done.stderr
     # the frames themselves are half a megabyte or more
     assert 1000 * 64 * 4 * 4 / 2 < int(done.stdout) < .25 * 64 * 1000 * 512 * 4
+
+
+KEEPS = r"""
+import os, resource, torch
+from lstm_video_repr import fast_lstm
+from lstm_video_repr.lstm import PeepholeLSTM
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10): torch.ones(10**7)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+lstm, counts = PeepholeLSTM(2, 3), [pages()]
+with torch.no_grad(): lstm(torch.zeros(1, 2, 2))
+counts.append(pages())
+for _ in range(2): lstm(torch.zeros(1, 2, 2))[0].sum().backward(); pages(); counts.append(pages())
+print(*counts)
+"""
+
+
+@pytest.mark.skipif('CS_GNU_LIBC_VERSION' not in getattr(os, 'confstr_names', {}), reason='glibc alone keeps memory')
+@pytest.mark.parametrize('said', [False, True])
+def test_training_keeps_memory(said):
+    "Ten tensors of 40 MB take new pages each time, until a layer has been trained; never, if somebody has decided."
+    env = {k: v for k, v in os.environ.items() if 'MALLOC_' not in k and k != 'GLIBC_TUNABLES'}
+    if said: env['MALLOC_MMAP_THRESHOLD_'] = str(2**20)
+    done = subprocess.run([sys.executable, '-c', KEEPS], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    start, untrained, *trained = map(int, done.stdout.split())
+    assert min(start, untrained) > 1000 # some have pages of 2 MB
+    assert all((n > 1000) == said for n in trained)
+
+
+def test_where_memory_cannot_be_kept(monkeypatch):
+    monkeypatch.setattr(os, 'confstr_names', {})
+    assert fast_lstm.keep_memory() is fast_lstm.keep_memory(False) is False
+    with pytest.raises(ValueError, match='^keep is 1; expected True or False'): fast_lstm.keep_memory(1)
 
 
 @pytest.mark.parametrize('conditional', [False, True])
