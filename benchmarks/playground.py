@@ -100,11 +100,12 @@ def main(
     "The command."
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--moves', type=int, default=200, help='of the pointer (default: 200)')
+    parser.add_argument('--note', default='', help='what else there is to say of the machine, kept with the results')
     parser.add_argument('--out', type=Path, default=OUT, help='where to write')
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder: found = measure(Path(folder), args.moves)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    save(args.out, stamp('cpu') | found)
+    save(args.out, stamp('cpu') | found | dict(note=args.note))
     for name in 'pointer to prediction', 'computation': print(f'{name}: {found[name]}')
     return 0
 
