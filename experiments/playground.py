@@ -25,6 +25,7 @@ SETTINGS = dict(units=320, size=32, side=16, most_digits=3, slowest=.002, speed=
                 lr=1.5e-3, seed=0, test_clips=1000, test_seed=2015)
 QUICK = dict(units=6, clips=8, batch=4, test_clips=4)
 
+
 def pictures(
     digits: str, # 'mnist' or 'embedded'
     split: str, # 'train' or 'test'
