@@ -293,3 +293,65 @@ def test_no_plotting_in_pages(page):
     code = [''.join(c['source']) for c in cells if c['cell_type'] == 'code']
     assert [c for c in code if re.search(r'matplotlib|\bplt\.|\bMarkdown\(', c)] == []
     assert [c for c in code if c.count('assert ') > 4] == []
+
+
+# ---- pages that others link to
+
+def cells_of(name): return json.loads((ROOT/f'nbs/{name}.ipynb').read_text(encoding='utf8'))['cells']
+
+
+def text_of(name): return '\n'.join(''.join(c['source']) for c in cells_of(name) if c['cell_type'] == 'markdown')
+
+
+def headings(name, level): return re.findall(rf'^{"#" * level} (.+)$', text_of(name), re.M)
+
+
+def anchor(heading): return re.sub(r'[^\w-]', '', heading.lower().replace(' ', '-'))
+
+
+def test_links_into_the_glossary():
+    words = {anchor(h) for h in headings('tutorials/glossary', 3)}
+    assert len(words) > 35
+    for path in notebooks():
+        page = text_of(path.relative_to(ROOT/'nbs').with_suffix('').as_posix())
+        wanted = set(re.findall(r'glossary\.ipynb#([\w-]+)', page))
+        if path.stem == 'glossary': wanted |= set(re.findall(r'\]\(#([\w-]+)\)', page))
+        assert wanted <= words, f'{path.name}: {wanted - words} are not in the glossary'
+
+
+def test_what_did_not_work_is_dated():
+    "A row for each section and a section for each row; each with a date and a reason."
+    page = text_of('tutorials/what_did_not_work')
+    rows = re.findall(r'^\| (\d{4}-\d\d-\d\d) \| (.+?) \|', page, re.M)
+    assert sorted(name for _, name in rows) == sorted(headings('tutorials/what_did_not_work', 3))
+    sections = dict(part.split('\n', 1) for part in page.split('\n### ')[1:])
+    for date, name in rows:
+        days = re.findall(r'\*(\d{4}-\d\d-\d\d)', sections[name])
+        assert days and days[0] == date, f'{name}: {days}, not {date}'
+
+
+def test_the_paper_fits_on_a_page():
+    cells = cells_of('tutorials/the_paper_in_one_page')
+    proof = next(k for k, c in enumerate(cells) if '## 9. The proof' in ''.join(c['source']))
+    code = [''.join(c['source']) for c in cells[:proof] if c['cell_type'] == 'code']
+    assert not any('lstm_video_repr.' in c or 'import lstm' in c for c in code), 'nothing of the library before the proof'
+    shown = [line for c in code if '#| hide' not in c for line in c.splitlines() if line.strip()]
+    assert len(shown) <= 120, f'{len(shown)} lines'
+    assert max(len(c.splitlines()) for c in code) <= 16, 'short cells'
+
+
+MINE = {'00_lstm': 2, '02_digits': 1, '03_clips': 2, '05_metrics': 2, 'tutorials/1_first_predictions': 1,
+        'tutorials/2_train_your_own': 1, 'tutorials/9_scoreboard': 1, 'tutorials/the_paper_in_one_page': 1}
+
+
+@pytest.mark.parametrize('name', MINE)
+def test_pages_say_what_they_are_for(name):
+    "What one will be able to do, what to have read, minutes; exercises with folded answers and cells that ask; what next."
+    page, asked = text_of(name), MINE[name]
+    places = [page.index(s) for s in ('**What you will be able to do:**', '**What you need to have read:**', '**Time:**',
+                                      '## Exercises', '<details>')]
+    assert places == sorted(places) and places[2] < 2000 and 'hat comes next' in page[places[3]:]
+    code = [''.join(c['source']) for c in cells_of(name) if c['cell_type'] == 'code']
+    assert sum(bool(re.fullmatch(r'check\w*\(\.\.\.\)', c.strip())) for c in code) == asked
+    tested = '\n'.join(c for c in code if '#| hide' in c and 'Answer(' in c)
+    assert "'yes'" in tested and "'no'" in tested, 'a right answer and a wrong one'
