@@ -33,10 +33,10 @@ from .actions import class_accuracy, confusion, fuse, retrieval, standard_learne
 # %% ../nbs/index.ipynb #ad1442e2
 _DRAWN = {  # rooms that want the extra `notebook`
     'pictures': 'PAST_COLOR FUTURE_COLOR INK_COLOR Row animate flow_colours prediction_rows save_animation save_strip '
-                'show_confusion show_flow show_grid show_label_curve show_prediction show_strip show_timeline strip '
-                'timeline_rows',
+                'show_composite show_confusion show_flow show_grid show_label_curve show_models show_prediction '
+                'show_strip show_timeline show_unrolled strip timeline_rows',
     'activity': 'Activity GATES feature_images show_activity show_features show_unit strongest unit_activity',
-    'widgets': 'ActionTimeline FeatureBrowser FrameStepper save_page widget_html'}
+    'widgets': 'ActionTimeline CellLab FeatureBrowser FrameStepper Playground save_page widget_html'}
 
 def _names(room, names):
     "What a room offers; where its libraries are missing, stand-ins that say which."
