@@ -401,7 +401,7 @@ def render(
     corners: Tensor, # (B, N, T, 2) whole pixels: row and column of each digit's top left corner in each frame
     image_size: int = 64, # side S of the frames in pixels
 ) -> Tensor: # (B, T, 1, S, S), dtype and device of `digits`
-    "Paint digits at the given corners on black; where they overlap, the brighter pixel wins (the authors' code)."
+    "Paint digits at the given corners on black; where they overlap the brighter pixel wins, as in the released code."
     S = _check_size(image_size, _check_ink(digits))
     _check_corners(corners, digits, S)
     (B, N, h, w), T = digits.shape, corners.shape[2]
@@ -455,7 +455,7 @@ def plan(self: MovingDigits,
 
 # %% ../nbs/03_clips.ipynb #d77b94ca
 def _divide(x, scale):
-    "In place, rounded as on a CPU: by a plain number a GPU would multiply with its inverse, and last bits would differ."
+    "In place, rounded as on a CPU: by a plain number a GPU would multiply with its inverse, and last bits differ."
     return x.div_(x.new_full((), scale))
 
 def _floats(frames):

@@ -1220,15 +1220,14 @@ def show_ranking(
     fig = Picture(figsize=(check_width(width), .27 * lines + .6), dpi=110, facecolor='white')
     ax, y = fig.add_axes((.38, .5 / (.27 * lines + .6), .55, .27 * lines / (.27 * lines + .6))), lines - .5
     for group, rows in groups.items():
-        style = dict(textcoords='offset points', va='center', size=9, weight='bold', color=INK_COLOR)
-        ax.annotate(group, (0, y), (-6 - 72 * .36 * width, 0), **style)
+        ax.text(-.66, y / lines, group, transform=ax.transAxes, va='center', size=9, weight='bold', color=INK_COLOR)
         for name, value in sorted(rows.items(), key=lambda row: -row[1]):
             y -= 1
             _draw_rank(ax, y, name, value, FUTURE_COLOR if highlight and highlight in name else '.5')
         y -= 1
     if floor is not None: ax.axvline(floor, color='.4', ls=':', lw=1)
-    ax.set(ylim=(0, lines), yticks=[], xlabel=x)
-    ax.set_xlim(0, 1.08 * max(v for rows in groups.values() for v in rows.values()))
+    most = max(v for rows in groups.values() for v in rows.values())
+    ax.set(ylim=(0, lines), yticks=[], xlabel=x, xlim=(0, 1.08 * most))
     ax.spines[['top', 'right', 'left']].set_visible(False)
     return fig
 
