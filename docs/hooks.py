@@ -1,6 +1,11 @@
-"What the site does beyond its extensions: links from names to the reference, previous and next, scripts of widgets."
+"What the site does beyond its extensions: formulas, links from names to the reference, previous and next, scripts."
+import json
+import shutil
+import subprocess
 import sys
 from html import escape
+from importlib.util import find_spec
+from pathlib import Path
 
 from docutils import nodes
 
@@ -44,8 +49,72 @@ def give_neighbours(app, pagename, templatename, context, doctree):
         app.add_js_file('widgets.js', loading_method='defer')
 
 
+# ---- formulas
+
+# Of the package sphinxcontrib-katex only this file is used: its server waits for a socket that may not be there yet.
+KATEX = Path(find_spec('sphinxcontrib.katex').origin).with_name('katex.min.js')
+SERVER = """const katex = require(process.argv[1]);
+require('readline').createInterface({input: process.stdin}).on('line', line => {
+  const [text, displayMode] = JSON.parse(line);
+  console.log(JSON.stringify(katex.renderToString(text, {displayMode, throwOnError: false})));
+});"""
+
+
+class Formulas:
+    "KaTeX in a process of node that lives as long as the build."
+    def __init__(self):
+        self.node, self.process, self.known = shutil.which('node'), None, {}
+
+    def render(self, text, display) -> str:
+        "HTML of a formula, made here or, without node, to be made in the page."
+        tag, key = 'div' if display else 'span', (text, display)
+        if not self.node: return f'<{tag} class="math formula">{escape(text)}</{tag}>'
+        if key not in self.known: self.known[key] = self.ask([text, display])
+        return f'<{tag} class="math">{self.known[key]}</{tag}>'
+
+    def ask(self, question) -> str:
+        if self.process is None:
+            self.process = subprocess.Popen([self.node, '-e', SERVER, str(KATEX)], stdin=subprocess.PIPE,
+                                            stdout=subprocess.PIPE, text=True, encoding='utf8')
+        self.process.stdin.write(json.dumps(question) + '\n')
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self, *_):
+        if self.process is not None:
+            self.process.stdin.close()
+            self.process.wait()
+            self.process.stdout.close()
+        self.process = None
+
+
+FORMULAS = Formulas()
+
+
+def inline_formula(writer, node):
+    writer.body.append(FORMULAS.render(node.astext(), False))
+    raise nodes.SkipNode
+
+
+def block_formula(writer, node):
+    writer.body.append(FORMULAS.render(node.astext(), True))
+    raise nodes.SkipNode
+
+
+def bring_katex(app):
+    "Without node pages bring KaTeX along; site.js calls it."
+    if FORMULAS.node: return
+    folder = Path(site()['work'])/'static'
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(KATEX, folder/KATEX.name)
+    app.add_js_file(KATEX.name, loading_method='defer', priority=100)
+
+
 def setup(app):
+    app.add_html_math_renderer('katex', (inline_formula, None), (block_formula, None))
+    app.connect('builder-inited', bring_katex)
+    app.connect('build-finished', FORMULAS.close)
     app.add_config_value('site_state', '', 'html', types=(str,))
     app.connect('doctree-resolved', link_names)
     app.connect('html-page-context', give_neighbours, priority=400)
-    return {'parallel_read_safe': True, 'parallel_write_safe': True}
+    return {'parallel_read_safe': True, 'parallel_write_safe': False}

@@ -179,6 +179,9 @@ def raw(html: str) -> str:
     return f'{FENCE}{{raw}} html\n{html}\n{FENCE}\n'
 
 
+FOLD = re.compile(r'^[ \t]*<(/?details|details><summary)>(?:([^<>\n]*)</summary>)?[ \t]*$', re.M)
+
+
 def fold(found) -> str:
     "A line of Markdown that begins or ends what a reader has to open: the only HTML that notebooks write."
     summary = f'<details class="answers"><summary>{escape(found[2])}</summary>' if found[2] else f'<{found[1]}>'
@@ -211,7 +214,7 @@ class Page:
         def link(m): return f']({page_link(m[1]).replace(".html", ".md")})'
         def outside(part):
             part = re.sub(r'\]\(([^)\s]*\.ipynb[^)\s]*|#[^)\s]+)\)', link, part)
-            return re.sub(r'^[ \t]*<(/?details|details><summary)>(?:([^<>\n]*)</summary>)?[ \t]*$', fold, part, flags=re.M)
+            return FOLD.sub(fold, part)
         parts = re.split(r'(^```.*?^```$|`[^`\n]+`)', text, flags=re.M | re.S)      # code at the odd places stays
         text = ''.join(p if k % 2 else outside(p) for k, p in enumerate(parts))
         if number == self.nb.first: text = re.sub(r'^> (.+)$', self.head, text, count=1, flags=re.M)
@@ -235,7 +238,8 @@ class Page:
         for node in ast.parse(code).body:
             name = public_name(node)
             if not name or name.split('.')[0] not in self.public: continue
-            yield block(head_of(code, node)) + f'\n:::{{container}} more\n`{name}` in the reference, with its source\n:::\n'
+            more = f':::{{container}} more\n`{name}` in the reference, with its source\n:::\n'
+            yield f'{block(head_of(code, node))}\n{more}'
 
     def outputs(self, number, cell, heading):
         words = figure_words(self.nb, number, cell, heading)

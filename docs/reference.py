@@ -156,7 +156,7 @@ def read_modules(library: Path, order: list) -> list:
 
 
 def find_uses(notebooks: list, names: set) -> dict:
-    "Cells that use a public name and are shown on the site: name -> (page, title, heading, anchor), one for each heading."
+    "Cells on the site that use a public name: name -> (page, title, heading, anchor), one for each heading."
     uses = {}
     for nb in notebooks:
         for number, cell, heading in headings(nb):
@@ -249,7 +249,7 @@ def write_entry(entry, level=0) -> str:
 
 def write_module(module: Module, chapter: Notebook | None) -> str:
     "A page of the reference."
-    lead = f'{inline(module.doc.splitlines()[0])}.' if module.doc else ''
+    lead = f'{inline(module.doc.splitlines()[0].rstrip("."))}.' if module.doc else ''
     if chapter: lead += f' The chapter [{chapter.title}](../{chapter.name}.md) tells the story.'
     said = '\n'.join(f'- `{e.name}` {inline(first_line(e))}' for e in listed(module))
     entries = '\n'.join(write_entry(e) for e in listed(module))
@@ -267,9 +267,9 @@ def first_line(entry):
 
 def write_index(modules: list, exported: set) -> str:
     "The first page of the reference: all modules, and every name that `lstm_video_repr.all` brings."
-    lines = ['# Reference', '', 'Every public name: what it takes, what it gives, its source, and where the tutorials and '
-             'chapters use it.', '', 'Names marked with ● come with `from lstm_video_repr.all import *`. The others are '
-             'imported from their modules.', '']
+    lines = ['# Reference', '', 'Every public name: what it takes, what it gives, its source, and where the tutorials '
+             'and chapters use it.', '', 'Names marked with ● come with `from lstm_video_repr.all import *`. '
+             'The others are imported from their modules.', '']
     for m in modules:
         names = ' '.join(f'`{e.name}`' + ' ●' * (e.name in exported) for e in listed(m))
         lines += [f'## {m.name}', '', f'[{m.name}]({m.name}.md): {inline(m.doc.splitlines()[0]) if m.doc else ""}', '',
