@@ -61,10 +61,10 @@ readme: $(VENV)/.dev  ## Write README.md from nbs/index.ipynb
 	@$(PY) tools/readme.py
 
 docs: $(VENV)/.dev  ## Build the site from the stored notebooks, into _docs (a minute)
-	@$(PY) docs/build.py --quiet $(ARGS)
+	@$(PY) docs/make_site.py --quiet $(ARGS)
 
 docs-serve: $(VENV)/.dev  ## Build the site and open it in a browser
-	@$(PY) docs/build.py --quiet --serve $(ARGS)
+	@$(PY) docs/make_site.py --quiet --serve $(ARGS)
 
 setup: $(VENV)/.runtime  ## Only set up, to use the package
 

@@ -1,10 +1,10 @@
-"Sphinx's configuration. `build.py` writes the sources and fills SITE before Sphinx reads this."
+"Sphinx's configuration. `make_site.py` writes the sources and fills SITE before Sphinx reads this."
 import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# Sphinx runs this file by itself: what build.py found out lies in the module of this name.
+# Sphinx runs this file by itself: what make_site.py found out lies in the module of this name.
 SITE = sys.modules['conf'].SITE if 'conf' in sys.modules and hasattr(sys.modules['conf'], 'SITE') else {}
 
 _settings = ConfigParser(delimiters=['='])
@@ -54,7 +54,4 @@ html_theme_options = {
     'dark_css_variables': {'color-brand-primary': '#7db7ea', 'color-brand-content': '#7db7ea',
                            'color-api-name': '#7db7ea', 'color-api-pre-name': '#7db7ea'},
 }
-if SITE.get('repository'):
-    html_theme_options |= {'source_repository': SITE['repository'], 'source_branch': _settings['branch'],
-                           'source_directory': 'nbs/'}
 copybutton_selector = 'div.highlight pre'

@@ -192,8 +192,8 @@ def fold(found) -> str:
 
 class Page:
     "Writes one notebook as MyST Markdown."
-    def __init__(self, nb: Notebook, figures, host, public):
-        self.nb, self.figures, self.host, self.public = nb, figures, host, public
+    def __init__(self, nb: Notebook, figures, host, public, *, source_at=''):
+        self.nb, self.figures, self.host, self.public, self.source_at = nb, figures, host, public, source_at
         self.up = '../' * nb.name.count('/')
 
     def text(self, skip=0) -> str:
@@ -223,8 +223,9 @@ class Page:
     def head(self, found) -> str:
         "The subtitle, and where to get the notebook."
         name = escape(self.nb.path.name)
+        at = f' · <a href="{self.source_at}/{self.nb.name}.ipynb">its source</a>' if self.source_at else ''
         get = f'<p class="get"><a href="{self.up}notebooks/{self.nb.name}.ipynb" download="{name}">Download this ' \
-              f'notebook</a> <span>{name}, to run and change</span></p>'
+              f'notebook</a> <span>{name}, to run and change</span>{at}</p>'
         return f':::{{container}} subtitle\n{found[1]}\n:::\n\n{raw(get)}'
 
     def code(self, cell) -> str:

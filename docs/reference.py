@@ -253,7 +253,7 @@ def write_module(module: Module, chapter: Notebook | None) -> str:
     if chapter: lead += f' The chapter [{chapter.title}](../{chapter.name}.md) tells the story.'
     said = '\n'.join(f'- `{e.name}` {inline(first_line(e))}' for e in listed(module))
     entries = '\n'.join(write_entry(e) for e in listed(module))
-    return f'# {module.name}\n\n{lead}\n\n```{{py:module}} lstm_video_repr.{module.name}\n```\n\n' \
+    return f'# lstm_video_repr.{module.name}\n\n{lead}\n\n```{{py:module}} lstm_video_repr.{module.name}\n```\n\n' \
            f':::{{container}} names\n\n{said}\n:::\n\n{entries}'
 
 
@@ -268,13 +268,14 @@ def first_line(entry):
 def write_index(modules: list, exported: set) -> str:
     "The first page of the reference: all modules, and every name that `lstm_video_repr.all` brings."
     lines = ['# Reference', '', 'Every public name: what it takes, what it gives, its source, and where the tutorials '
-             'and chapters use it.', '', 'Names marked with ● come with `from lstm_video_repr.all import *`. '
-             'The others are imported from their modules.', '']
+             'and chapters use it.', '', 'What comes with `from lstm_video_repr.all import *` stands first; what is '
+             'imported from its module follows in a line of its own.', '']
     for m in modules:
-        names = ' '.join(f'`{e.name}`' + ' ●' * (e.name in exported) for e in listed(m))
+        names = [[f'`{e.name}`' for e in listed(m) if (e.name in exported) == common] for common in (True, False)]
+        lists = [f'{say}{" ".join(n)}\n' for say, n in zip(('', f'from `{m.name}`: '), names) if n]
         lines += [f'## {m.name}', '', f'[{m.name}]({m.name}.md): {inline(m.doc.splitlines()[0]) if m.doc else ""}', '',
-                  ':::{container} names', names, ':::', '']
-    hidden = '\n'.join(f'{m.name}' for m in modules)
+                  ':::{container} names', *lists, ':::', '']
+    hidden = '\n'.join(f'{m.name} <{m.name}>' for m in modules)
     return '\n'.join(lines) + f'\n```{{toctree}}\n:hidden:\n\n{hidden}\n```\n'
 
 

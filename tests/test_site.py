@@ -3,6 +3,7 @@ import ast
 import io
 import json
 import shutil
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,7 +18,7 @@ pytest.importorskip('sphinx', reason='needs Sphinx')
 pytest.importorskip('furo', reason='needs furo')
 sys.path.insert(0, str(ROOT/'docs'))
 
-import build        # noqa: E402
+import make_site    # noqa: E402
 import figures      # noqa: E402
 import notebooks    # noqa: E402
 import reference    # noqa: E402
@@ -65,7 +66,7 @@ def root(tmp_path_factory):
 def site(root):
     "The whole site."
     out = root.parent/'out'
-    assert build.build(root=root, out=out, work=root.parent/'work', quiet=True) == 0
+    assert make_site.build(root=root, out=out, work=root.parent/'work', quiet=True) == 0
     return out
 
 
@@ -162,10 +163,20 @@ def test_pages_are_light(site, pages):
     assert heavy == {}
 
 
-def test_nobody_points_at_a_placeholder(site):
-    address = ROOT.joinpath('settings.ini').read_text(encoding='utf8').split('git_url = ')[1].split()[0]
-    text = (site/'00_lstm.html').read_text(encoding='utf8')
-    assert (address in text) == bool(build.repository(ROOT, {'git_url': address}))
+def test_nobody_points_at_a_placeholder(root, site, pages):
+    "A copy that is no clone names no repository."
+    address = (root/'settings.ini').read_text(encoding='utf8').split('git_url = ')[1].split()[0]
+    assert [name for name, page in pages.items() if any(link.startswith(address) for link in page.links)] == []
+
+
+def test_a_clone_names_its_repository(tmp_path):
+    def git(*words): subprocess.run(['git', *words], cwd=tmp_path, check=True, capture_output=True)
+    if not shutil.which('git'): pytest.skip('needs git')
+    git('init')
+    (tmp_path/'settings.ini').write_text('[DEFAULT]\nbranch = main\ngit_url = https://example.org/us/it\n')
+    assert make_site.repository(tmp_path) == ''
+    git('remote', 'add', 'origin', 'git@example.org:us/it.git')
+    assert make_site.repository(tmp_path) == 'https://example.org/us/it/blob/main/nbs'
 
 
 def test_markup_in_data_is_text(site, pages):
@@ -279,12 +290,12 @@ def test_a_keyboard_reaches_content_and_neighbours(tab, site):
 def test_order_of_reading():
     names = ['index', 'tutorials/2_b', 'tutorials/1_a', '00_lstm', '04_models', '05_metrics', 'core/00_patch',
              'tutorials/glossary', 'tutorials/new', 'playground']
-    order = build.reading_order(names)
+    order = make_site.reading_order(names)
     assert order['path'] == ['tutorials/1_a', '00_lstm', 'tutorials/2_b', '04_models']
     assert order['play'] == ['playground']
     assert order['beside'] == ['tutorials/glossary', 'tutorials/new']
     assert order['chapters'] == ['00_lstm', '04_models', '05_metrics', 'core/00_patch']
-    line = build.straight(order | dict(api=['api/lstm']))
+    line = make_site.straight(order | dict(api=['api/lstm']))
     assert line == ['index', 'playground', *order['path'], *order['beside'], '05_metrics', 'core/00_patch', 'api/index',
                     'api/lstm', 'changes']
 

@@ -1,4 +1,4 @@
-"Build the site from the stored notebooks into _docs: `python docs/build.py`. Nothing is executed, nothing is fetched."
+"Build the site from the stored notebooks into _docs: `python docs/make_site.py`. Nothing is executed, nothing is fetched."
 import argparse
 import base64
 import hashlib
@@ -216,13 +216,17 @@ def toctrees(order: dict, notebooks: dict) -> str:
                       tree('Look up', ['api/index', 'changes'])])
 
 
-def repository(root: Path, settings) -> str:
-    "The address in settings.ini if this clone comes from there: an address that nobody has pushed to is a placeholder."
+def repository(root: Path) -> str:
+    "Where notebooks lie on the web, if this clone comes from there: an address that nobody cloned is a placeholder."
+    settings = ConfigParser(delimiters=['='])
+    settings.read(root/'settings.ini', encoding='utf8')
+    settings = settings['DEFAULT']
     url = settings.get('git_url', '').rstrip('/').removesuffix('.git')
     try: said = subprocess.run(['git', 'remote', '-v'], cwd=root, capture_output=True, text=True).stdout
     except OSError: said = ''
     key = re.sub(r'^\w+://', '', url)
-    return url if key and key in said.replace(':', '/') else ''
+    known = key and key in said.replace(':', '/')
+    return f'{url}/blob/{settings.get("branch", "main")}/nbs' if known else ''
 
 
 def make_sources(root: Path, work: Path, only=None) -> dict:
@@ -236,7 +240,8 @@ def make_sources(root: Path, work: Path, only=None) -> dict:
     order['api'] = [f'api/{m.name}' for m in modules]
     public = {n for m in modules for n in m.public}
     figures, host = Figures(static/'figures'), Host(static)
-    def page_of(nb): return Page(nb, figures, host, public)
+    source_at = repository(root)
+    def page_of(nb): return Page(nb, figures, host, public, source_at=source_at)
     texts = {n: page_of(nb).text() for n, nb in notebooks.items() if n != 'index'}
     for n, p in hand_made.items():
         texts[n] = re.sub(r'\{\{(\w+)\}\}', lambda m: host.fresh(m[1], figures), p.read_text(encoding='utf8'))
@@ -287,9 +292,6 @@ def build(root: Path = ROOT, out: Path | None = None, work: Path | None = None, 
     import conf
     out, work = out or root/'_docs', work or root/'build'/'docs'
     conf.SITE.update(make_sources(root, work, only), work=str(work))
-    settings = ConfigParser(delimiters=['='])
-    settings.read(root/'settings.ini', encoding='utf8')
-    conf.SITE['repository'] = repository(root, settings['DEFAULT'])
     options = ['-b', 'html', '-c', str(HERE), '-d', str(work/'doctrees'), '-w', str(work/'warnings.txt'),
                *(['-q'] if quiet else [])]
     code = sphinx([*options, str(work/'source'), str(out)])
