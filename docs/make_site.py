@@ -73,7 +73,7 @@ class Host:
     "Makes widgets come to life in pages, by the package's own scripts."
     def __init__(self, static: Path):
         from lstm_video_repr import widgets
-        self.widgets, self.static, self.digests = widgets, static, set()
+        self.widgets, self.static, self.playground = widgets, static, None
         self.styles, self.script = re.fullmatch(r'<style>(.*)</style>\s*<script>(.*)</script>\s*',
                                                 widgets.widget_assets(), re.S).groups()
 
@@ -86,8 +86,10 @@ class Host:
         "A widget with its picture, and the address of its weights, if it has some."
         options = {}
         if network:
-            self.digests.add(network['digest'])
-            options['weights'] = f'{up}_static/weights/{network["digest"][:16]}.js'
+            self.playground = self.playground or self.widgets.Playground()
+            name = self.name_weights()
+            if network['digest'].startswith(name): options['weights'] = f'{up}_static/weights/{name}.js'
+            else: print('A playground was stored with other weights than the package has: run its notebook again')
         text = self.widgets.widget_html(widget, **options)
         still = f'<div class="lvr-still">{picture}<p>Where scripts may run, a widget to step and play with takes the ' \
                 'place of this picture.</p></div>'
@@ -103,11 +105,12 @@ class Host:
     def write(self):
         write(self.static/'widgets.css', self.styles)
         write(self.static/'widgets.js', self.script)
-        if not self.digests: return
-        playground = self.widgets.Playground()
-        digest = playground.network['digest']
-        write(self.static/'weights'/f'{digest[:16]}.js', self.widgets.write_weights(playground))
-        for other in self.digests - {digest}: print(f'no weights of playground {other[:16]}: run its notebook')
+        shutil.rmtree(self.static/'weights', ignore_errors=True)
+        if self.playground is None: return
+        script = self.widgets.write_weights(self.playground)
+        write(self.static/'weights'/f'{self.name_weights()}.js', script)
+
+    def name_weights(self) -> str: return self.playground.network['digest'][:16]
 
 
 # ---- pages
