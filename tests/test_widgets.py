@@ -1207,7 +1207,7 @@ def test_the_page_paints_as_python_does(lab, tiny, tmp_path):
     "Walls, corners, digits that stand still, drawings: every pixel of sixty frames."
     page, rng = lab(tiny.to_html(tmp_path / 'a.html')), np.random.default_rng(0)
     edges = [0., 1., .5, 1 / 3, 1e-9, 1 - 1e-12]
-    for k in range(24):
+    for k in range(12):
         digits = [thing(*(rng.choice(edges) if rng.random() < .4 else rng.random() for _ in range(2)),
                         *(rng.choice([0., .1, -.1, .0625]) if rng.random() < .4 else rng.uniform(-.3, .3) for _ in range(2)),
                         **(dict(ink=''.join(rng.choice(list('0123456789abcdef'), 256))) if rng.random() < .2 else

@@ -574,7 +574,7 @@ async function render({ model, el }) {
   resize.observe(stage);
   resize.observe(time);
   update();
-  el.lab = { latencies, time: rounds => Array.from({ length: rounds }, () => { const start = performance.now(); think(); return performance.now() - start; }), scene: () => scene, clip: () => clip.map(f => Array.from(f)), nats: () => [...recallNats, ...futureNats], frames: () => [...recalled, ...expected].map(f => Array.from(f)), ready: () => arrays !== null, done: () => recalled.length + expected.length };
+  el.lab = { latencies, time: rounds => Array.from({ length: rounds }, () => { const start = performance.now(); think(); return performance.now() - start; }), scene: () => scene, clip: () => clip.map(f => Array.from(f)), nats: () => [...recallNats, ...futureNats], frames: () => [...recalled, ...expected].map(f => Array.from(f)), ready: () => arrays !== null, done: () => frame ? 0 : recalled.length + expected.length };
   readExample().catch(() => {});
   setTimeout(() => wake().catch(error => { waiting = 'missing'; note.textContent = `The network could not be started (${error.message}).`; }), 0);
   return () => { stop(); clearTimeout(timer); cancelAnimationFrame(frame); if (idle) never(idle); resize.disconnect(); unfollow(); window.removeEventListener('hashchange', follow); model.off('change:index', showTime); model.off('change:scene', take); };
