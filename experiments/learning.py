@@ -28,7 +28,7 @@ from lstm_video_repr.fast_lstm import fast_bf16
 from lstm_video_repr.metrics import evaluate
 from lstm_video_repr.models import VideoLoss, VideoLSTM, frame_loss
 from lstm_video_repr.training import (Position, Run, detach_losses, get_recipe, learning_rate, make_optimizer,
-                                      objective, paper_start, set_rate)
+                                      objective, set_rate)
 from lstm_video_repr.zoo import load_model, load_pretrained, save_model
 
 from experiments.design import thinned, training_of
@@ -325,7 +325,7 @@ class Way:
     average: bool = False # measured with averaged weights, too
     budget: str = 'clips' # what is equal
     share: float = 1. # of the clips of all others, so that the budget is equal
-    final: bool = True # may it go on to the other seeds?
+    final: bool = True # may it go on to the other seeds? What may not comes last
 
     @property
     def plain(self): # does the library's own step do?
@@ -394,10 +394,12 @@ def optimiser_ways(lr):
     recurrent = dict(which=is_recurrent)
     kinds = {'SOAP': soap, 'SOAP on the recurrent blocks': partial(soap, **recurrent), 'Muon': muon,
              'Muon on the recurrent blocks': partial(muon, **recurrent)}
-    found = {name: Way(optimizers=kind) for name, kind in kinds.items()}
+    found = {name: Way(optimizers=kind, final=kind is not kinds['SOAP on the recurrent blocks'])
+             for name, kind in kinds.items()}
     free = {f'schedule-free Adam{said}': Way(dict(lr=lr * times, schedule='constant'), optimizers=schedule_free)
             for said, times in (('', 1), (', rate x 2', 2))}
-    return found | free | {f'memory of squares {b2}': Way(optimizers=partial(adam, b2=b2)) for b2 in (.95, .99)}
+    memory = {f'memory of squares {b2}': Way(optimizers=partial(adam, b2=b2), final=b2 < .99) for b2 in (.95, .99)}
+    return found | free | memory
 
 
 def early_ways(
@@ -407,11 +409,11 @@ def early_ways(
     "What is tried from the first clip on."
     lr, H, two = base.lr, s.units, dict(num_layers=s.layers + 1)
     one_layer, layers = work(H, s.layers), work(H, s.layers + 1)
-    known = dict(final=False) # sizes and starts: tried before, and no way of training
+    known = dict(final=False) # variants of others, sizes, starts
     return {
         'rate x 2': Way(dict(lr=2 * lr), average=True),
         'linear decay': Way(dict(schedule='linear')),
-        'linear decay, rate x 2': Way(dict(schedule='linear', lr=2 * lr)),
+        'linear decay, rate x 2': Way(dict(schedule='linear', lr=2 * lr), **known),
         'constant rate': Way(dict(schedule='constant'), average=True),
         **optimiser_ways(lr),
         'batch x 4 in the second half': Way(late_batch=4),
@@ -424,11 +426,9 @@ def early_ways(
                                                     share=(1 + one_layer / layers) / 2),
         'half from a wider teacher': Way(loss='teacher', budget='clips, without the work of the teacher', **known),
         'readout not started from the mean frame': Way(dict(output_bias=False), **known),
-        'forget bias 0': Way(start=forget_nothing_special, **known),
-        'small uniform first weights': Way(start=partial(paper_start, forget_bias=1.), **known),
-        'no peepholes': Way(model=dict(peephole=False), **known),
-        'half the units': Way(model=dict(hidden_size=max(1, H // 2)), **known),
         'twice the units': Way(model=dict(hidden_size=2 * H), **known),
+        'forget bias 0': Way(start=forget_nothing_special, **known),
+        'no peepholes': Way(model=dict(peephole=False), **known),
     }
 
 
@@ -442,8 +442,7 @@ def late_ways(
     found |= {f'{name}, linear decay': Way(at(p, 'linear')) for name, p in parts.items()}
     found |= {f'{name}, linear decay, batch x 4': Way(at(p, 'linear') | dict(batch_size=4 * base.batch_size))
               for name, p in parts.items() if p > .2}
-    kinds = {'SOAP': soap, 'SOAP on the recurrent blocks': partial(soap, which=is_recurrent),
-             'Muon on the recurrent blocks': partial(muon, which=is_recurrent)}
+    kinds = {'SOAP': soap, 'Muon on the recurrent blocks': partial(muon, which=is_recurrent)}
     return found | {f'{name}, rate / 10, linear decay': Way(at(.1, 'linear'), optimizers=kind)
                     for name, kind in kinds.items()}
 
