@@ -442,7 +442,8 @@ def late_ways(
     found |= {f'{name}, linear decay': Way(at(p, 'linear')) for name, p in parts.items()}
     found |= {f'{name}, linear decay, batch x 4': Way(at(p, 'linear') | dict(batch_size=4 * base.batch_size))
               for name, p in parts.items() if p > .2}
-    kinds = {'SOAP': soap, 'Muon on the recurrent blocks': partial(muon, which=is_recurrent)}
+    kinds = {'SOAP': soap, 'SOAP on the recurrent blocks': partial(soap, which=is_recurrent),
+             'Muon on the recurrent blocks': partial(muon, which=is_recurrent)}
     return found | {f'{name}, rate / 10, linear decay': Way(at(.1, 'linear'), optimizers=kind)
                     for name, kind in kinds.items()}
 
