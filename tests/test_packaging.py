@@ -19,7 +19,7 @@ Requirement = pytest.importorskip('packaging.requirements', reason='needs packag
 ROOT = Path(__file__).resolve().parent.parent
 LIB = 'lstm_video_repr'
 NO_SOURCE = shutil.ignore_patterns('.git', '.venv', '*.egg-info', '__pycache__', '.ipynb_checkpoints', '.pytest_cache',
-                                   '.hypothesis', 'build', 'dist', 'demo', 'runs', '_proc', '*.pyc', '.[a-z]*.part')
+                                   '.hypothesis', 'build', 'dist', 'demo', 'runs', '_docs', '_proc', '*.pyc', '.[a-z]*.part')
 
 
 def build(kind, source, target):
