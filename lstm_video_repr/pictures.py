@@ -1188,8 +1188,10 @@ def show_flow(
     return _add_wheel(draw_rows([films], every=every, width=check_width(width) - 1.3, title=title), longest)
 
 # %% ../nbs/09_pictures.ipynb #c3282787
-def _check_groups(groups) -> dict:
-    "Finite numbers by name, by group."
+def _check_groups(groups, highlight) -> dict:
+    "Finite numbers by name, by group; and is what shall be orange a part of a name?"
+    if not (highlight is None or isinstance(highlight, str)):
+        raise argument_error('highlight', highlight, 'a part of a name, or None')
     if not isinstance(groups, dict) or not any(map(len, groups.values())):
         raise argument_error('groups', groups, 'groups of names and numbers')
     def read(name, v): return check_number(v, f'groups[{name!r}]')
@@ -1215,7 +1217,7 @@ def show_ranking(
     width: float = 8.6, # inches
 ) -> Figure: # as of `show_strip`
     "Numbers by name, in groups, the smallest of each at its bottom."
-    groups = _check_groups(groups)
+    groups = _check_groups(groups, highlight)
     lines = sum(len(rows) + 1 for rows in groups.values())
     fig = Picture(figsize=(check_width(width), .27 * lines + .6), dpi=110, facecolor='white')
     ax, y = fig.add_axes((.38, .5 / (.27 * lines + .6), .55, .27 * lines / (.27 * lines + .6))), lines - .5

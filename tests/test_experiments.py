@@ -474,7 +474,8 @@ def test_list(quick, tmp_path, capsys):
     assert run.main(['--list', '--out', str(quick('design')[0])]) == 0
     said = capsys.readouterr().out
     for name in run.names(): assert run.about(name) in said
-    assert said.count('14 parts, complete, embedded digits') == 1
+    parts = len(run.load(quick('design')[0]/'design.json')['rows'])
+    assert parts > 20 and said.count(f'{parts} parts, complete, embedded digits') == 1
     assert said.count('not run yet') == len(run.names()) - 1
     assert run.main(['--list', '--out', str(tmp_path)]) == 0 and 'not run yet' in capsys.readouterr().out
 
@@ -509,7 +510,7 @@ def test_what_is_shown_runs_forwards():
     found = design.frames(model, past, future[:, :2])
     assert {k: tuple(v.shape) for k, v in found.items()} == dict(
         reconstruction=(2, 5, 1, 3, 3), future=(2, 2, 1, 3, 3), forced=(2, 2, 1, 3, 3))
-    assert torch.equal(found['reconstruction'].flip(1), model(past).reconstruction)
+    torch.testing.assert_close(found['reconstruction'].flip(1), model(past).reconstruction.detach())
     same = (found['forced'] == found['future']).flatten(2).all(2)
     assert same[:, 0].all() and not same[:, 1].any(), 'there is nothing to be shown before the first frame'
 

@@ -578,11 +578,11 @@ def test_whatever_is_called_like_a_model(pairs):
         def forward(self, past, **options): return self.model(past, **options)
     model = VideoLSTM.composite(**SMALL).eval()
     want = evaluate(model, pairs).to_dict()
-    for other in (Wrapped(), torch.nn.DataParallel(model), torch.compile(model, backend='eager'), model.forward,
-                  lambda *args, **options: model(*args, **options)):
+    for other in (Wrapped(), torch.nn.DataParallel(model), model.forward, lambda *args, **options: model(*args, **options)):
         assert evaluate(other, pairs).to_dict() == want
     program = torch.export.export(model, (pairs.past,), dict(future_frames=3)).module()
-    np.testing.assert_allclose(evaluate(program, pairs).future.nats, want['future']['per_frame']['nats'], rtol=1e-5)
+    for other in program, torch.compile(model, backend='eager'):                    # last bits may differ
+        np.testing.assert_allclose(evaluate(other, pairs).future.nats, want['future']['per_frame']['nats'], rtol=1e-5)
 
 
 @pytest.mark.parametrize('model', [torch.nn.Linear(2, 2), torch.nn.LSTM(2, 2), None, 3, 'model', len, lambda past: past,
