@@ -5,13 +5,70 @@
 # %% auto #0
 __all__ = ['lstm_gates', 'lstm_step', 'lstm_layer', 'backend_names', 'PeepholeLSTM', 'set_backend']
 
-# %% ../nbs/00_lstm.ipynb #63f7c369
-from functools import wraps
-
 # %% ../nbs/00_lstm.ipynb #e376e0fb
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
+
+# %% ../nbs/00_lstm.ipynb #9d782541
+def lstm_gates(
+    z: Tensor, # (B, 4H) input and recurrent products plus bias, gates in the order i, f, g, o
+    c: Tensor, # (B, H) cell of the step before
+    w_peephole: Tensor | None = None, # (3, H) peepholes of i, f and o; None: no peepholes
+) -> tuple[Tensor, ...]: # the new output h and the new cell c, then the open gates i, f, g, o, each (B, H)
+    "The pointwise half of one LSTM step: open the gates, move the memory line, let it out (paper, section 2.1)."
+    i, f, g, o = z.chunk(4, -1)
+    if w_peephole is not None:
+        w_ci, w_cf, w_co = w_peephole
+        i, f = i + w_ci * c, f + w_cf * c                  # i and f see the old cell
+    i, f, g = i.sigmoid(), f.sigmoid(), g.tanh()
+    c = f * c + i * g
+    if w_peephole is not None: o = o + w_co * c            # o sees the new cell
+    o = o.sigmoid()
+    return o * c.tanh(), c, i, f, g, o
+
+# %% ../nbs/00_lstm.ipynb #bf2ec242
+def lstm_step(
+    x: Tensor | None, # (B, D) input of this step; None: a step without input
+    h: Tensor, # (B, H) output of the step before
+    c: Tensor, # (B, H) cell of the step before
+    *,
+    w_ih: Tensor | None, # (4H, D) input weights, gates in the order i, f, g, o; not used if `x` is None
+    w_hh: Tensor, # (4H, H) recurrent weights
+    bias: Tensor, # (4H,) biases
+    w_peephole: Tensor | None = None, # (3, H) peepholes of i, f and o; None: no peepholes
+) -> tuple[Tensor, Tensor]: # the new output h and the new cell c, each (B, H)
+    "One step of a peephole LSTM (paper, section 2.1; Graves 2013)."
+    z = F.linear(h, w_hh, bias)
+    if x is not None: z = z + F.linear(x, w_ih)
+    return lstm_gates(z, c, w_peephole)[:2]
+
+# %% ../nbs/00_lstm.ipynb #525c96aa
+_gates = lstm_gates                                        # for the loop: without the look at arguments that comes below
+
+# %% ../nbs/00_lstm.ipynb #bbb8066c
+def lstm_layer(
+    x: Tensor | None, # (B, T, D) inputs; None: `frames` steps on the state alone
+    h: Tensor, # (B, H) output before the first frame
+    c: Tensor, # (B, H) cell before the first frame
+    *,
+    w_ih: Tensor | None, # (4H, D) input weights; not used if `x` is None
+    w_hh: Tensor, # (4H, H) recurrent weights
+    bias: Tensor, # (4H,) biases
+    w_peephole: Tensor | None, # (3, H) peepholes of i, f and o; None: no peepholes
+    frames: int, # number of frames T; the length of `x` where there is one
+) -> tuple[Tensor, Tensor, Tensor]: # all outputs (B, T, H), then the last h and c, each (B, H)
+    "One LSTM layer over a whole sequence, with the input product of all frames in one matrix product."
+    zx = None if x is None else F.linear(x, w_ih, bias).unbind(1)   # T times (B, 4H)
+    hs = []
+    for t in range(frames):
+        z = F.linear(h, w_hh, bias) if zx is None else torch.addmm(zx[t], h, w_hh.t())
+        h, c = _gates(z, c, w_peephole)[:2]
+        hs.append(h)
+    return torch.stack(hs, 1), h, c
+
+# %% ../nbs/00_lstm.ipynb #63f7c369
+from functools import wraps
 
 # %% ../nbs/00_lstm.ipynb #49388700
 from .core.checks import argument_error, check_choice, check_flag
@@ -58,24 +115,6 @@ def _check_gates(z, c, w_peephole=None):
     check_float(z, 'z', (B, 4*H), near=c)
     if w_peephole is not None: check_float(w_peephole, 'w_peephole', (3, H), near=c)
 
-# %% ../nbs/00_lstm.ipynb #3aed0067
-@check_first(_check_gates)
-def lstm_gates(
-    z: Tensor, # (B, 4H) input and recurrent products plus bias, gates in the order i, f, g, o
-    c: Tensor, # (B, H) cell of the step before
-    w_peephole: Tensor | None = None, # (3, H) peepholes of i, f and o; None: no peepholes
-) -> tuple[Tensor, ...]: # the new output h and the new cell c, then the open gates i, f, g, o, each (B, H)
-    "The pointwise half of one LSTM step: open the gates, move the memory line, let it out (paper, section 2.1)."
-    i, f, g, o = z.chunk(4, -1)
-    if w_peephole is not None:
-        w_ci, w_cf, w_co = w_peephole
-        i, f = i + w_ci * c, f + w_cf * c                  # i and f see the old cell
-    i, f, g = i.sigmoid(), f.sigmoid(), g.tanh()
-    c = f * c + i * g
-    if w_peephole is not None: o = o + w_co * c            # o sees the new cell
-    o = o.sigmoid()
-    return o * c.tanh(), c, i, f, g, o
-
 # %% ../nbs/00_lstm.ipynb #b486d576
 def _check_weights(h, w_hh, bias, w_peephole):
     "Do states (B, H) and weights fit together? If so, B and H."
@@ -93,23 +132,6 @@ def _check_step(x, h, c, *, w_ih, w_hh, bias, w_peephole=None, times=()):
     if x is None: return
     check_tensor(x, 'x', (B, *times, 'D'), like=w_hh)
     check_tensor(w_ih, 'w_ih', (4*H, x.shape[-1]), like=w_hh)
-
-# %% ../nbs/00_lstm.ipynb #d5218355
-@check_first(_check_step)
-def lstm_step(
-    x: Tensor | None, # (B, D) input of this step; None: a step without input
-    h: Tensor, # (B, H) output of the step before
-    c: Tensor, # (B, H) cell of the step before
-    *,
-    w_ih: Tensor | None, # (4H, D) input weights, gates in the order i, f, g, o; not used if `x` is None
-    w_hh: Tensor, # (4H, H) recurrent weights
-    bias: Tensor, # (4H,) biases
-    w_peephole: Tensor | None = None, # (3, H) peepholes of i, f and o; None: no peepholes
-) -> tuple[Tensor, Tensor]: # the new output h and the new cell c, each (B, H)
-    "One step of a peephole LSTM (paper, section 2.1; Graves 2013)."
-    z = F.linear(h, w_hh, bias)
-    if x is not None: z = z + F.linear(x, w_ih)
-    return lstm_gates(z, c, w_peephole)[:2]
 
 # %% ../nbs/00_lstm.ipynb #8107ddf5
 _MOST = dict(input_size=2**31, num_layers=2**10)
@@ -131,29 +153,8 @@ def check_layer(x, h, c, *, w_ih, w_hh, bias, w_peephole, frames) -> None:
     _check_step(x, h, c, w_ih=w_ih, w_hh=w_hh, bias=bias, w_peephole=w_peephole, times=(frames,))
 
 # %% ../nbs/00_lstm.ipynb #05e72015
-_gates = lstm_gates.__wrapped__                            # for the loop: shapes do not change on the way
-
-# %% ../nbs/00_lstm.ipynb #b97a9e43
-@check_first(check_layer)
-def lstm_layer(
-    x: Tensor | None, # (B, T, D) inputs; None: `frames` steps on the state alone
-    h: Tensor, # (B, H) output before the first frame
-    c: Tensor, # (B, H) cell before the first frame
-    *,
-    w_ih: Tensor | None, # (4H, D) input weights; not used if `x` is None
-    w_hh: Tensor, # (4H, H) recurrent weights
-    bias: Tensor, # (4H,) biases
-    w_peephole: Tensor | None, # (3, H) peepholes of i, f and o; None: no peepholes
-    frames: int, # number of frames T; the length of `x` where there is one
-) -> tuple[Tensor, Tensor, Tensor]: # all outputs (B, T, H), then the last h and c, each (B, H)
-    "One LSTM layer over a whole sequence, with the input product of all frames in one matrix product."
-    zx = None if x is None else F.linear(x, w_ih, bias).unbind(1)   # T times (B, 4H)
-    hs = []
-    for t in range(frames):
-        z = F.linear(h, w_hh, bias) if zx is None else torch.addmm(zx[t], h, w_hh.t())
-        h, c = _gates(z, c, w_peephole)[:2]
-        hs.append(h)
-    return torch.stack(hs, 1), h, c
+lstm_gates, lstm_step = check_first(_check_gates)(lstm_gates), check_first(_check_step)(lstm_step)
+lstm_layer = check_first(check_layer)(lstm_layer)
 
 # %% ../nbs/00_lstm.ipynb #131fb151
 BACKENDS = {'reference': lstm_layer.__wrapped__} # name -> what computes a layer, with the arguments of `lstm_layer`
@@ -287,9 +288,6 @@ def _count_frames(lstm, x, frames):
     check_tensor(x, 'x', (_batch(x), 'T', lstm.input_size), like=lstm.weight_hh_l0)
     if frames is None or check_whole(frames, 'frames') == x.shape[1]: return x.shape[1]
     raise argument_error('frames', frames, f'None or {x.shape[1]}, as in x')
-
-# %% ../nbs/00_lstm.ipynb #cb02a860
-#| export
 
 # %% ../nbs/00_lstm.ipynb #1644c8a3
 def _find_state(lstm, x, state):

@@ -501,3 +501,16 @@ def test_own_frames_of_a_model():
     model.loss(past[:, :1], future[:, :1], own=1.).total.backward()    # a single frame: nothing to be fed back
     for own in (-.1, 1.1, None, 'all', float('nan')):
         with pytest.raises(ValueError, match='^own is .*; expected a chance'): model.loss(past, future, own=own)
+
+
+@pytest.mark.parametrize('frame', [(1, 8, 8), (3, 4, 4), (12,)])
+@pytest.mark.parametrize('kw', [dict(), dict(conditional_future=True), dict(num_layers=2), dict(output='gaussian'),
+                                dict(conditional=True, num_layers=2, peephole=False)])
+def test_every_member_of_the_family(frame, kw):
+    "Shapes, and gradients that reach every parameter."
+    model = VideoLSTM.composite(frame_shape=frame, hidden_size=5, **kw)
+    past, future = torch.rand(2, 3, *frame), torch.rand(2, 4, *frame)
+    out = model(past, future_frames=6, reconstruction_frames=2)
+    assert (out.reconstruction.shape, out.future.shape) == ((2, 2, *frame), (2, 6, *frame))
+    model.loss(past, future).total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
