@@ -20,7 +20,7 @@ from .lstm import lstm_gates
 from .models import VideoLSTM, VideoLSTMConfig, check_clip
 from .pictures import FUTURE_COLOR, INK_COLOR, PAST_COLOR, Film, Picture, Row
 from .pictures import blank_figure, check_size, check_width, place_frame, plain_style
-from .pictures import as_frames, resolve_rows, to_array, to_rgb, write_line
+from .pictures import as_frames, letter_size, resolve_rows, to_array, to_rgb, write_line
 
 # %% ../nbs/10_activity.ipynb #089cd918
 import matplotlib
@@ -124,15 +124,18 @@ def _fit_side(columns, width) -> float:
 class _Mosaic:
     "A figure of equal tiles, row by row, with room for numbers under them and a title above."
     def __init__(self, shape, n, *, columns, numbers, width, title):
-        self.columns, self.side, self.foot = columns, _fit_side(columns, width), .11 if numbers else 0
-        self.gap, self.top = self.side * .06, .34 if title else .04
+        self.columns, self.side = columns, _fit_side(columns, width)
+        self.zoom = letter_size(1, columns * self.side)
+        self.foot = .13 * self.zoom if numbers else 0
+        self.gap, self.top = self.side * .06, .34 * self.zoom if title else .04
         self.wide = self.side - self.gap
         self.high = self.wide * shape[0] / shape[1]
         self.smooth = self.side * 130 <= shape[1]
-        height = self.top + math.ceil(n / columns) * (self.high + self.gap + self.foot) + .25
+        height = self.top + math.ceil(n / columns) * (self.high + self.gap + self.foot) + .25 * self.zoom
         check_size(columns * self.side, height, f'weights of {n} units in columns ({columns}) make')
         self.fig, self.ax = blank_figure(columns * self.side, height, dpi=130)
-        if title: self.ax.text(self.gap/2, .05, title, va='top', size=11, weight='bold', color=INK_COLOR)
+        look = dict(va='top', size=11 * self.zoom, weight='bold', color=INK_COLOR)
+        if title: self.ax.text(self.gap/2, .05, title, **look)
 
 # %% ../nbs/10_activity.ipynb #7f7d849b
 def _draw_tile(mosaic, k, tile, name):
@@ -141,12 +144,14 @@ def _draw_tile(mosaic, k, tile, name):
     y = mosaic.top + k // mosaic.columns * (mosaic.high + mosaic.gap + mosaic.foot)
     place_frame(mosaic.ax, _tint(tile), (x, y, x + mosaic.wide, y + mosaic.high), smooth=mosaic.smooth)
     if not mosaic.foot: return
-    mosaic.ax.text(x + mosaic.wide/2, y + mosaic.high + .015, name, ha='center', va='top', size=5.5, color=INK_COLOR)
+    size = min(8 * mosaic.zoom, 110 * mosaic.side / len(name)) # as large as there is room for
+    mosaic.ax.text(x + mosaic.wide/2, y + mosaic.high + .015, name, ha='center', va='top', size=size, color=INK_COLOR)
 
 # %% ../nbs/10_activity.ipynb #a6fd7128
 def _draw_note(mosaic, text):
     "A line at the foot."
-    mosaic.ax.text(mosaic.gap/2, mosaic.fig.get_figheight() - .04, text, va='bottom', size=7, color='#5b626b')
+    mosaic.ax.text(mosaic.gap/2, mosaic.fig.get_figheight() - .04, text, va='bottom', color='#5b626b',
+                   size=8 * mosaic.zoom)
 
 # %% ../nbs/10_activity.ipynb #dcae0190
 def _name_colors(weights, scale) -> str:
@@ -339,21 +344,23 @@ def _mark_frames(ax, track, height):
         ax.add_patch(Rectangle(*place, color=color, lw=0, transform=ax.transAxes, clip_on=False))
     every = 5 if T <= 40 else 10 * math.ceil(T / 200)
     ticks = [t for t, n in enumerate(track.numbers) if T <= 10 or t == 0 or n % every == 0]
-    ax.set_xticks(ticks, [track.numbers[t] for t in ticks], size=8, color=INK_COLOR)
+    ax.set_xticks(ticks, [track.numbers[t] for t in ticks], color=INK_COLOR,
+                  size=letter_size(8, ax.figure.get_figwidth()))
 
 # %% ../nbs/10_activity.ipynb #0f927c47
-def _mark_units(ax, units, H, outside):
+def _mark_units(ax, units, H, *, outside, height):
     "Numbers of units, if they are few; what stands on the axis, if it is on the outside."
-    few = len(units) <= 20
-    ax.set_yticks(range(len(units)) if few else [], units if few else [], size=7, color=INK_COLOR)
-    if outside: ax.set_ylabel('unit' if few else f'{len(units)} of {H} units', size=9, color=INK_COLOR)
+    zoom, few = letter_size(1, ax.figure.get_figwidth()), len(units) <= 20
+    places = range(0, len(units), math.ceil(.2 * zoom * len(units) / height)) if few else []
+    ax.set_yticks(places, [units[k] for k in places], size=8 * zoom, color=INK_COLOR)
+    if outside: ax.set_ylabel('unit' if few else f'{len(units)} of {H} units', size=9 * zoom, color=INK_COLOR)
 
 # %% ../nbs/10_activity.ipynb #2e869130
 def _draw_key(ax, image, k, top):
     "What the colours mean, to the right of the image."
     bar = ax.figure.colorbar(image, ax=ax, pad=.015, aspect=28)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelsize=7)
+    bar.ax.tick_params(length=0, labelsize=letter_size(8, ax.figure.get_figwidth()))
     low, high = ('≤ ', '≥ ') if k == 'c' else ('', '')
     if k in _SIGNED: bar.set_ticks([-top, 0, top], labels=[f'{low}{-top:.2g}', '0', f'{high}{top:.2g}'])
     else: bar.set_ticks([0, .5, 1], labels=['shut', '½', 'open'])
@@ -373,28 +380,29 @@ def _choose_units(tracks, units, n, seed) -> tuple:
 def _start_panels(panels, columns, *, width, height, title):
     "A figure with axes for so many panels, and those of them that are needed."
     rows = math.ceil(panels / columns)
-    size = width, rows * height + .35 * bool(title)
+    zoom = letter_size(1, width)
+    size = width, rows * height + .35 * zoom * bool(title)
     check_size(*size, 'activity makes')
     if width / columns < .75: raise argument_error('width', width, f'at least {.75 * columns:g} inches for all panels')
     fig = Picture(figsize=size, dpi=110, facecolor='white', layout='constrained')
     axes = fig.subplots(rows, columns, squeeze=False)
     for ax in axes.flat[panels:]: ax.axis('off')
-    if title: fig.suptitle(title, size=11, weight='bold', color=INK_COLOR, x=.01, ha='left')
+    if title: fig.suptitle(title, size=11 * zoom, weight='bold', color=INK_COLOR, x=.01, ha='left')
     return fig, axes.flat[:panels]
 
 # %% ../nbs/10_activity.ipynb #48412b11
 def _draw_panels(tracks, what, units, H, *, width, height, title) -> Figure:
     "A panel for each value of each track."
     panels = [(name, track, k) for k in what for name, track in tracks.items()]
-    columns = len(tracks) if len(tracks) > 1 else min(3, len(what))
+    columns, size = len(tracks) if len(tracks) > 1 else min(3, len(what)), letter_size(9, width)
     fig, axes = _start_panels(len(panels), columns, width=width, height=height, title=title)
     for at, (ax, (name, track, k)) in enumerate(zip(axes, panels)):
         top = _find_top(tracks.values(), k, units)
         image = _draw_values(ax, track.values[k][:, units], k in _SIGNED, top)
         _mark_frames(ax, track, height)
-        _mark_units(ax, units, H, outside=at % columns == 0)
-        if at + columns >= len(panels): ax.set_xlabel('frame', size=9, color=INK_COLOR)
-        ax.set_title(', '.join(filter(None, (name, VALUE_NAMES[k]))), size=9, color=INK_COLOR, loc='left')
+        _mark_units(ax, units, H, outside=at % columns == 0, height=height)
+        if at + columns >= len(panels): ax.set_xlabel('frame', size=size, color=INK_COLOR)
+        ax.set_title(', '.join(filter(None, (name, VALUE_NAMES[k]))), size=size, color=INK_COLOR, loc='left')
         _draw_key(ax, image, k, top)
     return fig
 
@@ -509,30 +517,35 @@ def _check_page(width) -> float:
 # %% ../nbs/10_activity.ipynb #44900339
 class _UnitPage:
     "A figure: weights on top, six lines below them, frames at the foot."
-    left, line = 1.15, 1.15 # inches before the first frame, and of the plots' height
+    line = 1.15 # inches of the plots' height
     def __init__(self, story, unit, width, title):
         self.track, self.unit, self.films, self.past = story.track, unit, story.films, story.past
         self.tiles, self.width, self.count = story.features(unit), _check_page(width), len(story.track.numbers)
+        self.zoom = letter_size(1, width)
+        self.left, self.gap = 1.15 * self.zoom, .32 * self.zoom # before the first frame, and above a plot
         H, W = next(iter(self.films.values())).frames.shape[1:3]
         self.cell, self.side = (width - self.left - .1) / self.count, min(1.45, (width - self.left) / 5 - .15)
         self.tall, self.high = max(.18, (self.cell - .03) * H / W), self.side * H / W if self.tiles else 0
-        self.top = .38 + (.54 + self.high if self.tiles else .2) # of the plots
-        self.height = self.top + 2 * (self.line + .32) + 2 * (self.tall + .05) + .1
+        self.head = .32 + .26 * self.zoom # of the weights
+        self.top = self.head + self.high + self.gap if self.tiles else .26 + self.gap # of the plots
+        self.height = self.top + 2 * self.line + self.gap + .22 + 2 * (self.tall + .05) + .14 * self.zoom
         check_size(width, self.height, f'width ({width:g}) makes')
         self.fig, self.ax = blank_figure(width, self.height)
-        self.ax.text(.05, .06, title or f'Unit {unit}', va='top', size=11, weight='bold', color=INK_COLOR)
+        look = dict(va='top', size=11 * self.zoom, weight='bold', color=INK_COLOR)
+        self.ax.text(.05, .06, title or f'Unit {unit}', **look)
 
 # %% ../nbs/10_activity.ipynb #b4ec29b8
 def _label(page, y, text, **style):
     "Words before the first frame."
-    page.ax.text(page.left - .1, y, text, ha='right', **dict(va='center', size=9, color=INK_COLOR) | style)
+    style = dict(va='center', size=9, color=INK_COLOR) | style
+    page.ax.text(page.left - .1, y, text, ha='right', **style | dict(size=style['size'] * page.zoom))
 
 # %% ../nbs/10_activity.ipynb #25c3f471
 def _draw_weights(page, y):
     "The features of the unit."
     for k, (name, tile) in enumerate(page.tiles.items()):
         x = page.left + k * (page.side + .15)
-        page.ax.text(x, y - .12, name, va='center', size=8.5, color=INK_COLOR)
+        page.ax.text(x, y - .12 * page.zoom, name, va='center', size=8.5 * page.zoom, color=INK_COLOR)
         place_frame(page.ax, _tint(tile), (x, y, x + page.side, y + page.high), smooth=False)
         page.ax.add_patch(Rectangle((x, y), page.side, page.high, fill=False, ec='#c8ccd2', lw=.6))
     if page.tiles: _label(page, y + page.high/2, 'weights')
@@ -542,7 +555,7 @@ def _add_plot(page, y):
     "Bare axes above the frames, one column of the time axis for each."
     wide, high = page.count * page.cell / page.width, page.line / page.height
     lines = page.fig.add_axes((page.left / page.width, 1 - (y + page.line) / page.height, wide, high))
-    lines.tick_params(labelsize=7, length=0)
+    lines.tick_params(labelsize=8 * page.zoom, length=0)
     for side in lines.spines.values(): side.set_visible(False)
     for start, color, size in _find_parts(page.track.decoding):
         lines.axvspan(start - .5, start + size - .5, color=color, alpha=.08, lw=0)
@@ -560,7 +573,7 @@ def _draw_lines(page, letters, y, **range_):
         lines.plot(page.track.values[k][:, page.unit], color=_LINES[k], lw=1.6, marker='.', ms=4, label=VALUE_NAMES[k])
     if not range_: lines.axhline(0, color='#9aa0a6', lw=.6)
     lines.set(xlim=(-.5, page.count - .5), xticks=[], **range_)
-    lines.legend(frameon=False, fontsize=8, loc='lower left', bbox_to_anchor=(0, 1), ncols=3, **_TIGHT)
+    lines.legend(frameon=False, fontsize=8 * page.zoom, loc='lower left', bbox_to_anchor=(0, 1), ncols=3, **_TIGHT)
 
 # %% ../nbs/10_activity.ipynb #c5ba76f4
 def _draw_film(page, name, film, y):
@@ -574,12 +587,13 @@ def _draw_film(page, name, film, y):
 # %% ../nbs/10_activity.ipynb #5d35f0f3
 def _draw_numbers(page, y):
     "Numbers of frames, as many as there is room for."
-    every = 1 if page.cell > .2 else 10 * math.ceil(.02 / page.cell)
+    every = 1 if page.cell > .2 * page.zoom else 10 * math.ceil(.02 * page.zoom / page.cell)
     for t, n in enumerate(page.track.numbers):
         if n % every: continue
         color = PAST_COLOR if t < page.past else FUTURE_COLOR
-        page.ax.text(page.left + (t + .5) * page.cell, y + .02, str(n), ha='center', va='top', size=7.5, color=color)
-    _label(page, y + .02, 'frame', va='top', size=7.5, color='#5b626b')
+        page.ax.text(page.left + (t + .5) * page.cell, y + .02, str(n), ha='center', va='top', color=color,
+                     size=8 * page.zoom)
+    _label(page, y + .02, 'frame', va='top', size=8, color='#5b626b')
 
 # %% ../nbs/10_activity.ipynb #61120971
 @plain_style()
@@ -592,10 +606,10 @@ def draw_unit(
 ) -> Picture: # of all there is
     "Features, lines and frames of one unit."
     page = _UnitPage(story, unit, width, write_line(title, 'title'))
-    _draw_weights(page, .58)
+    _draw_weights(page, page.head)
     _draw_lines(page, 'hcg', page.top)
-    _draw_lines(page, 'ifo', page.top + page.line + .32, ylim=(-.05, 1.05), yticks=[0, .5, 1])
-    y = page.top + 2 * (page.line + .32) - .2
+    _draw_lines(page, 'ifo', page.top + page.line + page.gap, ylim=(-.05, 1.05), yticks=[0, .5, 1])
+    y = page.top + 2 * page.line + page.gap + .12
     for name, film in page.films.items():
         _draw_film(page, name, film, y)
         y += page.tall + .05
@@ -648,6 +662,11 @@ def keep_apart(
     up, down = np.maximum.accumulate(free), np.minimum.accumulate(free[::-1])[::-1]
     return ((up + down) / 2 + steps)[np.argsort(order, kind='stable')]
 
+# %% ../nbs/10_activity.ipynb #2dfb25cd
+def _letters(ax) -> float:
+    "Points of the letters of a chart: 9, and more where it is so wide that they would shrink below 8 on a page."
+    return max(9, letter_size(8, ax.figure.get_figwidth()))
+
 # %% ../nbs/10_activity.ipynb #3733a66f
 def _draw_curve(ax, curve):
     "A line, and its interval."
@@ -666,14 +685,14 @@ def _name_curves(ax, curves, high):
     ends = keep_apart([min(max(c.y[-1], least), top) for c in named.values()], .17 * lines / high * (top - low))
     for y, (name, c) in zip(ends, named.items()):
         ax.annotate(name, (1, y), (5, 0), xycoords=ax.get_yaxis_transform(), textcoords='offset points',
-                    va='center', color=c.color, size=9, annotation_clip=False, linespacing=1.1)
+                    va='center', color=c.color, size=_letters(ax), annotation_clip=False, linespacing=1.1)
 
 # %% ../nbs/10_activity.ipynb #0ab2130c
 def _plain_axes(ax, title):
     "Axes with a heading, without a box."
     ax.spines[['top', 'right']].set_visible(False)
-    ax.tick_params(labelsize=9, length=3, labelcolor=INK_COLOR)
-    ax.set_title(title, size=10, loc='left', color=INK_COLOR)
+    ax.tick_params(labelsize=_letters(ax), length=3, labelcolor=INK_COLOR)
+    ax.set_title(title, size=1.1 * _letters(ax), loc='left', color=INK_COLOR)
 
 # %% ../nbs/10_activity.ipynb #59ce6c3f
 def _add_panels(titles, *, width, height, room) -> tuple:
@@ -717,8 +736,8 @@ def show_curves(
         _set_range(ax, curves, limits, log, ticks)
         if grey: ax.axvspan(*grey, color='#f4f1ec', lw=0, zorder=-1)
         _name_curves(ax, curves, height)
-        ax.set_xlabel(x, size=9.5, color=INK_COLOR)
-    axes[0].set_ylabel(y, size=9.5, color=INK_COLOR)
+        ax.set_xlabel(x, size=1.05 * _letters(ax), color=INK_COLOR)
+    axes[0].set_ylabel(y, size=1.05 * _letters(axes[0]), color=INK_COLOR)
     return fig
 
 # %% ../nbs/10_activity.ipynb #a43c6fde
@@ -731,7 +750,8 @@ def _draw_bars(ax, bars, colors, limits):
     for k, (v, error) in enumerate(zip(values, errors)):
         place = min(max(v, low), high) + error + .04 * (high - low)
         text = f'{v:.2f}' if high <= 5 else f'{v:.0f}'
-        ax.text(place, k, text.removeprefix('-') if float(text) == 0 else text, va='center', size=9, color=INK_COLOR)
+        text = text.removeprefix('-') if float(text) == 0 else text
+        ax.text(place, k, text, va='center', size=_letters(ax), color=INK_COLOR)
     ax.set(xlim=(low, high + .25 * (high - low)), ylim=(len(bars) - .4, -.6), xticks=limits)
     ax.spines['bottom'].set_bounds(low, high)
 
@@ -741,7 +761,7 @@ def _mark_chance(ax, value, words, n):
     ax.vlines(value, -.6, n - .4, color='.4', lw=1.2, ls=':')
     low, high = ax.get_xlim()
     side = 'left' if value < (low + high) / 2 else 'right'
-    ax.text(value, -.7, words, size=9, color='.35', ha=side)
+    ax.text(value, -.7, words, size=_letters(ax), color='.35', ha=side)
     ax.set_ylim(n - .4, -1.2)
 
 # %% ../nbs/10_activity.ipynb #d809b562
@@ -806,10 +826,10 @@ def show_tile_rows(
     tall, top = cell * size / wide, .19 * max([c.count('\n') + 1 for c in columns], default=0) + .06 if columns else .03
     fig, ax = blank_figure(width, top + tall * len(rows))
     for k, text in enumerate(columns or []):
-        ax.text(left + (k + .5) * cell, top - .05, text, ha='center', va='bottom', size=9, color=INK_COLOR)
+        ax.text(left + (k + .5) * cell, top - .05, text, ha='center', va='bottom', size=_letters(ax), color=INK_COLOR)
     for r, (name, row) in enumerate(tiles.items()):
         y = top + r * tall
-        ax.text(left - .1, y + tall / 2, name, ha='right', va='center', size=9.5, color=INK_COLOR)
+        ax.text(left - .1, y + tall / 2, name, ha='right', va='center', size=_letters(ax), color=INK_COLOR)
         for k, tile in enumerate(row):
             x = left + k * cell
             place_frame(ax, tile, (x, y, x + cell - .05, y + tall - .05), smooth=not signed)
@@ -826,7 +846,7 @@ def _draw_rose(ax, ring, top):
     ax.plot(angle, ring, color='#0072b2', lw=2)
     ax.fill(angle, ring, color='#0072b2', alpha=.12)
     ax.set(ylim=(-1, top), yticks=[])
-    ax.set_xticks(np.arange(4) * math.pi / 2, ['right', 'up', 'left', 'down'], size=9, color='.3')
+    ax.set_xticks(np.arange(4) * math.pi / 2, ['right', 'up', 'left', 'down'], size=_letters(ax), color='.3')
     ax.tick_params(pad=0)
     ax.grid(alpha=.25)
     ax.spines[:].set_visible(False)
@@ -845,7 +865,7 @@ def show_roses(
     for k, (ring, name) in enumerate(zip(values, names)):
         ax = fig.add_axes((k * wide + .17 * wide, .1, .66 * wide, .66), projection='polar')
         _draw_rose(ax, ring, values.max() + .1)
-        ax.set_title(name, size=9.5, color=INK_COLOR, pad=9)
+        ax.set_title(name, size=1.05 * _letters(ax), color=INK_COLOR, pad=9)
     return fig
 
 # %% ../nbs/10_activity.ipynb #3de51545
@@ -856,7 +876,7 @@ def _draw_points(ax, points, values, cmap, words):
     ax.spines[:].set_visible(False)
     bar = ax.figure.colorbar(dots, ax=ax, location='bottom', aspect=22, pad=.02, shrink=.9)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelsize=9)
+    bar.ax.tick_params(length=0, labelsize=_letters(ax))
     low, high = bar.mappable.get_clim()
     margin = (high - low) * (.5 / len(words) if len(words) > 5 else 0)
     bar.set_ticks(np.linspace(low + margin, high - margin, len(words)), labels=words)

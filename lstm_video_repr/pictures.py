@@ -287,6 +287,16 @@ def check_size(
     if max(width, height) <= 200: return
     raise ValueError(f'{what} a picture of {width:.0f} x {height:.0f} inches; expected at most 200 each way')
 
+# %% ../nbs/09_pictures.ipynb #cdec2121
+PAGE = 7.5 # inches of a page: wider figures are shrunk to it
+
+def letter_size(
+    size: float, # points on the page
+    width: float, # inches of the figure
+) -> float: # points in the figure
+    "How large letters have to be, so that they keep a size when a wide figure is shrunk to a page."
+    return size * max(1, width / PAGE)
+
 # %% ../nbs/09_pictures.ipynb #a524cfb1
 @plain_style()
 def blank_figure(
@@ -328,6 +338,7 @@ class _Sheet:
     tall: float # a frame
     heights: list # of the blocks
     letters: int # of a name, at most
+    zoom: float = 1. # of letters, where the figure is wider than a page
     past: int | None = None # the last frame of the past
     ax: Axes | None = None
 
@@ -342,7 +353,8 @@ def _draw_films(sheet, films, numbers, top):
     "Names, and the frames that there are, from `top` down."
     for k, (name, film) in enumerate(films.items()):
         y, name = top + k * (sheet.tall + _GAP), write_line(name, 'rows', sheet.letters)
-        sheet.ax.text(sheet.left - .1, y + sheet.tall/2, name, ha='right', va='center', color=INK_COLOR, size=10)
+        sheet.ax.text(sheet.left - .1, y + sheet.tall/2, name, ha='right', va='center', color=INK_COLOR,
+                      size=10 * sheet.zoom)
         for column, n in enumerate(numbers):
             if film.first <= n <= film.last: _draw_frame(sheet, film.frames[n - film.first], sheet.column(column), y)
 
@@ -353,15 +365,16 @@ def _draw_numbers(sheet, numbers, y):
         x, color = sheet.column(column), _color(n, sheet.past)
         sheet.ax.plot([x, x + sheet.wide], [y + .02] * 2, lw=2.5, color=color, solid_capstyle='butt')
         if sheet.wide > .3 or n % 5 == 0 or column == 0:
-            sheet.ax.text(x + sheet.wide/2, y + .08, str(n), ha='center', va='top', color=color, size=8)
+            sheet.ax.text(x + sheet.wide/2, y + .08, str(n), ha='center', va='top', color=color,
+                          size=8 * sheet.zoom)
 
 # %% ../nbs/09_pictures.ipynb #039cf438
 def _name_numbers(sheet, numbers, y):
     "What the numbers count: frames, of the past or of the future if all are."
     kinds = {'' if sheet.past is None else 'past ' if n <= sheet.past else 'future ' for n in numbers}
     one = len(kinds) == 1
-    sheet.ax.text(sheet.left - .1, y + .08, (kinds.pop() if one else '') + 'frame', ha='right', va='top', size=8,
-                 color=_color(numbers[0], sheet.past if one else None))
+    sheet.ax.text(sheet.left - .1, y + .08, (kinds.pop() if one else '') + 'frame', ha='right', va='top',
+                  size=8 * sheet.zoom, color=_color(numbers[0], sheet.past if one else None))
 
 # %% ../nbs/09_pictures.ipynb #10d0a093
 def check_width(
@@ -371,14 +384,17 @@ def check_width(
     return check_number(width, 'width', lambda v: 0 < v <= 100, 'more than 0 and at most 100 inches')
 
 # %% ../nbs/09_pictures.ipynb #0cd0738e
-def _fit_columns(blocks, every, width) -> tuple:
-    "How many frames stand beside each other, where the first begins, how wide each is, and how long names may be."
-    columns, letters = max(len(time_axis(films)[::every]) for films in blocks), max(12, int(width / .16 - 3))
+def _fit_columns(blocks, every, width, room) -> tuple:
+    "How many frames stand side by side, where the first begins, how wide each is, how long names may be, how large."
+    columns = max(len(time_axis(films)[::every]) for films in blocks)
+    letters = max(12, int(min(width, PAGE) / .16 - 3))
     longest = max(len(name) for films in blocks for name in (*films, 'future frame'))
-    left = .25 + .08 * min(longest, letters)
-    wide = min(.85, (width - left) / columns - _GAP)
-    if wide >= .1: return columns, left, wide, letters
-    if width < left + .1 + _GAP: raise argument_error('width', width, f'at least {left + .15:.2f} inches')
+    for zoom in 1, letter_size(1, width): # larger letters only where frames fill more than a page
+        left = zoom * (.25 + .08 * min(longest, letters))
+        wide = min(.85, (width - room - left) / columns - _GAP)
+        if left + columns * (wide + _GAP) + room <= PAGE: break
+    if wide >= .1: return columns, left, wide, letters, zoom
+    if width < room + left + .1 + _GAP: raise argument_error('width', width, f'at least {room + left + .15:.2f} inches')
     room = f'a width of {width:g} inches'
     raise ValueError(f'every is {every}; expected more, as {columns} frames do not fit into {room}')
 
@@ -388,14 +404,15 @@ def fit_rows(
     *,
     every: int = 1, # show one frame in `every`
     width: float = 10., # at most so many inches
+    room: float = 0., # of which so many are for something else, at the right
 ) -> _Sheet: # without axes
     "Where frames will lie; `ValueError` if they do not fit."
-    columns, left, wide, letters = _fit_columns(blocks, check_whole(every, 'every'), check_width(width))
+    columns, left, wide, letters, zoom = _fit_columns(blocks, check_whole(every, 'every'), check_width(width), room)
     H, W = next(iter(blocks[0].values())).frames.shape[1:3]
     tall = max(.01, wide * (H / W))
-    heights = [len(films) * (tall + _GAP) + .25 for films in blocks]
+    heights = [len(films) * (tall + _GAP) + .25 * zoom for films in blocks]
     check_size(width, sum(heights) + .12 * len(blocks), 'rows make')
-    return _Sheet(left + columns * (wide + _GAP), left, wide, tall, heights, letters)
+    return _Sheet(left + columns * (wide + _GAP), left, wide, tall, heights, letters, zoom)
 
 # %% ../nbs/09_pictures.ipynb #cf50f33b
 def _draw_block(sheet, films, numbers, top):
@@ -418,13 +435,15 @@ def draw_rows(
     past: int | None = None, # number of the last frame of the past
     every: int = 1, # show one frame in `every`
     width: float = 10., # at most so many inches
+    room: float = 0., # of which so many are for something else, at the right
     title: str = '', # a heading
 ) -> Picture: # of all of them
     "A figure of blocks of rows under each other."
-    title, sheet = write_line(title, 'title'), fit_rows(blocks, every=every, width=width)
-    sheet.past, top = _check_past(past), .35 if title else .05
+    title, sheet = write_line(title, 'title'), fit_rows(blocks, every=every, width=width, room=room)
+    sheet.past, top = _check_past(past), .35 * sheet.zoom if title else .05
     fig, sheet.ax = blank_figure(sheet.right, top + sum(sheet.heights) + .12 * (len(blocks) - 1))
-    if title: sheet.ax.text(sheet.left, .06, title, va='top', size=11, weight='bold', color=INK_COLOR)
+    look = dict(va='top', size=11 * sheet.zoom, weight='bold', color=INK_COLOR)
+    if title: sheet.ax.text(sheet.left, .06, title, **look)
     for films, height in zip(blocks, sheet.heights):
         _draw_block(sheet, films, time_axis(films)[::every], top)
         top += height + .12
@@ -837,7 +856,7 @@ def _add_chart(fig, place) -> Axes:
     "Axes for lines at `(left, top, right, bottom)` inches: no frame, faint lines across."
     (width, height), (left, top, right, bottom) = fig.get_size_inches(), place
     ax = fig.add_axes((left / width, 1 - bottom / height, (right - left) / width, (bottom - top) / height))
-    ax.tick_params(length=0, labelsize=8, labelcolor=INK_COLOR)
+    ax.tick_params(length=0, labelsize=letter_size(8, width), labelcolor=INK_COLOR)
     for side in ax.spines.values(): side.set_visible(False)
     ax.grid(axis='y', color='#dfe2e6', lw=.8)
     ax.set_axisbelow(True)
@@ -846,10 +865,10 @@ def _add_chart(fig, place) -> Axes:
 # %% ../nbs/09_pictures.ipynb #09619cf8
 def _name_lines(ax, ends, names, colors, high, *, letters=24):
     "Names right of the ends of lines, in an axes `high` inches tall."
-    low, top = ax.get_ylim()
-    for y, name, color in zip(_move_apart(ends, .16 / high * (top - low), low, top), names, colors):
+    (low, top), zoom = ax.get_ylim(), letter_size(1, ax.figure.get_figwidth())
+    for y, name, color in zip(_move_apart(ends, .16 * zoom / high * (top - low), low, top), names, colors):
         ax.annotate(write_line(name, 'names', letters), (1, y), (7, 0), xycoords=ax.get_yaxis_transform(),
-                    textcoords='offset points', va='center', color=color, size=9, annotation_clip=False)
+                    textcoords='offset points', va='center', color=color, size=9 * zoom, annotation_clip=False)
 
 # %% ../nbs/09_pictures.ipynb #6569a8d0
 def _show_shares(ax):
@@ -879,7 +898,7 @@ def draw_course(
     _show_shares(ax)
     start, end = span or (course.times[0], course.times[-1])
     ax.set(xlim=(start, end if end > start else start + 1), xlabel='seconds')
-    ax.xaxis.label.set(size=8, color=INK_COLOR)
+    ax.xaxis.label.set(size=letter_size(8, fig.get_figwidth()), color=INK_COLOR)
     names = [name + ' ✓' * (k == course.truth) for k, name in enumerate(course.names)]
     _name_lines(ax, course.values[-1], names, colors, place[3] - place[1])
     return ax
@@ -918,11 +937,10 @@ def draw_timeline(
 ) -> Picture: # frames above lines
     "Some frames of a film, and below them, on the same time axis, what a classifier says."
     if check_width(width) < 4: raise argument_error('width', width, 'at least 4 inches')
-    title, left, right = write_line(title, 'title'), .6, width - 1.9
-    top = .35 if title else .05
-    tall = 0 if frames is None else .95
-    fig, ax = blank_figure(width, top + tall + 2.45)
-    if title: ax.text(left, .06, title, va='top', size=11, weight='bold', color=INK_COLOR)
+    title, zoom = write_line(title, 'title'), letter_size(1, width)
+    left, right, top, tall = .6 * zoom, width - 1.9 * zoom, .35 * zoom if title else .05, 0 if frames is None else .95
+    fig, ax = blank_figure(width, top + tall + 2 + .45 * zoom)
+    if title: ax.text(left, .06, title, va='top', size=11 * zoom, weight='bold', color=INK_COLOR)
     moments = course.times if frames is None else np.concatenate([course.times, frame_times])
     span = moments.min(), moments.max()
     if frames is not None: _draw_moments(ax, frames, frame_times, place=(left, top, right, top + tall - .08), span=span)
@@ -977,31 +995,30 @@ def _write_cells(ax, counts, shares):
     for r, c in zip(*np.nonzero(counts)):
         ink = 'white' if shares[r, c] > .45 else INK_COLOR
         ax.text(c, r - .1, f'{100 * shares[r, c]:.0f} %', ha='center', va='center', color=ink, size=9)
-        ax.text(c, r + .24, f'{counts[r, c]}', ha='center', va='center', color=ink, size=7)
+        ax.text(c, r + .24, f'{counts[r, c]}', ha='center', va='center', color=ink, size=8)
 
 # %% ../nbs/09_pictures.ipynb #407b1b67
-def _list_mistakes(fig, x, counts, names, *, n=12):
-    "The most frequent mistakes in words, from `x` inches on."
+def _list_mistakes(page, y, counts, names, *, rows=6):
+    "The most frequent mistakes in words, in two columns from `y` inches down."
     wrong = counts * (1 - np.eye(len(counts), dtype=np.int64))
-    pairs = sorted(zip(*np.nonzero(wrong)), key=lambda rc: (-wrong[rc], rc))[:n]
-    ax, total = fig.axes[0], counts.sum(1)
-    ax.text(x, .4, 'Most frequent mistakes', va='top', size=9, weight='bold', color=INK_COLOR)
+    pairs, total = sorted(zip(*np.nonzero(wrong)), key=lambda rc: (-wrong[rc], rc))[:2 * rows], counts.sum(1)
+    page.text(.1, y, 'Most frequent mistakes', va='top', size=9, weight='bold', color=INK_COLOR)
     for k, (r, c) in enumerate(pairs):
-        text = f'{wrong[r, c]} of {total[r]}'
-        ax.text(x, .68 + .36 * k, f'{write_line(names[r], "classes", 34)}', va='top', size=8, color=INK_COLOR)
+        x, top, text = .1 + 3.7 * (k // rows), y + .26 + .36 * (k % rows), f'{wrong[r, c]} of {total[r]}'
+        page.text(x, top, f'{write_line(names[r], "classes", 34)}', va='top', size=8, color=INK_COLOR)
         said = f'taken for {write_line(names[c], "classes", 26)}, {text}'
-        ax.text(x, .82 + .36 * k, said, va='top', size=8, color=FUTURE_COLOR)
+        page.text(x, top + .14, said, va='top', size=8, color=FUTURE_COLOR)
 
 # %% ../nbs/09_pictures.ipynb #e5610b8f
-def _label_matrix(ax, names, small):
-    "Names of rows, and of columns where there is room."
-    K, size = len(names), 9 if not small else min(8, 570 / len(names))
-    short = [write_line(name, 'classes', 22) for name in names]
-    ax.set_yticks(range(K), short if size > 3 else [''] * K, size=size)
+def _label_matrix(ax, names, small, side):
+    "Names of rows, as many as there is room for, and of columns if there are few."
+    K, step = len(names), math.ceil(.13 * len(names) / side)
+    short, size, rows = [write_line(name, 'classes', 22) for name in names], 8 if small else 9, range(0, K, step)
+    ax.set_yticks(rows, [short[k] for k in rows], size=size)
     slant = dict(rotation=35, ha='left', rotation_mode='anchor') if K > 4 else {}
-    ax.set_xticks(range(K), short if not small else [''] * K, size=size, **slant)
+    ax.set_xticks([] if small else range(K), [] if small else short, size=size, **slant)
     ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False, labelcolor=INK_COLOR)
-    ax.set_ylabel('true class', size=8, color=INK_COLOR)
+    ax.set_ylabel('true class' if step == 1 else f'true class (one name in {step})', size=8, color=INK_COLOR)
     for side in ax.spines.values(): side.set(visible=True, color='#c8ccd2', lw=.8)
 
 # %% ../nbs/09_pictures.ipynb #3adee0d1
@@ -1016,14 +1033,14 @@ def show_confusion(
     the most frequent mistakes. `ValueError` for no table of counts, or names that do not fit."""
     counts, names = _check_matrix(matrix, classes)
     title, small, K = write_line(title, 'title'), len(counts) > 12, len(counts)
-    side, top = (9.6, .6) if small else (max(2.4, .68 * K), 1.3)
-    fig, page = blank_figure(1.75 + side + (2.9 if small else .6), top + side + .45)
+    side, top = (5.4, .5) if small else (min(max(2.4, .68 * K), 5.1), 1.3)
+    fig, page = blank_figure(1.75 + side + (.3 if small else .6), top + side + (3. if small else .45))
     ax = _add_chart(fig, (1.75, top, 1.75 + side, top + side))
     ax.grid(False)
     shares, colors = _paint_matrix(counts)
     ax.imshow(colors, interpolation='nearest')
-    _label_matrix(ax, names, small)
-    if small: _list_mistakes(fig, 1.75 + side + .25, counts, names)
+    _label_matrix(ax, names, small, side)
+    if small: _list_mistakes(page, top + side + .45, counts, names)
     else: _write_cells(ax, counts, shares)
     right = np.trace(counts) / counts.sum()
     note = f'{100 * right:.1f} % of {counts.sum()} are right; rows: truth, columns: prediction'
@@ -1157,7 +1174,8 @@ def _add_wheel(fig, longest) -> Picture:
     ax.set(xlim=(0, width + 1.3), ylim=(max(height, 1.2), 0))
     place_frame(ax, _wheel_picture(), (width + .3, .1, width + .3 + side, .1 + side))
     text = f'to the rim:\n{longest:.2g} pixels'
-    ax.text(width + .3 + side / 2, .16 + side, text, ha='center', va='top', size=8, color=INK_COLOR)
+    size = letter_size(8, width + 1.3)
+    ax.text(width + .3 + side / 2, .16 + side, text, ha='center', va='top', size=size, color=INK_COLOR)
     return fig
 
 # %% ../nbs/09_pictures.ipynb #50c941f1
@@ -1185,7 +1203,7 @@ def show_flow(
     longest, rows = _check_longest(longest, fields), {'flow': flow_colours(fields, longest=longest)}
     if frames is not None: rows = {'film': _check_film(frames, len(fields)), **rows}
     films = resolve_rows({name: x.transpose(0, 3, 1, 2) for name, x in rows.items()})
-    return _add_wheel(draw_rows([films], every=every, width=check_width(width) - 1.3, title=title), longest)
+    return _add_wheel(draw_rows([films], every=every, width=width, room=1.3, title=title), longest)
 
 # %% ../nbs/09_pictures.ipynb #c3282787
 def _check_groups(groups, highlight) -> dict:
@@ -1201,10 +1219,23 @@ def _check_groups(groups, highlight) -> dict:
 # %% ../nbs/09_pictures.ipynb #b9f03947
 def _draw_rank(ax, y, name, value, color):
     "A name, a line and a number."
+    size = letter_size(9, ax.figure.get_figwidth())
     ax.plot([0, value], [y, y], color=color, lw=2, alpha=.45, solid_capstyle='butt')
     ax.plot(value, y, 'o', color=color, ms=6)
-    ax.annotate(f'{value:.1f}', (value, y), (8, 0), textcoords='offset points', va='center', size=9, color=INK_COLOR)
-    ax.annotate(name, (0, y), (-6, 0), textcoords='offset points', va='center', ha='right', size=9, color=INK_COLOR)
+    ax.annotate(f'{value:.1f}', (value, y), (8, 0), textcoords='offset points', va='center', size=size, color=INK_COLOR)
+    ax.annotate(name, (0, y), (-6, 0), textcoords='offset points', va='center', ha='right', size=size, color=INK_COLOR)
+
+# %% ../nbs/09_pictures.ipynb #5a06b2a8
+def _name_room(groups, width) -> float:
+    "Which share of a figure the names need, at most half of it."
+    longest = max(len(name) for rows in groups.values() for name in rows)
+    return min(.5, (.25 + letter_size(.075, width) * longest) / width)
+
+# %% ../nbs/09_pictures.ipynb #ae7594ad
+def _name_group(ax, x, y, name):
+    "A heading above some lines, at shares of the axes."
+    size = letter_size(9, ax.figure.get_figwidth())
+    ax.text(x, y, name, transform=ax.transAxes, va='center', size=size, weight='bold', color=INK_COLOR)
 
 # %% ../nbs/09_pictures.ipynb #b007d839
 @plain_style()
@@ -1214,15 +1245,16 @@ def show_ranking(
     floor: float | None = None, # a dotted line there: what nobody can get below
     highlight: str | None = None, # names with this in them are orange
     x: str = '', # what the numbers are
-    width: float = 8.6, # inches
+    width: float = 7.5, # inches
 ) -> Figure: # as of `show_strip`
     "Numbers by name, in groups, the smallest of each at its bottom."
     groups = _check_groups(groups, highlight)
     lines = sum(len(rows) + 1 for rows in groups.values())
     fig = Picture(figsize=(check_width(width), .27 * lines + .6), dpi=110, facecolor='white')
-    ax, y = fig.add_axes((.38, .5 / (.27 * lines + .6), .55, .27 * lines / (.27 * lines + .6))), lines - .5
+    left, y = _name_room(groups, width), lines - .5
+    ax = fig.add_axes((left, .5 / (.27 * lines + .6), .92 - left, .27 * lines / (.27 * lines + .6)))
     for group, rows in groups.items():
-        ax.text(-.66, y / lines, group, transform=ax.transAxes, va='center', size=9, weight='bold', color=INK_COLOR)
+        _name_group(ax, -left / (.92 - left), y / lines, group)
         for name, value in sorted(rows.items(), key=lambda row: -row[1]):
             y -= 1
             _draw_rank(ax, y, name, value, FUTURE_COLOR if highlight and highlight in name else '.5')
@@ -1356,15 +1388,16 @@ def show_models(
     "Several models as small diagrams, alike but for what differs. `ValueError` for what is no configuration."
     models, n = _check_models(models), check_whole(frames, 'frames', 2, 8)
     columns = check_whole(columns, 'columns', 1, 8)
-    wide, tall, rows = (2*n + 1.1) * .52, 1.75, -(-len(models) // columns)
+    wide, tall, rows = (2*n + 1.1) * .48, 1.75, -(-len(models) // columns)
     check_size(columns * wide, rows * tall, 'models make')
-    fig, ax = blank_figure(min(columns, len(models)) * wide + .1, rows * tall + .3)
-    pen = _Pen(ax, .52, words=False)
+    hint = any(conditional for config in models.values() for *_, conditional in _decoders(config))
+    fig, ax = blank_figure(min(columns, len(models)) * wide + .1, rows * tall + .3 * hint)
+    pen = _Pen(ax, .48, words=False)
     for k, (name, config) in enumerate(models.items()):
         x, y = .1 + k % columns * wide, k // columns * tall
         _say(pen, x, y + .17, name, ha='left', size=9)
         _draw_model(pen, config, x + .2, y + 1.0, n)
-    _say(pen, .1, rows * tall + .15, _CONDITIONAL, size=8, ha='left')
+    if hint: _say(pen, .1, rows * tall + .15, _CONDITIONAL, size=8, ha='left')
     return fig
 
 # %% ../nbs/09_pictures.ipynb #49e3ac18

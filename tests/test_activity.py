@@ -439,3 +439,30 @@ def test_charts_have_letters_of_nine_points():
     fig = A.show_curves({'a': {'b': A.Curve([1, 2])}}, y='words')
     sizes = [t.get_fontsize() for ax in fig.axes for t in [*ax.texts, *ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label]]
     assert min(sizes) >= 9
+
+
+def letters_on_a_page(fig):
+    "Points of the smallest letters, once the figure is shrunk to a page of 7.5 inches."
+    words = list(fig.texts)
+    for ax in fig.axes:
+        words += ax.texts
+        if not ax.axison: continue
+        words += [ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels()]
+        if ax.get_legend(): words += ax.get_legend().get_texts()
+    return min(t.get_size() for t in words if t.get_text().strip()) * min(1, 7.5 / fig.get_figwidth())
+
+
+def test_no_letter_is_too_small_for_a_page():
+    "All figures, drawn as they are if nobody says how large; eight points are what can be read."
+    model, past = awake(), clip(1, 5, 1, 7, 9).double()
+    seen, weights = A.unit_activity(model, past), A.feature_images(model, 'future')
+    many = torch.randn(60, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    lines = {'a': {'b': A.Curve([1, 2])}, 'c': {'d': A.Curve([1, 2])}}
+    figures = dict(features=A.show_features(weights, title='a title'), many=A.show_features(many),
+                   activity=A.show_activity(seen, 'hcifgo', title='a title'), few=A.show_activity(seen, units=[0, 1]),
+                   unit=A.show_unit(model, past, 0), curves=A.show_curves(lines, y='nats'),
+                   bars=A.show_bars({'a': {'x': 1.}}, {'a': (0, 1)}, chance={'a': (.5, 'chance')}),
+                   tiles=A.show_tile_rows({'row': many[:3]}, ['1', '2', '3'], signed=True),
+                   roses=A.show_roses(torch.zeros(3, 8), list('abc')),
+                   points=A.show_points(torch.rand(5, 2), {'across': (torch.arange(5), 'viridis', ['left', 'right'])}))
+    assert {name: size for name, fig in figures.items() if (size := letters_on_a_page(fig)) < 7.99} == {}
