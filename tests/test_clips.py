@@ -9,6 +9,7 @@ import math
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 import time
@@ -1147,3 +1148,89 @@ def test_a_source_says_what_it_wants():
     "To whoever asks: help, editors, notebooks."
     for kind, first in ((MovingDigits, 'digits'), (FixedClips, 'source'), (ArrayClips, 'past'), (MovingMNISTFile, 'path')):
         assert next(iter(inspect.signature(kind).parameters)) == first
+
+
+def refused(words, error=ValueError): return pytest.raises(error, match=re.escape(words))
+
+
+def test_painting_against_a_plain_loop():
+    "One block of pixels after the other, nothing clever."
+    g = torch.Generator().manual_seed(0)
+    for B, N, T, h, w, S in ((2, 3, 4, 5, 3, 9), (1, 1, 1, 4, 4, 4), (3, 2, 6, 28, 28, 40)):
+        digits = torch.randint(0, 256, (B, N, h, w), generator=g).to(torch.uint8)
+        places = [torch.randint(0, S - n + 1, (B, N, T), generator=g) for n in (h, w)]
+        corners, wanted = torch.stack(places, -1), digits.new_zeros(B, T, 1, S, S)
+        for b, n, t in itertools.product(range(B), range(N), range(T)):
+            r, c = corners[b, n, t].tolist()
+            block = wanted[b, t, 0, r:r+h, c:c+w]
+            block.copy_(torch.maximum(block, digits[b, n]))
+        assert torch.equal(render(digits, corners, S), wanted)
+        assert torch.equal(render(digits.double() / 255, corners.int(), S), wanted.double() / 255)
+
+
+OK, AT = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 1, 2, dtype=torch.int64)
+
+
+@pytest.mark.parametrize('args, words', [
+    ((OK[0], AT), '(B, N, h, w)'), ((OK.numpy(), AT), '(B, N, h, w)'), ((OK[:0], AT), 'nothing of it empty'),
+    ((OK, AT[0]), '(1, 1, T, 2)'), ((OK, AT[..., :1]), '(1, 1, T, 2)'), ((OK, AT.float()), 'whole pixels'),
+    ((OK.long(), AT), 'uint8 (0 to 255) or float'), ((OK * 255, AT), 'expected [0, 1]'), ((-OK, AT), 'from -1'),
+    ((OK * math.nan, AT), 'NaN'), ((OK, AT - 1), 'stay inside'), ((OK, AT, 1), 'expected at least 2'),
+    ((OK, AT[:, :, :0]), 'nothing of it empty')])
+def test_what_cannot_be_painted(args, words):
+    with refused(words): render(*args)
+
+
+SOME = torch.rand(5, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize('wish, words', [
+    (dict(digits='emnist'), "'auto'"), (dict(digits=None), "'auto'"), (dict(digits=SOME[0]), '(n, h, w)'),
+    (dict(digits=SOME[:0]), '(n, h, w)'), (dict(digits=[1, 2]), '[1, 2]'), (dict(digits=SOME * 255), 'expected [0, 1]'),
+    (dict(digits=SOME * math.nan), 'NaN'), (dict(digits=(SOME > .5)), 'bool'), (dict(digits=np.array([[['a']]])), 'uint8'),
+    (dict(digits=(SOME * 9).long()), 'int64'), (dict(image_size=3), 'at least 4'), (dict(image_size=0), 'image_size'),
+    (dict(n_digits=0), 'n_digits is 0'), (dict(past=0), 'past is 0'), (dict(future=-1), 'future is -1'),
+    (dict(future=2.5), 'future is 2.5'), (dict(seed=-1), 'seed is -1'), (dict(seed=2**63), 'from 0 to'),
+    (dict(seed=True), 'seed is True'), (dict(speed=0), 'speed is 0'), (dict(speed=1.5), 'speed is 1.5'),
+    (dict(speed=-.1), 'speed'), (dict(speed=(.2, .1)), 'range'), (dict(speed=math.nan), 'nan'),
+    (dict(speed='fast'), 'fast'), (dict(split='val'), "'train', 'test'")])
+def test_moving_digits_that_there_are_not(wish, words):
+    with refused(words): MovingDigits(**{'digits': SOME, 'image_size': 8, **wish})
+
+
+def test_passes_over_a_fixed_set_do_not_disturb_each_other():
+    again = [torch.cat([torch.cat(b, 1) for b in fixed_test_set('embedded', n_clips=23).batches(k)]) for k in (5, 23, 100)]
+    assert torch.equal(again[0], again[1]) and torch.equal(again[0], again[2]) and len(again[0]) == 23
+    two = fixed_test_set('embedded', n_clips=4)
+    for a, b in zip(two.batches(2), two.batches(2)): assert torch.equal(a[1], b[1])
+    assert (two.frame_shape, two.source.index, two.index) == ((1, 64, 64), 0, 0)
+    for words, call in {'n_clips is 0': lambda: fixed_test_set('embedded', n_clips=0),
+                        'n_clips is 5; expected at most 4': lambda: FixedClips(two, 5),
+                        'source is': lambda: FixedClips(torch.rand(3, 4, 5), 2),
+                        'n_clips is 5': lambda: two.batches(2, 5), 'batch_size is 0': lambda: two.batches(0),
+                        'clips has values from': lambda: clips_checksum(SOME * 255)}.items():
+        with refused(words): call()
+    assert clips_checksum((SOME * 255).round().byte()) == clips_checksum(SOME)         # bytes are what they are
+
+
+def test_files_that_are_not_in_the_published_layout(tmp_path):
+    good, path = np.zeros((20, 3, 64, 64), np.uint8), tmp_path/'x.npy'
+    def expect(words, write):
+        write(path)
+        with refused(words, OSError): MovingMNISTFile(path)
+    def truncate(p): np.save(p, good); p.write_bytes(p.read_bytes()[:-7])
+    def archive(p):
+        with open(p, 'wb') as f: np.savez(f, good)
+    expect('bytes, not the 245888 that its header states', truncate)
+    expect('archive', archive)
+    for raw in (b'not numpy at all', b''): expect('no npy file', lambda p, raw=raw: p.write_bytes(raw))
+    expect('an array of object', lambda p: np.save(p, np.array([{}], dtype=object), allow_pickle=True))
+    for words, array in {'Fortran': np.asfortranarray(good), 'float32': good.astype('float32'), '(20, 3, 64)': good[..., 0],
+                         'transpose': good.swapaxes(0, 1), '(20, 0, 64, 64)': good[:, :0]}.items():
+        expect(words, lambda p, array=array: np.save(p, array))
+    np.save(path, good)
+    with refused('past + future is 25; expected a whole number from 1 to 20'): MovingMNISTFile(path, past=15)
+    with pytest.raises(FileNotFoundError): MovingMNISTFile(tmp_path/'none.npy')
+    file = MovingMNISTFile(path, past=3, future=4)
+    assert [p.shape for p in next(file.batches())] == [(3, 3, 1, 64, 64), (3, 4, 1, 64, 64)]
+    assert [x.shape[1] for x in MovingMNISTFile(path, past=20, future=0).batch(4)] == [20, 0]
