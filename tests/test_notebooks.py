@@ -84,9 +84,21 @@ def ahead(far): return rows(far, kind='far', model='model')[0]['ahead']
 def mean_of(values, start=0, end=None): return np.mean(values[start:end])
 
 
-def test_numbers_of_the_far_future(ahead, far):
+def lost_from(ahead):
+    "The frame from which on digits are found hardly nearer to their own places than to those of another clip."
     place, other = np.array(ahead['error']['median']), np.mean(ahead['chance']['median'])
-    lost = next(t for t in range(100) if place[t:t + 5].mean() > .8 * other) + 11
+    return next(t for t in range(100) if place[t:t + 5].mean() > .8 * other) + 11
+
+
+def test_first_predictions_looks_ahead(ahead):
+    "What tutorial 1 takes from tutorial 4."
+    assert missing('tutorials/1_first_predictions', [
+        f'from frame {lost_from(ahead)} on they are hardly nearer', 'names fewer than half of the predicted ones']) == []
+    assert .3 < ahead['names_found'][0] < .5
+
+
+def test_numbers_of_the_far_future(ahead, far):
+    place, other, lost = np.array(ahead['error']['median']), np.mean(ahead['chance']['median']), lost_from(ahead)
     nats, expected = np.array(ahead['nats']), np.array(ahead['entropy'])
     truth = rows(far, kind='far', model='model')[0]['truth']
     worse = rows(far, kind='far', model='model')[0]['drift']['worse than the mean frame'] + 10
@@ -98,6 +110,13 @@ def test_numbers_of_the_far_future(ahead, far):
         f'the truth costs {nats[:10].mean():.0f} nats, and the frames expect {expected[:10].mean():.0f}',
         f'In frames 61 to 110 it costs {nats[50:].mean():.0f}, and they expect {expected[50:].mean():.0f}',
         f'From frame {worse} on the network is worse']) == []
+
+
+def test_numbers_of_the_reader(far):
+    alone = rows(far, kind='reader')[0]['accuracy']['mnist']
+    sharp, soft = (f'{alone[k]:.0%}'.replace('%', ' %') for k in ('0.0', '3.0'))
+    assert missing('tutorials/4_far_future_distant_past', [
+        f"names {sharp} of MNIST's test digits rightly when they stand alone, and {soft} when they are heavily blurred"]) == []
 
 
 def test_shapes_of_the_far_future(ahead):
@@ -144,6 +163,8 @@ def test_numbers_of_other_worlds(far):
         f'pays {paid("boxes", "back"):.0f} nats a frame to play it back, and {paid("boxes", "ahead"):.0f} to predict it',
         f'for digits it is {own[0]:.0f} and {own[1]:.0f} above their floor']) == []
     assert off['mirrored'] == pytest.approx(off['boxes'], abs=.05) and max(boxed['ahead']['floor']) < 1
+    lost = {r['digits']: r['ahead']['error']['median'][9] / r['ahead']['chance']['median'][9] for r in rows(far, kind='crowd')}
+    assert min(lost[3], lost[4]) > .5 > .2 > max(lost[1], lost[2]), 'more than half of what another clip would be'
 
 
 def test_speeds(far):
@@ -164,6 +185,8 @@ def test_a_class_never_seen():
         gap = [mean_of(r['this class'][part]['nats'], 0, 10) - mean_of(r['other classes'][part]['nats'], 0, 10) for r in pair]
         return gap[1] - gap[0]
     assert missing('tutorials/5_other_worlds', [f'{abs(cost("back")):.1f} nats played back, {cost("ahead"):.1f} predicted']) == []
+    read = [max(mean_of(r[group]['ahead']['names_found'], 0, 10) for r in pair) for group in ('this class', 'other classes')]
+    assert missing('tutorials/5_other_worlds', ['{:.0f} % of the predicted fours rightly and {:.0f} % of the others'.format(*np.multiply(100, read))]) == []
 
 
 def test_numbers_of_the_units(far):
@@ -295,6 +318,52 @@ def test_no_plotting_in_pages(page):
     assert [c for c in code if c.count('assert ') > 4] == []
 
 
+# ---- what tutorial 3 reads
+
+def as_later(results):
+    "The results of `design` in the form that has points of the budget, and models trained on their own frames."
+    from experiments import design
+    old = results | dict(settings=results['settings'] | dict(clips=64, points=(2, 1), layers=[1]), rows=[])
+    models = [r for r in results['rows'] if r['kind'] == 'model']
+    more = [r | dict(model=r['model'] + design.OWN) for r in models if 'conditional' in r['model']]
+    points = [r | dict(layers=1, clips=n, part=r['part'] if n == 64 else f'{r["part"]}, {n}') for n in (32, 64) for r in models + more]
+    return old | dict(rows=[r for r in results['rows'] if r['kind'] != 'model'] + points)
+
+
+@pytest.mark.parametrize('later', [False, True])
+def test_what_designs_have_found(tmp_path, later):
+    "Tables of the file as it is, and of one with more in it."
+    pytest.importorskip('scipy', reason='needs scipy')
+    from experiments import _designs as D
+    found = results('design')
+    if later and 'points' in found['settings']: pytest.skip('the file is of the later form')
+    (tmp_path/'design.json').write_text(json.dumps(as_later(found) if later else found))
+    (tmp_path/'design.npz').write_bytes((RESULTS/'design.npz').read_bytes())
+    d = D.Designs(tmp_path)
+    assert d.budget == d.points[-1] and len(d.scores('composite')) == len(d.seeds) > 0
+    assert d.by_frame('composite').shape == d.forced('conditional future predictor').shape == (len(d.seeds), 10)
+    assert d.drawn('composite').shape == d.drawn('last frame').shape and d.drawn('composite').shape[1:] == (10, 1, 64, 64)
+    assert len(D.differences(d).rows) == 7 + 2 * len(d.cured) and len(D.about(d).rows) == 7
+    assert [r[0] for r in D.overview(d).rows][:6] == list(D.MODELS)
+    assert np.allclose(d.difference('composite', 'composite'), 0) and np.allclose(d.scores('composite'), [
+        mean_of(v) for v in d.by_frame('composite')], rtol=1e-4)
+    if later:
+        assert (d.points, d.cured) == ([32, 64], [m for m in D.MODELS if 'conditional' in m])
+        assert [r[-1] for r in D.practice(d).rows] == ['0%'] * 3, 'the same scores: nothing is gained'
+
+
+def test_verdicts():
+    from experiments import _designs as D
+    d = np.array([1., 2., 3.])
+    assert abs(D.half_width(d) - 4.303 / 3**.5) < .01 and D.half_width(d[:1]) == float('inf')
+    assert [D.verdict(v) for v in (d, d + 2, -d - 2, d[:1])] == ['not told apart', 'harms', 'helps', 'one seed says nothing']
+
+
+def test_without_designs(tmp_path):
+    from experiments import _designs as D
+    with pytest.raises(FileNotFoundError, match='make experiments'): D.Designs(tmp_path)
+
+
 # ---- pages that others link to
 
 def cells_of(name): return json.loads((ROOT/f'nbs/{name}.ipynb').read_text(encoding='utf8'))['cells']
@@ -332,16 +401,18 @@ def test_what_did_not_work_is_dated():
 
 def test_the_paper_fits_on_a_page():
     cells = cells_of('tutorials/the_paper_in_one_page')
-    proof = next(k for k, c in enumerate(cells) if '## 9. The proof' in ''.join(c['source']))
-    code = [''.join(c['source']) for c in cells[:proof] if c['cell_type'] == 'code']
-    assert not any('lstm_video_repr.' in c or 'import lstm' in c for c in code), 'nothing of the library before the proof'
+    check = next(k for k, c in enumerate(cells) if '## 9. The check' in ''.join(c['source']))
+    code = [''.join(c['source']) for c in cells[:check] if c['cell_type'] == 'code']
+    assert not any('lstm_video_repr.' in c or 'import lstm' in c for c in code), 'nothing of the library before the check'
     shown = [line for c in code if '#| hide' not in c for line in c.splitlines() if line.strip()]
     assert len(shown) <= 120, f'{len(shown)} lines'
     assert max(len(c.splitlines()) for c in code) <= 16, 'short cells'
 
 
 MINE = {'00_lstm': 2, '02_digits': 1, '03_clips': 2, '05_metrics': 2, 'tutorials/1_first_predictions': 1,
-        'tutorials/2_train_your_own': 1, 'tutorials/9_scoreboard': 1, 'tutorials/the_paper_in_one_page': 1}
+        'tutorials/2_train_your_own': 1, 'tutorials/3_design_choices': 2, 'tutorials/5_other_worlds': 1,
+        'tutorials/6_what_did_it_learn': 2, 'tutorials/7_natural_patches': 1, 'tutorials/8_actions': 1, 'tutorials/9_scoreboard': 1,
+        'tutorials/the_paper_in_one_page': 1}
 
 
 @pytest.mark.parametrize('name', MINE)
