@@ -30,7 +30,7 @@ from .digits import load_digits
 from .lstm import lstm_gates
 from .models import VideoLSTM, VideoOutput
 from .pictures import Film, Picture, as_frames, check_times, draw_rows, draw_timeline, fit_rows
-from .pictures import prepare_target, resolve_course, resolve_timeline, time_axis, to_array, write_line
+from .pictures import letter_size, prepare_target, resolve_course, resolve_timeline, time_axis, to_array, write_line
 from .pictures import write_url
 from .zoo import load_pretrained, pack_weights, shrink_digits, unpack_weights
 
@@ -181,7 +181,8 @@ def _add_line(png, text) -> bytes:
     "A picture with a line of text below it; the text is never wider than the picture."
     picture = Image.open(io.BytesIO(png))
     line = Picture(figsize=(10, .3), dpi=110, facecolor='white')
-    line.text(.005, .5, text, va='center', size=9, color='#5b626b', style='italic', parse_math=False)
+    size = letter_size(8, 10)
+    line.text(.005, .5, text, va='center', size=size, color='#5b626b', style='italic', parse_math=False)
     line.savefig(file := io.BytesIO(), format='png')
     words = Image.open(file).convert('RGB')
     words = words.resize((picture.width, max(1, words.height * picture.width // words.width)))
@@ -931,14 +932,15 @@ def still(self: CellLab) -> Figure: # open nowhere in matplotlib
     curves, names = self.curves(), dict(x='input', i='input gate', f='forget gate', g='candidate', o='output gate',
                                         c='cell', h='output')
     fig = Picture(figsize=(10, 5.6), dpi=110, facecolor='white')
-    if self.title: fig.suptitle(self.title, x=.13, y=.94, ha='left', size=11, weight='bold')
+    if self.title: fig.suptitle(self.title, x=.13, y=.94, ha='left', size=14, weight='bold')
     for k, (name, values) in enumerate(curves.items()):
         ax = fig.add_subplot(7, 1, k + 1)
         ax.step(range(1, self.count + 1), values, where='mid', color='#22262b', lw=1.5)
-        ax.set_ylabel(f'{names[name]} {name}', rotation=0, ha='right', va='center', size=9)
+        ax.set_ylabel(f'{names[name]} {name}', rotation=0, ha='right', va='center', size=12)
         ax.set_ylim(*((-.1, 1.1) if name in 'ifo' else (-1.1 * (top := max(1., *map(abs, values))), 1.1 * top)))
-        ax.tick_params(labelsize=8, labelbottom=k == 6)
+        ax.tick_params(labelsize=11, labelbottom=k == 6)
         ax.spines[['top', 'right']].set_visible(False)
+    ax.set_xlabel('step', size=12)
     return fig
 
 # %% ../nbs/11_widgets.ipynb #fc7b1521
