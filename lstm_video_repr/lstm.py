@@ -44,7 +44,7 @@ def lstm_step(
     return lstm_gates(z, c, w_peephole)[:2]
 
 # %% ../nbs/00_lstm.ipynb #525c96aa
-_gates = lstm_gates                                        # for the loop: without the look at arguments that comes below
+_gates = lstm_gates                                        # for the loop: without the checks that come below
 
 # %% ../nbs/00_lstm.ipynb #bbb8066c
 def lstm_layer(
