@@ -32,6 +32,59 @@ from . import __version__
 Folder, File, Device = (Annotated[str, word] for word in ('FOLDER', 'FILE', 'DEVICE')) # text that names one
 Place = Annotated[str, 'DOWN,RIGHT'] # two whole numbers
 
+# %% ../nbs/15_cli.ipynb #15de999c
+def _comments(function):
+    "The comment beside each argument: name -> text."
+    found = {}
+    try: lines = inspect.getsource(function).splitlines()
+    except OSError: lines = [] # somebody has left the source behind
+    for line in lines:
+        if line.lstrip().startswith(')'): break
+        if said := re.match(r'\s*(?:def \w+\((?:\*, )?)?(\w+)\b.*?# (.+)', line): found[said[1]] = said[2]
+    return found
+
+# %% ../nbs/15_cli.ipynb #57df6340
+def _read_type(annotation):
+    "What `argparse` should know of a type."
+    inner = get_args(annotation)
+    if type(None) in inner: return _read_type(inner[0])
+    if get_origin(annotation) is Literal: return dict(choices=list(inner))
+    if get_origin(annotation) is Annotated: return dict(type=inner[0], metavar=inner[1])
+    return dict(type=annotation, metavar={int: 'N', float: 'X'}.get(annotation, 'TEXT'))
+
+# %% ../nbs/15_cli.ipynb #ea3f340f
+def _help(comment, default, annotation=str):
+    "A comment as the help of an option."
+    if isinstance(default, bool): return comment.split('; False: ')[-1]
+    if get_origin(annotation) is Annotated: comment = ': '.join([comment, *get_args(annotation)[2:]])
+    text = re.sub(r'; None: (.+)$', r' (default: \1)', comment)
+    return (text if default is None else f'{text} (default: {default})').replace('%', '%%')
+
+# %% ../nbs/15_cli.ipynb #ed981f9b
+_ALIASES = {'future_frames': ['--future-steps']} # what an option was called before
+
+# %% ../nbs/15_cli.ipynb #8acd58f9
+def add_arguments(
+    parser: argparse.ArgumentParser, # what reads the words
+    function, # what is to be called with them
+    without: tuple = (), # names of arguments to leave out: the parser has them
+) -> None: # the parser has an argument for each of the function's
+    "Make a command line from a function's signature: types, defaults, and the comments beside the arguments as help."
+    comments = _comments(function)
+    for p in inspect.signature(function).parameters.values():
+        word, default = p.name.replace('_', '-'), None if p.default is p.empty else p.default
+        options = dict(help=_help(comments.get(p.name, ''), default, p.annotation), default=default)
+        if p.kind is p.VAR_KEYWORD or p.name in without: continue
+        if isinstance(p.default, bool):
+            action = 'store_false' if p.default else 'store_true'
+            parser.add_argument(f'--no-{word}' if p.default else f'--{word}', dest=p.name, action=action, **options)
+        elif p.kind is p.KEYWORD_ONLY:
+            parser.add_argument(f'--{word}', *_ALIASES.get(p.name, []), **options, **_read_type(p.annotation))
+        else:
+            kind = _read_type(p.annotation)
+            if 'choices' not in kind: kind['metavar'] = p.name.upper()
+            parser.add_argument(p.name, nargs=None if p.default is p.empty else '?', **options, **kind)
+
 # %% ../nbs/15_cli.ipynb #922ddf9d
 _LIMITS = dict( # of whole numbers both may be asked for, of others the upper one
     steps=(1, 10**9), lr=(0, 1000), batch_size=(1, 10**5), n_clips=(1, 10**7), n_digits=(1, 1000), clip=(0, 10**15),
@@ -1475,59 +1528,6 @@ def run_video_check(
     _say('\n' + Table(['video', 'why it cannot be used'], [*bad.items()], align='ll').text())
     all_ = _count(len(bad) + len(films), 'video')
     raise OSError(f'folder is {asked.folder!r}, where {len(bad)} of {all_} cannot be used; expected whole ones')
-
-# %% ../nbs/15_cli.ipynb #15de999c
-def _comments(function):
-    "The comment beside each argument: name -> text."
-    found = {}
-    try: lines = inspect.getsource(function).splitlines()
-    except OSError: lines = [] # somebody has left the source behind
-    for line in lines:
-        if line.lstrip().startswith(')'): break
-        if said := re.match(r'\s*(?:def \w+\((?:\*, )?)?(\w+)\b.*?# (.+)', line): found[said[1]] = said[2]
-    return found
-
-# %% ../nbs/15_cli.ipynb #57df6340
-def _read_type(annotation):
-    "What `argparse` should know of a type."
-    inner = get_args(annotation)
-    if type(None) in inner: return _read_type(inner[0])
-    if get_origin(annotation) is Literal: return dict(choices=list(inner))
-    if get_origin(annotation) is Annotated: return dict(type=inner[0], metavar=inner[1])
-    return dict(type=annotation, metavar={int: 'N', float: 'X'}.get(annotation, 'TEXT'))
-
-# %% ../nbs/15_cli.ipynb #ea3f340f
-def _help(comment, default, annotation=str):
-    "A comment as the help of an option."
-    if isinstance(default, bool): return comment.split('; False: ')[-1]
-    if get_origin(annotation) is Annotated: comment = ': '.join([comment, *get_args(annotation)[2:]])
-    text = re.sub(r'; None: (.+)$', r' (default: \1)', comment)
-    return (text if default is None else f'{text} (default: {default})').replace('%', '%%')
-
-# %% ../nbs/15_cli.ipynb #ed981f9b
-_ALIASES = {'future_frames': ['--future-steps']} # what an option was called before
-
-# %% ../nbs/15_cli.ipynb #8acd58f9
-def add_arguments(
-    parser: argparse.ArgumentParser, # what reads the words
-    function, # what is to be called with them
-    without: tuple = (), # names of arguments to leave out: the parser has them
-) -> None: # the parser has an argument for each of the function's
-    "Make a command line from a function's signature: types, defaults, and the comments beside the arguments as help."
-    comments = _comments(function)
-    for p in inspect.signature(function).parameters.values():
-        word, default = p.name.replace('_', '-'), None if p.default is p.empty else p.default
-        options = dict(help=_help(comments.get(p.name, ''), default, p.annotation), default=default)
-        if p.kind is p.VAR_KEYWORD or p.name in without: continue
-        if isinstance(p.default, bool):
-            action = 'store_false' if p.default else 'store_true'
-            parser.add_argument(f'--no-{word}' if p.default else f'--{word}', dest=p.name, action=action, **options)
-        elif p.kind is p.KEYWORD_ONLY:
-            parser.add_argument(f'--{word}', *_ALIASES.get(p.name, []), **options, **_read_type(p.annotation))
-        else:
-            kind = _read_type(p.annotation)
-            if 'choices' not in kind: kind['metavar'] = p.name.upper()
-            parser.add_argument(p.name, nargs=None if p.default is p.empty else '?', **options, **kind)
 
 # %% ../nbs/15_cli.ipynb #f9e80ec7
 class _Parser(argparse.ArgumentParser):

@@ -112,6 +112,19 @@ def test_labelled_clips_are_moving_digits_with_their_labels(split):
     assert (away < 1.2).double().mean() > .8 and clips.labels['direction'].unique().numel() == 8
 
 
+def test_what_does_not_fit_is_refused_in_words():
+    softmax, model = StepSoftmax(2, 2), LSTMClassifier(16, 4, n_classes=2)
+    clips = rand(3, 5, 1, 4, 4)
+    with pytest.raises(ValueError, match=r'\(B, T, 2\)'): softmax(torch.zeros(1, 2, 3))
+    with pytest.raises(ValueError, match='expected 1, a label for each clip'): softmax.loss(rand(1, 2, 2), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match='16 values a frame'): model(rand(1, 4, 1, 8, 8))
+    with pytest.raises(ValueError, match='divide by 255'): model((255 * clips).byte())
+    with pytest.raises(ValueError, match='NaN'): model(clips * math.nan)
+    with pytest.raises(ValueError, match='from 0 to 599'): LabelledDigits('embedded', 600)[[600]]
+    with pytest.raises(ValueError, match=r'a pair \(frames, labels\)'):
+        train_classifier(model, clips, torch.tensor([0, 1, 0]), validation=clips)
+
+
 def test_train_and_test_digits_do_not_mix():
     train, test = (LabelledDigits('embedded', 5, split=split).source.digits for split in ('train', 'test'))
     assert len(train) == 1437 and len(test) == 360
