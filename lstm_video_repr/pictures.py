@@ -1260,8 +1260,7 @@ def show_ranking(
             _draw_rank(ax, y, name, value, FUTURE_COLOR if highlight and highlight in name else '.5')
         y -= 1
     if floor is not None: ax.axvline(floor, color='.4', ls=':', lw=1)
-    most = max(v for rows in groups.values() for v in rows.values())
-    ax.set(ylim=(0, lines), yticks=[], xlabel=x, xlim=(0, 1.08 * most))
+    ax.set(ylim=(0, lines), yticks=[], xlabel=x, xlim=(0, 1.08 * max(max(rows.values()) for rows in groups.values())))
     ax.spines[['top', 'right', 'left']].set_visible(False)
     return fig
 
