@@ -52,6 +52,8 @@ html_theme_options = {
                             'color-api-name': '#0b5c94', 'color-api-pre-name': '#0b5c94',
                             'font-stack': 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif'},
     'dark_css_variables': {'color-brand-primary': '#7db7ea', 'color-brand-content': '#7db7ea',
-                           'color-api-name': '#7db7ea', 'color-api-pre-name': '#7db7ea'},
+                           'color-api-name': '#7db7ea', 'color-api-pre-name': '#7db7ea',
+                           # figures are drawn for white paper
+                           'figure-filter': 'brightness(.85)', 'chart-filter': 'invert(.92) hue-rotate(180deg)'},
 }
 copybutton_selector = 'div.highlight pre'

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 LOSSLESS = 48 * 2**10       # a picture that needs more bytes than this without loss may lose a little
+WIDE = 640                  # pixels: a wider picture may be shrunk on a phone until its labels are illegible
 DATA_URL = re.compile(r'data:(image/[\w+-]+);base64,(.+)', re.S)
 
 
@@ -45,14 +46,18 @@ class Figures:
         return name
 
     def image(self, text: str, kind: str, words: str, up: str) -> str:
-        "HTML of a picture that is stored in a notebook."
-        if kind == 'image/svg+xml': data, suffix, size = text.encode(), 'svg', ''
+        "HTML of a picture that is stored in a notebook; one that a page shrinks leads to itself in full size."
+        width, size = 0, ''
+        if kind == 'image/svg+xml': data, suffix = text.encode(), 'svg'
         else:
-            data = base64.b64decode(text)
-            width, height = Image.open(io.BytesIO(data)).size
-            suffix, size = 'gif' if kind == 'image/gif' else 'webp', f' width="{width}" height="{height}"'
-        name = self.place(data, suffix)
-        return f'<img src="{up}_static/figures/{name}"{size} alt="{escape(words)}" loading="lazy" decoding="async">'
+            data, suffix = base64.b64decode(text), 'gif' if kind == 'image/gif' else 'webp'
+            picture = Image.open(io.BytesIO(data))
+            width, height = picture.size
+            looks = ' class="chart"' if suffix == 'webp' and is_chart(picture) else ''
+            size = f'{looks} width="{width}" height="{height}" style="--width:{width}px"'
+        file = f'{up}_static/figures/{self.place(data, suffix)}'
+        image = f'<img src="{file}"{size} alt="{escape(words)}" loading="lazy" decoding="async">'
+        return f'<a class="wide" href="{file}">{image}</a>' if width > WIDE else image
 
     def keep(self, url: str, up: str):
         "The address of a picture that came as a data URL; None for all others."
@@ -81,6 +86,15 @@ class Figures:
         with ThreadPoolExecutor(2) as pool: list(pool.map(one, self.jobs.items()))
         for path in self.folder.iterdir():
             if path.name not in self.used: path.unlink()
+
+
+def is_chart(image: Image.Image) -> bool:
+    "Lines and words on white paper, few colours: what a dark page may show with light and dark exchanged."
+    image = flatten(image)
+    histogram = image.convert('L').histogram()
+    pixels = sum(histogram)
+    colours = [n for n, _ in image.point(lambda v: v & 0xe0).getcolors(1 << 9) if n >= 20]
+    return histogram[255] > .72 * pixels and sum(histogram[:24]) < .03 * pixels and len(colours) < 80
 
 
 def trim(image: Image.Image) -> Image.Image:

@@ -8,6 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from docutils import nodes
+from sphinx import addnodes
+
+from notebooks import formula_words, plain
 
 
 def site(): return sys.modules['conf'].SITE
@@ -47,6 +50,57 @@ def give_neighbours(app, pagename, templatename, context, doctree):
     if 'lvr-host' in context.get('body', ''):
         app.add_css_file('widgets.css')
         app.add_js_file('widgets.js', loading_method='defer')
+
+
+# ---- search
+
+def write_search(app, error):
+    "All sections with their words and code, for search.js: a script, since pages on a disk may read nothing else."
+    if error: return
+    rows = []
+    for name in [n for n in site().get('order', []) if n in app.env.titles]:
+        doctree = app.env.get_doctree(name)
+        for formula in [*doctree.findall(nodes.math), *doctree.findall(nodes.math_block)]:
+            formula.replace_self(nodes.Text(formula_words(formula.astext())))
+        title = app.env.titles[name].astext()
+        for section in doctree.findall(is_place): rows.append(search_row(name, title, section))
+    text = json.dumps(rows, ensure_ascii=False, separators=(',', ':'))
+    (Path(app.outdir)/'_static'/'search_text.js').write_text(f'const SECTIONS = {text};\n', encoding='utf8')
+
+
+def is_place(node) -> bool: return isinstance(node, (nodes.section, addnodes.desc))
+
+
+def search_row(name, title, place) -> list:
+    "Address, page, heading, words and code of a section or of an entry of the reference, without those inside it."
+    head = place.next_node(nodes.title if isinstance(place, nodes.section) else addnodes.desc_signature)
+    own = [n for n in place.findall() if n is place or nearest(n) is place]
+    words = [n for n in own if isinstance(n, nodes.paragraph) and not has(n, 'more') and
+             not (has(n, 'docments') and inside(n, nodes.thead))]
+    words.sort(key=lambda n: inside(n, nodes.table))
+    words = plain(' '.join(n.astext() for n in words))
+    code = '\n'.join(n.astext() for n in own if isinstance(n, nodes.literal_block)) * isinstance(place, nodes.section)
+    at = (head if isinstance(place, addnodes.desc) else place)['ids']
+    heading = head['fullname'] if isinstance(place, addnodes.desc) else head.astext()
+    return [f'{name}.html#{at[0]}' if at else f'{name}.html', title, heading, words, code]
+
+
+def inside(node, kind) -> bool:
+    while node is not None and not isinstance(node, kind): node = node.parent
+    return node is not None
+
+
+def has(node, name) -> bool:
+    "Whether a node stands in one of a class."
+    while node is not None and name not in getattr(node, 'attributes', {}).get('classes', ()): node = node.parent
+    return node is not None
+
+
+def nearest(node):
+    "The section or entry that a node stands in."
+    node = node.parent
+    while node is not None and not is_place(node): node = node.parent
+    return node
 
 
 # ---- formulas
@@ -114,6 +168,7 @@ def setup(app):
     app.add_html_math_renderer('katex', (inline_formula, None), (block_formula, None))
     app.connect('builder-inited', bring_katex)
     app.connect('build-finished', FORMULAS.close)
+    app.connect('build-finished', write_search)
     app.add_config_value('site_state', '', 'html', types=(str,))
     app.connect('doctree-resolved', link_names)
     app.connect('html-page-context', give_neighbours, priority=400)

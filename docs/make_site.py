@@ -1,7 +1,8 @@
-"Build the site from the stored notebooks into _docs: `python docs/make_site.py`. Nothing is executed, nothing is fetched."
+"Build the site from the stored notebooks into _docs: `python docs/make_site.py`. Nothing is executed or fetched."
 import argparse
 import base64
 import hashlib
+import io
 import re
 import shutil
 import subprocess
@@ -18,7 +19,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(ROOT)]
 
-from figures import Figures     # noqa: E402
+from PIL import Image   # noqa: E402
+
+from figures import Figures, is_chart   # noqa: E402
 from notebooks import VIEW, Notebook, Page, directives, plain, raw, read_notebook, source     # noqa: E402
 import reference    # noqa: E402
 
@@ -143,8 +146,9 @@ def minutes(nb: Notebook) -> str:
 
 def card(nb: Notebook, figures, label: str) -> str:
     data = best_picture(nb)
-    picture = f'<img src="_static/figures/{figures.thumbnail(data)}" width="480" height="240" alt="" loading="lazy">' \
-        if data else ''
+    chart = ' class="chart"' if data and is_chart(Image.open(io.BytesIO(data))) else ''
+    picture = f'<img src="_static/figures/{figures.thumbnail(data)}"{chart} width="480" height="240" alt="" ' \
+              'loading="lazy">' if data else ''
     words = ' · '.join(filter(None, [label, minutes(nb)]))
     return f'<a class="card" href="{nb.name}.html"><span class="thumb">{picture}</span>' \
            f'<span class="label">{escape(words)}</span>' \
@@ -184,7 +188,8 @@ def front_page(order, notebooks, figures, page_of, toctrees) -> str:
     live = f'<div class="live">{stepper}<p>The network saw the first ten frames and nothing else. ' \
            'Step with the arrow keys; the space bar plays.</p></div>'
     hero = ['# ' + nb.title, '', '::::::{container} hero', ':::::{container} say', ':::{container} subtitle',
-            nb.subtitle, ':::', intro, ':::::', raw(live), short(commands), raw(buttons(order)), '::::::', '']
+            nb.subtitle, ':::', intro, ':::::', raw(live), short(commands), raw(buttons(order)), shortcuts(notebooks),
+            '::::::', '']
     return '\n'.join(['---\nhide-toc: true\n---\n', *hero, '## The reading path\n', cards(order, notebooks, figures),
                       commands, *rest, toctrees])
 
@@ -201,6 +206,17 @@ def buttons(order) -> str:
     play = ''.join(f'<a class="button" href="{n}.html">Play with it</a>' for n in order['play'][:1])
     start = ''.join(f'<a class="button" href="{n}.html">Start reading</a>' for n in order['path'][:1])
     return f'<p class="buttons">{play}{start}<a class="button quiet" href="api/index.html">Reference</a></p>'
+
+
+SHORTCUTS = {'Install': '#two-commands', 'Predict': '#in-python',
+             'Train on your own array': 'tutorials/your_own.md#part-2-your-own-series',
+             'What *conditional* means': 'tutorials/glossary.md#conditional-decoder'}
+
+
+def shortcuts(notebooks) -> str:
+    "What most come for, one click away."
+    found = {words: at for words, at in SHORTCUTS.items() if at[0] == '#' or at.split('.md')[0] in notebooks}
+    return ':::{container} shortcuts\n' + ' · '.join(f'[{words}]({at})' for words, at in found.items()) + '\n:::\n'
 
 
 def toctrees(order: dict, notebooks: dict) -> str:

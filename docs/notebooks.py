@@ -86,9 +86,21 @@ def headings(nb: Notebook):
 def plain(text: str) -> str:
     "Markdown as words alone: for pictures' alternative texts, cards and titles."
     text = re.sub(r'!?\[([^\]]*)\]\([^)]*\)', r'\1', text)
-    text = re.sub(r'\\(?:mathbf|mathrm|text|hat|tilde|bar)\b', '', text)
-    text = re.sub(r'(\*\*|\*|`|\$\$?)(?=\S)(.+?)(?<=\S)\1', r'\2', text, flags=re.S)
+    text = re.sub(r'(\$\$?)(?=\S)(.+?)(?<=\S)\1', lambda m: formula_words(m[2]), text, flags=re.S)
+    text = re.sub(r'(\*\*|\*|`)(?=\S)(.+?)(?<=\S)\1', r'\2', text, flags=re.S)
     return re.sub(r'\s+', ' ', text.replace('`', '')).strip()
+
+
+SIGNS = dict(odot='⊙', cdot='·', times='×', le='≤', leq='≤', ge='≥', geq='≥', sum='∑', partial='∂', infty='∞', to='→',
+             sigma='σ', tau='τ', mu='μ', alpha='α', beta='β', theta='θ')
+SILENT = 'mathbf mathrm mathbb mathcal text hat tilde bar left right quad qquad begin end operatorname'.split()
+
+
+def formula_words(tex: str) -> str:
+    "A formula as plain text."
+    tex = re.sub(r'\\d?frac\{([^{}]*)\}\{([^{}]*)\}', r'\1 / \2', tex)
+    tex = re.sub(r'\\([a-zA-Z]+)', lambda m: SIGNS.get(m[1], '' if m[1] in SILENT else f'{m[1]} '), tex)
+    return re.sub(r'\s+', ' ', re.sub(r'[{}\\&]', '', tex)).replace(' (', '(').strip()
 
 
 def last_words(markdown: str, most: int = 220) -> str:
@@ -108,8 +120,10 @@ def figure_words(nb: Notebook, number: int, cell, heading: str) -> str:
     said = cell.get('metadata', {}).get('alt') or directives(source(cell)).get('fig-alt')
     if said: return said.strip('"\' ')
     before = [source(c) for c in nb.cells[:number] if c['cell_type'] == 'markdown']
-    words = last_words(before[-1]) if before else ''
-    return f'Figure: {words.rstrip(":")}' if words else f'Figure: {heading}'
+    words = (last_words(before[-1]) if before else '').rstrip(':')
+    if len(words) < 25: words = f'{plain(heading)}. {words}'.rstrip('. ')
+    title = re.search(r"""\btitle=(["'])(.{4,}?)\1""", source(cell))
+    return f'Figure: {plain(title[2])}. {words}' if title else f'Figure: {words}'
 
 
 # ---- markup from outputs
@@ -158,7 +172,7 @@ def clean_html(html: str, keep_picture=lambda url: None) -> str:
     cleaner = Cleaner(keep_picture)
     cleaner.feed(html)
     cleaner.close()
-    return ''.join(cleaner.out)
+    return re.sub(r'<td(?=[ >])([^<]*>[^<]{32})', r'<td data-long\1', ''.join(cleaner.out))     # keeps some room
 
 
 def page_link(url: str) -> str:

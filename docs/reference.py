@@ -88,8 +88,9 @@ class Reader:
 
     def fields(self, node) -> list:
         found = [n for n in node.body if isinstance(n, ast.AnnAssign) and n.target.id[0] != '_']
-        return [Argument(n.target.id, ast.unparse(n.annotation), ast.unparse(n.value) if n.value else '',
-                         self.comments.get(n.end_lineno, '')) for n in found]
+        def default(n): return re.sub(r'^field\(default_factory=(\w+)\)$', r'\1()', ast.unparse(n.value)) if n.value else ''
+        return [Argument(n.target.id, ast.unparse(n.annotation), default(n), self.comments.get(n.end_lineno, ''))
+                for n in found]
 
     def add_method(self, entry, node):
         if node.name == '__init__':
@@ -199,6 +200,8 @@ def table(entry) -> str:
     "Arguments and what comes back, one a line."
     rows = [a for a in entry.arguments if a.name != '*'] + [entry.returns] * bool(entry.returns)
     if not any(a.kind or a.words or a.default for a in rows): return ''
+    if rows == [entry.returns]:
+        return f':::{{container}} docments\n*returns* {code(rows[0].kind)} {cell(rows[0].words)}\n:::\n'
     lines = ['| | type | default | |', '|---|---|---|---|']
     for a in rows:
         name = '*returns*' if a is entry.returns else code(a.name)

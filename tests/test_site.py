@@ -152,6 +152,8 @@ def test_pictures_have_words(pages):
     bare = [(name, i.get('src')) for name, page in pages.items() for i in page.images
             if not (i.get('alt') or '').strip() and not (name == 'index.html' and i.get('width') == '480')]
     assert bare == []       # thumbnails beside their titles say nothing more
+    signs = [(name, i['alt']) for name, page in pages.items() for i in page.images if set('\\$`{') & set(i.get('alt', ''))]
+    assert signs == []      # formulas are words there
 
 
 def test_pages_are_light(site, pages):
@@ -264,15 +266,59 @@ def test_light_and_dark_show_something(tab, site, name):
     assert shots['light'].mean() > 150 and shots['dark'].mean() < 110
 
 
+FIRST = {'PeepholeLSTM': ('api/lstm.html#lstm_video_repr.lstm.PeepholeLSTM', 'P'), 'my_array': ('index.html#in-python', 'CODE'),
+         'conditional': ('tutorials/glossary.html#conditional-decoder', 'P'), 'install': ('index.html', 'P')}
+
+
 @pytest.mark.browser
-def test_the_search_finds_names(tab, site):
+def test_the_search_finds_names_and_shows_where(tab, site):
+    "By keyboard alone, from the disk; of words a sentence, of code its line, of markup nothing."
     tab.troubles.clear()
     look(tab, site/'index.html')
-    tab.goto((site/'search.html').as_uri() + '?q=PeepholeLSTM')
-    tab.wait_for_selector('ul.search li a')
-    links = tab.evaluate('[...document.querySelectorAll("ul.search li a")].map(a => a.getAttribute("href"))')
-    assert any('api/lstm.html#lstm_video_repr.lstm.PeepholeLSTM' in link for link in links)
+    tab.keyboard.press('/')
+    tab.keyboard.type('PeepholeLSTM')
+    tab.keyboard.press('Enter')
+    tab.wait_for_url('**/search.html?q=PeepholeLSTM*')
+    for query, (address, kind) in FIRST.items():
+        tab.locator('#query').fill(query)
+        link, says = tab.locator('#search-results a').first, tab.locator('#search-results li > :last-child').first
+        assert link.get_attribute('href').startswith(address), query
+        assert says.evaluate('node => node.tagName') == kind and not set('\\$`{}') & set(says.inner_text()), query
+    for words in (BAD, 'how to train on my own array'):
+        tab.locator('#query').fill(words)
+        assert tab.locator('#search-results li').count() > 0
+    assert tab.locator('#search-results img').count() == 0 and not tab.evaluate('window.hacked')
     assert tab.troubles == []
+
+
+@pytest.mark.browser
+def test_the_front_page_leads_to_what_most_come_for(tab, site):
+    look(tab, site/'index.html')
+    tab.evaluate('scrollTo(0, 0)')
+    links = tab.locator('.shortcuts a').all()
+    assert [a.inner_text() for a in links] == ['Install', 'Predict', 'Train on your own array', 'What conditional means']
+    assert max(a.bounding_box()['y'] for a in links) < 900      # on the first screen, beside the stepper
+
+
+@pytest.mark.browser
+def test_figures_can_be_read_in_the_dark_and_on_a_phone(tab, site):
+    "Charts change light and dark with the page; wide ones scroll in their own box, and lead to themselves."
+    look(tab, site/'tutorials'/'3_design_choices.html', 375, 800, 'dark')
+    wide = tab.locator('.output a.wide > img.chart').first
+    shown, real = wide.evaluate('i => [i.getBoundingClientRect().width, i.width && i.getAttribute("width")]')
+    assert shown >= .6 * int(real) > 375 * .6
+    assert tab.evaluate("getComputedStyle(document.querySelector('.output img.chart')).filter").startswith('invert')
+    look(tab, site/'tutorials'/'3_design_choices.html')
+    assert tab.evaluate("getComputedStyle(document.querySelector('.output img.chart')).filter") == 'none'
+
+
+@pytest.mark.browser
+def test_pictures_follow_the_theme_that_was_chosen(tab, site):
+    look(tab, site/'09_pictures.html')
+    def media(theme): return tab.evaluate('''theme => new Promise(done => {
+        document.body.dataset.theme = theme;
+        setTimeout(() => done(document.querySelector('picture source').media)); })''', theme)
+    assert media('dark') == 'all' and media('light') == 'not all' and 'dark' in media('auto')
 
 
 @pytest.mark.browser
@@ -311,7 +357,13 @@ def test_clean_html_keeps_tables_and_drops_what_runs():
 def test_words_for_figures():
     text = '# Title\n\nFirst. Here is **one** `x`, see [y](z.ipynb):'
     assert notebooks.last_words(text) == 'First. Here is one x, see y:'
+    assert notebooks.plain(r'of $h_t = \tanh(W x_{t-1})$ and $\frac{a}{b}$, 5 $ or `my_$x`') == \
+        'of h_t = tanh(W x_t-1) and a / b, 5 $ or my_$x'
     assert notebooks.last_words('Text.\n\n| a | b |\n|---|---|') == 'Text.'
+    def cell(text, kind='markdown'): return dict(cell_type=kind, source=text, metadata={})
+    nb = notebooks.Notebook(None, 'x', [cell('# T'), cell('Look:'), cell("show(x, title='Six classes')", 'code')])
+    assert notebooks.figure_words(nb, 2, nb.cells[2], 'The *heading*') == 'Figure: Six classes. The heading. Look'
+    assert notebooks.figure_words(nb, 2, cell('#| fig-alt: "A dog"\nx', 'code'), '') == 'A dog'
     assert notebooks.page_link('../05_metrics.ipynb#Nats-per-frame') == '../05_metrics.html#nats-per-frame'
     assert notebooks.page_link('https://a.b/C.ipynb#D') == 'https://a.b/C.ipynb#D'
 
@@ -346,6 +398,7 @@ def _hidden(self: A): "No."
     assert [(a.name, a.words) for a in A.arguments] == [('size', 'how large')]
     assert [(m.name, m.kind) for m in A.methods] == [('A.area', 'property')]
     assert module.entries['X'].doc == 'two numbers'
+    assert '| |' in reference.table(f) and '|' not in reference.table(A.methods[0])     # a line is enough for it
     assert reference.inline(f.doc) == r'Adds *all* of (B, \*frame).'
     assert reference.cell('a [bound] | b') == r'a \[bound\] \| b'
 
@@ -357,3 +410,12 @@ def test_pictures_are_small_and_exact_where_that_is_cheap():
     assert len(data) < 300 and (np.asarray(Image.open(io.BytesIO(data))) == side).all()
     noise = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
     assert len(figures.encode(Image.fromarray(noise))) < noise.size / 2
+
+
+def test_what_may_be_shown_with_light_and_dark_exchanged():
+    chart = Image.new('RGB', (200, 100), 'white')
+    chart.paste('black', (20, 50, 180, 52))
+    strip = chart.copy()
+    strip.paste('black', (0, 0, 100, 100))
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 200, 3), dtype=np.uint8))
+    assert [figures.is_chart(i) for i in (chart, strip, photo)] == [True, False, False]

@@ -7,3 +7,11 @@ for (const node of document.querySelectorAll('.formula')) {
 for (const box of document.querySelectorAll('.highlight pre, .table-wrapper, .output.rich, .katex-display')) {
   if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
 }
+
+// Pictures that come in light and in dark follow the theme that was chosen here, if one was.
+function follow() {
+  const media = { dark: 'all', light: 'not all' }[document.body.dataset.theme] ?? '(prefers-color-scheme: dark)';
+  for (const source of document.querySelectorAll('picture source')) source.media = media;
+}
+new MutationObserver(follow).observe(document.body, { attributeFilter: ['data-theme'] });
+follow();
