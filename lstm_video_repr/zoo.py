@@ -462,12 +462,14 @@ def frame_side(
 
 # %% ../nbs/08_zoo.ipynb #68513b65
 def _measure(model, clips):
-    "The figures of one test set: how many clips, and for each decoder its overall scores, rounded."
-    scores, figures = evaluate(model, clips), {'clips': len(clips)}
+    "The figures of one test set: how many clips, for each decoder its overall scores, and their standard errors."
+    scores, figures, errors = evaluate(model, clips), {'clips': len(clips)}, {}
+    def rounded(values): return {k: round(v, 4 if k == 'ssim' else 2) for k, v in values.items()}
     for task in ('reconstruction', 'future'):
-        if (part := getattr(scores, task)) is not None:
-            figures[task] = {k: round(v, 4 if k == 'ssim' else 2) for k, v in part.overall.items()}
-    return figures
+        if (part := getattr(scores, task)) is None: continue
+        figures[task] = rounded(part.overall)
+        if part.errors: errors[task] = rounded(part.errors)
+    return figures | ({'standard errors': errors} if errors else {})
 
 # %% ../nbs/08_zoo.ipynb #83f756cc
 def measure_card(
