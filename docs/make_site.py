@@ -333,8 +333,8 @@ def serve(out: Path):
     handler = partial(SimpleHTTPRequestHandler, directory=str(out))
     with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         address = f'http://127.0.0.1:{server.server_port}/'
-        print(f'{address} until Ctrl-C')
-        webbrowser.open(address)
+        shown = webbrowser.open(address)
+        print(f'{address} until Ctrl-C' + ('' if shown else ' (no browser was found: open it in one)'), flush=True)
         try: server.serve_forever()
         except KeyboardInterrupt: pass
 

@@ -172,7 +172,8 @@ def clean_html(html: str, keep_picture=lambda url: None) -> str:
     cleaner = Cleaner(keep_picture)
     cleaner.feed(html)
     cleaner.close()
-    return re.sub(r'<td(?=[ >])([^<]*>[^<]{32})', r'<td data-long\1', ''.join(cleaner.out))     # keeps some room
+    html = re.sub(r'<td(?=[ >])([^<>]*>[^<]{32})', r'<td data-long\1', ''.join(cleaner.out))   # of these some room,
+    return re.sub(r'<td((?: [^<>]*)?>[^<]{1,16}</td>)', r'<td data-short\1', html)             # of those one line
 
 
 def page_link(url: str) -> str:
@@ -203,6 +204,9 @@ def fold(found) -> str:
 
 
 # ---- a page
+
+SHADES = re.compile(r'\b(black|white|dark|darker|light|lighter|pale)\b', re.I)  # said of figures as they are
+
 
 class Page:
     "Writes one notebook as MyST Markdown."
@@ -258,8 +262,11 @@ class Page:
 
     def outputs(self, number, cell, heading):
         words = figure_words(self.nb, number, cell, heading)
+        near = self.nb.cells[max(0, number - 1):number + 2]
+        beside = ' '.join(source(c) for c in near if c['cell_type'] == 'markdown')
         for output in cell.get('outputs', []):
             html = self.output(output, words)
+            if SHADES.search(beside): html = html.replace(' class="chart"', '')
             if html: yield raw(html)
 
     def output(self, output, words) -> str:

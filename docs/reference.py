@@ -88,7 +88,8 @@ class Reader:
 
     def fields(self, node) -> list:
         found = [n for n in node.body if isinstance(n, ast.AnnAssign) and n.target.id[0] != '_']
-        def default(n): return re.sub(r'^field\(default_factory=(\w+)\)$', r'\1()', ast.unparse(n.value)) if n.value else ''
+        def default(n):
+            return re.sub(r'^field\(default_factory=(\w+)\)$', r'\1()', ast.unparse(n.value)) if n.value else ''
         return [Argument(n.target.id, ast.unparse(n.annotation), default(n), self.comments.get(n.end_lineno, ''))
                 for n in found]
 

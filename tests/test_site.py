@@ -152,7 +152,8 @@ def test_pictures_have_words(pages):
     bare = [(name, i.get('src')) for name, page in pages.items() for i in page.images
             if not (i.get('alt') or '').strip() and not (name == 'index.html' and i.get('width') == '480')]
     assert bare == []       # thumbnails beside their titles say nothing more
-    signs = [(name, i['alt']) for name, page in pages.items() for i in page.images if set('\\$`{') & set(i.get('alt', ''))]
+    signs = [(name, i['alt']) for name, page in pages.items() for i in page.images
+             if set('\\$`{') & set(i.get('alt', ''))]
     assert signs == []      # formulas are words there
 
 
@@ -266,7 +267,8 @@ def test_light_and_dark_show_something(tab, site, name):
     assert shots['light'].mean() > 150 and shots['dark'].mean() < 110
 
 
-FIRST = {'PeepholeLSTM': ('api/lstm.html#lstm_video_repr.lstm.PeepholeLSTM', 'P'), 'my_array': ('index.html#in-python', 'CODE'),
+FIRST = {'PeepholeLSTM': ('api/lstm.html#lstm_video_repr.lstm.PeepholeLSTM', 'P'),
+         'my_array': ('index.html#in-python', 'CODE'),
          'conditional': ('tutorials/glossary.html#conditional-decoder', 'P'), 'install': ('index.html', 'P')}
 
 
@@ -296,7 +298,8 @@ def test_the_front_page_leads_to_what_most_come_for(tab, site):
     look(tab, site/'index.html')
     tab.evaluate('scrollTo(0, 0)')
     links = tab.locator('.shortcuts a').all()
-    assert [a.inner_text() for a in links] == ['Install', 'Predict', 'Train on your own array', 'What conditional means']
+    said = [a.inner_text() for a in links]
+    assert said == ['Install', 'Predict', 'Train on your own array', 'What conditional means']
     assert max(a.bounding_box()['y'] for a in links) < 900      # on the first screen, beside the stepper
 
 
@@ -351,6 +354,8 @@ def test_clean_html_keeps_tables_and_drops_what_runs():
     kept = '<table style="text-align:left"><tr><th colspan="2">a &lt; b</th></tr></table>'
     assert notebooks.clean_html(text + '<iframe src=x></iframe>') == kept
     assert notebooks.clean_html('<style>x</style><b onmouseover=x>y</b><script>z') == '<b>y</b>'
+    cells = '<table><tr><td class="a">2.5 ± 0.1</td><td>' + 9 * 'word ' + '</td><td><b>x</b></td></tr></table>'
+    assert notebooks.clean_html(cells).count('data-short') == notebooks.clean_html(cells).count('data-long') == 1
     assert notebooks.clean_html('<img src="http://x/y.png">') == '<img alt="Figure">'
 
 
