@@ -180,7 +180,7 @@ def front_page(order, notebooks, figures, page_of, toctrees) -> str:
     "The stepper, two commands and cards; below them what the notebook of the front page says."
     nb = notebooks['index']
     parts = re.split(r'(?m)^(?=## )', page_of(nb).text(skip=nb.first + 1))
-    commands = next((p for p in parts if p.startswith('## Two commands')), '')
+    commands = next((p for p in parts if p.startswith('## Install: two commands')), '')
     intro, rest = parts[0], [p for p in parts[1:] if p is not commands]
     intro = re.sub(r'(?s)::::\{container\} cell.*', '', intro)      # its words, up to the picture
     rest = [re.sub(r'(?s)\*\*The reading path\*\*\n\n(?:\d+\. [^\n]*\n)+', '', p) for p in rest]
@@ -208,7 +208,7 @@ def buttons(order) -> str:
     return f'<p class="buttons">{play}{start}<a class="button quiet" href="api/index.html">Reference</a></p>'
 
 
-SHORTCUTS = {'Install': '#two-commands', 'Predict': '#in-python',
+SHORTCUTS = {'Install': '#install-two-commands', 'Predict': '#in-python',
              'Train on your own array': 'tutorials/your_own.md#part-2-your-own-series',
              'What *conditional* means': 'tutorials/glossary.md#conditional-decoder'}
 

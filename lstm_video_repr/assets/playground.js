@@ -350,9 +350,9 @@ async function render({ model, el }) {
   const blocks = [...Array(FRAMES / 10).keys()].map(b => {
     const rows = [0, 1].map(() => make('canvas', 'lvr-film', { width: 10 * (size + 1) - 1, height: size }));
     const marker = make('div', 'lvr-marker'), track = make('div', 'lvr-track', {}, ...rows, make('div', 'lvr-bar', {}, make('span', b ? 'lvr-future' : 'lvr-past', { style: 'width:100%' })), marker);
-    const words = b ? `${10 * b + 1} to ${10 * b + 10}: truth, below it what is expected` : '1 to 10: what it sees, below it what it recalls';
+    const caption = make('div', 'lvr-caption lvr-soft');
     makeScrubbing(track, { ...player, go: k => player.go(10 * b + Math.max(0, Math.min(9, k))) }, 10);
-    return { rows, marker, track, node: make('div', 'lvr-block', { role: 'img' }, make('div', 'lvr-caption lvr-soft', {}, words), track) };
+    return { rows, marker, track, caption, node: make('div', 'lvr-block', { role: 'img' }, caption, track) };
   });
   const chart = make('canvas', 'lvr-plot', { role: 'img' });
 
@@ -435,7 +435,9 @@ async function render({ model, el }) {
     status.replaceChildren(make('b', '', {}, `Frame ${k + 1}`), ` of ${FRAMES}${told}`, make('i', 'lvr-dot'), past ? 'past: the network sees it' : 'future: it guesses');
     drawChart();
   };
-  const nameBlocks = () => blocks.forEach(({ node }, b) => {
+  const nameBlocks = () => blocks.forEach(({ node, caption }, b) => {
+    const words = !b ? 'what it sees, below it what it recalls' : scene.truth ? 'truth, below it what is expected' : 'the truth is hidden, below it what is expected';
+    caption.textContent = `${10 * b + 1} to ${10 * b + 10}: ${words}`;
     const list = (b ? futureNats : recallNats).slice(b ? 10 * b - 10 : 0, b ? 10 * b : 10);
     node.setAttribute('aria-label', `Frames ${10 * b + 1} to ${10 * b + 10}: ${b ? 'truth and what is expected' : 'what it sees and what it recalls'}` + (list.length && (scene.truth || !b) ? `; nats per frame ${list.map(nats).join(', ')}` : ''));
   });
@@ -476,8 +478,9 @@ async function render({ model, el }) {
   const gate = menu('What to hold', [...GATES].map(g => [g, SAYS[g]])), value = menu('At what', [[0, 'at 0'], [1, 'at 1']]), part = menu('Where', ['all', 'encoder', 'recall', 'future'].map(p => [p, SAYS[p]]));
   const unit = make('input', 'lvr-which', { type: 'number', min: 0, max: units - 1, placeholder: 'all', 'aria-label': `Unit, 0 to ${units - 1}; empty: all` });
   const hold = small('Hold', () => {
-    const u = unit.value === '' ? null : Math.round(Number(unit.value));
-    if (scene.holds.length < 8 && (u === null || u >= 0 && u < units)) change(s => s.holds.push({ gate: gate.value, unit: u, value: Number(value.value), part: part.value }));
+    if (!unit.reportValidity()) return; // the browser says why
+    const u = unit.value === '' ? null : Number(unit.value);
+    if (scene.holds.length < 8) change(s => s.holds.push({ gate: gate.value, unit: u, value: Number(value.value), part: part.value }));
   });
   const held = make('div', 'lvr-held', { role: 'list', 'aria-label': 'Held' });
   const showHolds = () => held.replaceChildren(...scene.holds.map((h, k) => {
