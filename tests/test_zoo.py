@@ -721,9 +721,11 @@ def test_a_measured_card_is_that_of_evaluate():
         assert card['mine'] == 1 and isinstance(card, Card) and json.loads(json.dumps(card)) == card
         scores, told = evaluate(model, fixed_test_set('embedded', 3, image_size=28)), dict(card['test']['embedded'])
         assert told.pop('clips') == 3
-        want = {task: s.overall for task in ('reconstruction', 'future') if (s := getattr(scores, task)) is not None}
-        assert {task: figures.keys() for task, figures in told.items()} == {k: v.keys() for k, v in want.items()}
-        for task, figures in told.items(): assert figures == pytest.approx(want[task], abs=.006)
+        tasks = {task: s for task in ('reconstruction', 'future') if (s := getattr(scores, task)) is not None}
+        for found, want in ((told.pop('standard errors'), 'errors'), (told, 'overall')):
+            want = {task: getattr(s, want) for task, s in tasks.items()}
+            assert {task: figures.keys() for task, figures in found.items()} == {k: v.keys() for k, v in want.items()}
+            for task, figures in found.items(): assert figures == pytest.approx(want[task], abs=.006)
     with pytest.raises(ValueError, match='frames of shape'): measure_card(tiny(), {}, n_clips=2)
 
 
