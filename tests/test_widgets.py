@@ -1372,11 +1372,34 @@ def test_a_link_shows_the_same(lab, tiny, tmp_path):
     shown, address = scene(page), page.evaluate('location.hash')
     other = page.context.new_page()
     for hash_, same in ((address, True), ('#play=nonsense', False), ('#play=' + base64.b64encode(b'{"digits": 5}').decode(), False),
-                        ('#section', False)):
+                        (address[:-9], False), ('#section', False)):
         other.goto('about:blank')
         other.goto(path.resolve().as_uri() + hash_)
         other.wait_for_function(f'{LAB}?.done() === 60')
         assert (scene(other) == shown) is same
+        unread = other.get_by_text('This link could not be read; here is the start')
+        assert unread.count() == (hash_.startswith('#play=') and not same)
+    other.evaluate('location.hash = "#play=worse"')
+    other.get_by_text('This link could not be read; the scene stays').wait_for()
+    other.get_by_text('Switches').click()
+    other.get_by_role('link', name='Link to this').click()
+    other.get_by_text('The address of this page now holds the scene').wait_for()
+    assert other.evaluate('location.hash === document.querySelector(".lvr-link").hash')
+    other.get_by_text('could not be read').wait_for(state='detached')
+
+
+@pytest.mark.browser
+def test_what_is_altered_is_said_while_the_switches_are_closed(lab, tiny, tmp_path):
+    tiny.scene = dict(weights='random', peepholes=False, truth=False, seen=[0, 3, 2, 4, 5, 6, 7, 8, 9, 0],
+                      holds=[dict(gate='f', unit=None, value=0, part='all')])
+    page = lab(tiny.to_html(tmp_path / 'a.html'))
+    said = page.locator('.lvr-altered')
+    assert said.is_visible() and said.get_attribute('role') == 'status' and not page.get_by_text('Without peepholes').is_visible()
+    assert said.inner_text() == ('Changed: forget gate of all units at 0, everywhere; random weights; no peepholes; '
+                                 '2 of the frames it sees black; frames it sees out of order; truth hidden.')
+    tiny.scene = {}
+    page.evaluate('s => document.querySelector(".lvr-host").model.set("scene", s)', tiny.scene)
+    page.wait_for_function('document.querySelector(".lvr-altered").textContent === ""')
 
 
 @pytest.mark.browser
@@ -1384,6 +1407,7 @@ def test_drawing_makes_a_digit(lab, tiny, tmp_path):
     tiny.scene = {}
     page = lab(tiny.to_html(tmp_path / 'a.html'))
     share_network(page)
+    start = scene(page)['digits']
     picture = torch.rand(24, 24)
     small = page.evaluate('([p]) => Array.from(shrinkPicture(Float32Array.from(p), 24, 16))', [picture.flatten().tolist()])
     wanted = torch.nn.functional.adaptive_avg_pool2d(picture[None], 16).flatten() # as `shrink_digits`
@@ -1401,6 +1425,10 @@ def test_drawing_makes_a_digit(lab, tiny, tmp_path):
     for _ in range(6): page.keyboard.press('ArrowRight')
     assert settle(page, f's.digits[0].ink !== "{ink}"')['digits'][0]['ink'] != ink
     tiny.scene = scene(page)
+    drawn = page.get_by_role('group', name='Which digit').get_by_text('drawn')
+    assert drawn.is_visible()
+    page.get_by_role('button', name='Clear').click() # the pad, and what was drawn on it
+    assert settle(page, 's.digits[0].digit === 3')['digits'] == start and not drawn.is_visible()
 
 
 @pytest.mark.browser

@@ -140,6 +140,8 @@ async function render({ model, el }) {
       model.set('scene', JSON.parse(said));
       model.save_changes();
       if (link) { try { history.replaceState(history.state, '', writeLink(scene)); } catch { /* a page that may not: the link below still works */ } }
+      unread = '';
+      showNote();
       speak();
     }, 150);
   };
@@ -237,11 +239,12 @@ async function render({ model, el }) {
     button.addEventListener('click', act);
     return button;
   };
+  const picked = [], replaced = () => picked[chosen] ?? { digit: 0, hand: 0 }; // what was there before a drawing
   const pick = edit => change(s => { const d = s.digits[chosen]; delete d.ink; edit(d); });
-  const names = [...Array(10).keys()].map(n => small(String(n), () => pick(d => { d.digit = n; d.hand = d.hand ?? 0; }), { 'aria-label': `Digit ${n}` }));
+  const names = [...Array(10).keys()].map(n => small(String(n), () => pick(d => { d.digit = n; d.hand = d.hand ?? replaced().hand; }), { 'aria-label': `Digit ${n}` }));
   const hand = [...Array(hands).keys()].map(n => {
     const picture = make('canvas', '', { width: side, height: side });
-    const button = small('', () => pick(d => { d.digit = d.digit ?? 0; d.hand = n; }), { 'aria-label': `Handwriting ${n + 1}` });
+    const button = small('', () => pick(d => { d.digit = d.digit ?? replaced().digit; d.hand = n; }), { 'aria-label': `Handwriting ${n + 1}` });
     button.classList.add('lvr-hand');
     button.append(picture);
     return { button, picture };
@@ -262,7 +265,11 @@ async function render({ model, el }) {
   // The pad: 24 x 24 squares as in the middle of a MNIST picture, four times as fine, then averaged down as the digits were
   const FINE = 96, GRID = 24, surface = new Float32Array(FINE * FINE), paper = make('canvas', 'lvr-paper', { width: FINE, height: FINE, tabindex: 0, role: 'application', 'aria-label': 'Drawing pad. Arrow keys move the pen, space sets it down or lifts it.' });
   const pen = make('span', 'lvr-pen', { 'aria-hidden': 'true' }), penWords = make('span', 'lvr-soft', { role: 'status' });
-  const pad = make('div', 'lvr-pad', {}, make('div', 'lvr-sheet', {}, paper, pen), make('div', '', {}, make('p', 'lvr-soft', {}, 'Draw a digit, or whatever you like: it replaces the chosen one.'), small('Clear', () => { surface.fill(0); showPaper(); }), penWords));
+  const pad = make('div', 'lvr-pad', {}, make('div', 'lvr-sheet', {}, paper, pen), make('div', '', {}, make('p', 'lvr-soft', {}, 'Draw a digit, or whatever you like: it replaces the chosen one, and Clear brings that back.'), small('Clear', () => {
+    surface.fill(0);
+    showPaper();
+    if (scene.digits[chosen].ink !== undefined) pick(d => Object.assign(d, replaced()));
+  }), penWords));
   pad.hidden = true;
   const at = { x: FINE / 2, y: FINE / 2, down: false };
   const openPad = open => {
@@ -287,6 +294,7 @@ async function render({ model, el }) {
     }
     const squares = shrinkPicture(surface, FINE, GRID), ink = shrinkPicture(squares, GRID, side);
     const d = scene.digits[chosen];
+    if (d.ink === undefined) picked[chosen] = { digit: d.digit, hand: d.hand };
     d.ink = Array.from(ink, v => Math.round(15 * v).toString(16)).join('');
     delete d.digit;
     delete d.hand;
@@ -327,14 +335,16 @@ async function render({ model, el }) {
   paper.addEventListener('focus', showPaper);
   paper.addEventListener('blur', showPaper);
 
+  const drawn = make('span', 'lvr-odd', {}, 'drawn');
   const showTools = () => {
     chosen = Math.min(chosen, scene.digits.length - 1);
     const d = scene.digits[chosen];
     names.forEach((b, n) => b.setAttribute('aria-pressed', String(d.ink === undefined && d.digit === n)));
     hand.forEach(({ button, picture }, n) => {
       button.setAttribute('aria-pressed', String(d.ink === undefined && d.hand === n));
-      picture.getContext('2d').putImageData(greyImage(spriteOf(d.digit ?? 0, n), side, side), 0, 0);
+      picture.getContext('2d').putImageData(greyImage(spriteOf(d.digit ?? replaced().digit, n), side, side), 0, 0);
     });
+    drawn.hidden = d.ink === undefined;
     add.disabled = scene.digits.length >= 4;
     drop.disabled = scene.digits.length < 2;
     undo.disabled = !undone.length;
@@ -410,7 +420,9 @@ async function render({ model, el }) {
     const ahead = scene.truth && futureNats.length ? `; expected, 10 frames ahead ${nats(mean(futureNats.slice(0, 10)))}, all ${futureNats.length} ${nats(mean(futureNats))}` : '';
     return `Nats per frame: recalled ${nats(mean(recallNats))}${ahead}.`;
   };
-  const summary = make('p', 'lvr-soft lvr-summary', { role: 'status' }), note = make('p', 'lvr-soft lvr-wait');
+  const summary = make('p', 'lvr-soft lvr-summary', { role: 'status' }), note = make('p', 'lvr-soft lvr-wait', { role: 'status' });
+  let unread = linked === null && location.hash.startsWith('#play=') ? 'This link could not be read; here is the start. ' : '', absent = '';
+  const showNote = () => { note.textContent = unread + absent; };
   const speak = () => { summary.textContent = words(); chart.setAttribute('aria-label', `Curve of nats per frame. ${words()}`); };
   const showTime = () => {
     const k = index(), past = k < PAST;
@@ -483,11 +495,21 @@ async function render({ model, el }) {
     if (scene.holds.length < 8) change(s => s.holds.push({ gate: gate.value, unit: u, value: Number(value.value), part: part.value }));
   });
   const held = make('div', 'lvr-held', { role: 'list', 'aria-label': 'Held' });
+  const sayHold = h => `${SAYS[h.gate]} of ${h.unit === null ? 'all units' : `unit ${h.unit}`} at ${h.value}, ${SAYS[h.part]}`;
   const showHolds = () => held.replaceChildren(...scene.holds.map((h, k) => {
-    const words = `${SAYS[h.gate]} of ${h.unit === null ? 'all units' : `unit ${h.unit}`} at ${h.value}, ${SAYS[h.part]}`;
+    const words = sayHold(h);
     return make('div', 'lvr-hold', { role: 'listitem' }, words, small('×', () => change(s => s.holds.splice(k, 1)), { 'aria-label': `Let go: ${words}` }));
   }));
-  const showSwitches = () => { flags.forEach(f => f.show()); showPlaces(); showHolds(); };
+  const told = make('span', 'lvr-soft', { role: 'status' });
+  link?.addEventListener('click', event => { if (!(event.ctrlKey || event.metaKey || event.shiftKey)) told.textContent = ' The address of this page now holds the scene: copy it.'; });
+  const altered = make('p', 'lvr-altered', { role: 'status' }); // what is not as it was trained, for those who have not opened the switches
+  const showAltered = () => {
+    const black = scene.seen.filter(k => !k).length;
+    const list = [...scene.holds.map(sayHold), scene.weights === 'random' && 'random weights', !scene.peepholes && 'no peepholes', black && `${black} of the frames it sees black`,
+      scene.seen.some((k, t) => k && k !== t + 1) && 'frames it sees out of order', !scene.truth && 'truth hidden'].filter(Boolean), words = list.length ? `Changed: ${list.join('; ')}.` : '';
+    if (altered.textContent !== words) altered.textContent = words;
+  };
+  const showSwitches = () => { flags.forEach(f => f.show()); showPlaces(); showHolds(); showAltered(); };
   const row = (label, ...nodes) => make('div', 'lvr-set', {}, make('span', 'lvr-label', {}, label), make('div', 'lvr-line', {}, ...nodes));
 
   // ---- everything in its place
@@ -497,11 +519,11 @@ async function render({ model, el }) {
   const root = make('div', 'lvr lvr-play', { role: 'group', 'aria-label': title || 'Playground: a network under your hand', 'data-lm-suppress-shortcuts': 'true' },
     ...(title ? [make('div', 'lvr-title', {}, title)] : []),
     make('div', 'lvr-top', {}, make('div', '', {}, make('div', 'lvr-caption lvr-soft', {}, 'Frame 1: drag a digit, drag the tip of its arrow'), stage),
-      make('div', 'lvr-side', {}, make('div', 'lvr-line', { role: 'group', 'aria-label': 'Which digit' }, ...names), make('div', 'lvr-line', { role: 'group', 'aria-label': 'Whose handwriting' }, ...hand.map(h => h.button)),
+      make('div', 'lvr-side', {}, make('div', 'lvr-line', { role: 'group', 'aria-label': 'Which digit' }, ...names, drawn), make('div', 'lvr-line', { role: 'group', 'aria-label': 'Whose handwriting' }, ...hand.map(h => h.button)),
         make('div', 'lvr-line', {}, add, drop, draw, undo, reset, another), pad, make('div', 'lvr-panels lvr-two', {}, ...screens.map(s => s.node)))),
-    note, time, summary,
+    note, time, summary, altered,
     make('details', 'lvr-switches', {}, make('summary', '', {}, 'Switches: change what it sees, take it apart'), ...flags.map(f => f.node), row('Frames it sees', tool, ...places),
-      row('Hold', gate, make('span', 'lvr-soft', {}, 'of unit'), unit, value, part, hold), held, ...(link ? [link] : [])));
+      row('Hold', gate, make('span', 'lvr-soft', {}, 'of unit'), unit, value, part, hold), held, ...(link ? [link, told] : [])));
   root.style.setProperty('--lvr-seen', `${100 * (PAST - .5) / (FRAMES - 1)}%`);
   el.replaceChildren(root);
   root.addEventListener('keydown', event => {
@@ -548,8 +570,11 @@ async function render({ model, el }) {
   };
 
   const follow = () => {
+    if (!link || !location.hash.startsWith('#play=')) return;
     const other = readScene(readLink(location.hash), net, hands);
-    if (link && other && location.hash.startsWith('#play=') && JSON.stringify(other) !== JSON.stringify(scene)) change(s => Object.assign(s, other));
+    unread = other ? '' : 'This link could not be read; the scene stays as it was. ';
+    showNote();
+    if (other && JSON.stringify(other) !== JSON.stringify(scene)) change(s => Object.assign(s, other));
   };
   const readExample = async () => {
     const sheet = await load(example.sheet), canvas = make('canvas', '', { width: size * 10, height: size * FRAMES / 10 }), context = canvas.getContext('2d', { willReadFrequently: true });
@@ -564,7 +589,8 @@ async function render({ model, el }) {
     const bytes = await findWeights(model, el, digest);
     waiting = bytes ? 'ready' : 'missing';
     if (bytes) arrays = readArrays(bytes, layout);
-    note.textContent = bytes ? '' : 'The network itself is not stored here, only this example of what it does: run the cell, or open the page of this notebook in the documentation, and it follows your hand.';
+    absent = bytes ? '' : 'The network itself is not stored here, only this example of what it does: run the cell, or open the page of this notebook in the documentation, and it follows your hand.';
+    showNote();
     root.classList.toggle('lvr-awake', Boolean(bytes));
     update();
     speak();
@@ -579,7 +605,7 @@ async function render({ model, el }) {
   update();
   el.lab = { latencies, time: rounds => Array.from({ length: rounds }, () => { const start = performance.now(); think(); return performance.now() - start; }), scene: () => scene, clip: () => clip.map(f => Array.from(f)), nats: () => [...recallNats, ...futureNats], frames: () => [...recalled, ...expected].map(f => Array.from(f)), ready: () => arrays !== null, done: () => frame ? 0 : recalled.length + expected.length };
   readExample().catch(() => {});
-  setTimeout(() => wake().catch(error => { waiting = 'missing'; note.textContent = `The network could not be started (${error.message}).`; }), 0);
+  setTimeout(() => wake().catch(error => { waiting = 'missing'; absent = `The network could not be started (${error.message}).`; showNote(); }), 0);
   return () => { stop(); clearTimeout(timer); cancelAnimationFrame(frame); if (idle) never(idle); resize.disconnect(); unfollow(); window.removeEventListener('hashchange', follow); model.off('change:index', showTime); model.off('change:scene', take); };
 }
 
