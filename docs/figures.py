@@ -66,12 +66,12 @@ class Figures:
         name = self.place(base64.b64decode(found[2]), found[1].split('/')[1].replace('png', 'webp'))
         return f'{up}_static/figures/{name}'
 
-    def thumbnail(self, data: bytes, width: int = 480, height: int = 240) -> str:
+    def thumbnail(self, image: Image.Image, width: int = 480, height: int = 240) -> str:
         "The name of a small picture: the upper left part where the whole would be illegible."
-        name = f'{hashlib.sha256(data).hexdigest()[:16]}-small.webp'
+        image = trim(flatten(image))
+        name = f'{hashlib.sha256(image.tobytes()).hexdigest()[:16]}-small.webp'
         self.used.add(name)
         if not (self.folder/name).exists():
-            image = trim(flatten(Image.open(io.BytesIO(data))))
             part = image.crop((0, 0, min(image.width, 2 * image.height), image.height))
             small = ImageOps.fit(part, (width, height), Image.Resampling.LANCZOS, centering=(0, 0))
             (self.folder/name).write_bytes(encode(small, 75))

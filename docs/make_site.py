@@ -126,29 +126,31 @@ def write(path: Path, text: str):
 
 
 def best_picture(nb: Notebook):
-    "For a card: the widest picture of the first that a page shows; None if there is none."
+    "For a card: the first widget of a page without the line below it, or else its first picture; None without any."
     found = []
     for cell in nb.cells:
         if 'hide' in directives(source(cell)): continue
         for output in cell.get('outputs', []):
             data = output.get('data', {})
             if 'image/png' in data: found.append((VIEW in data, ''.join(data['image/png'])))
-    chosen = next((p for live, p in found if live), found[0][1] if found else None)
-    return base64.b64decode(chosen) if chosen else None
+    if not found: return None
+    live, data = next((f for f in found if f[0]), found[0])
+    picture = Image.open(io.BytesIO(base64.b64decode(data)))
+    return picture.crop((0, 0, picture.width, picture.height - live * (3 * picture.width // 100)))
 
 
 def minutes(nb: Notebook) -> str:
-    "How long a tutorial takes, in its own words."
+    "How long a notebook takes, in its own words, without what it takes longer for."
     text = '\n'.join(source(c) for c in nb.cells[:3] if c['cell_type'] == 'markdown')
     found = re.search(r'\*\*Time:\*\*\s*([^.,;]+)', text)
-    return plain(found[1]) if found else ''
+    return re.split(r' (?:to|for) ', plain(found[1]))[0] if found else ''
 
 
 def card(nb: Notebook, figures, label: str) -> str:
-    data = best_picture(nb)
-    chart = ' class="chart"' if data and is_chart(Image.open(io.BytesIO(data))) else ''
-    picture = f'<img src="_static/figures/{figures.thumbnail(data)}"{chart} width="480" height="240" alt="" ' \
-              'loading="lazy">' if data else ''
+    image = best_picture(nb)
+    chart = ' class="chart"' if image and is_chart(image) else ''
+    picture = f'<img src="_static/figures/{figures.thumbnail(image)}"{chart} width="480" height="240" alt="" ' \
+              'loading="lazy">' if image else ''
     words = ' · '.join(filter(None, [label, minutes(nb)]))
     return f'<a class="card" href="{nb.name}.html"><span class="thumb">{picture}</span>' \
            f'<span class="label">{escape(words)}</span>' \

@@ -286,11 +286,53 @@ def test_the_search_finds_names_and_shows_where(tab, site):
         link, says = tab.locator('#search-results a').first, tab.locator('#search-results li > :last-child').first
         assert link.get_attribute('href').startswith(address), query
         assert says.evaluate('node => node.tagName') == kind and not set('\\$`{}') & set(says.inner_text()), query
-    for words in (BAD, 'how to train on my own array'):
+    for words in (BAD, 'how to train on my own array', 'license'):
         tab.locator('#query').fill(words)
         assert tab.locator('#search-results li').count() > 0
     assert tab.locator('#search-results img').count() == 0 and not tab.evaluate('window.hacked')
     assert tab.troubles == []
+
+
+EVERYDAY = ['mp4', 'predict', 'save', 'video', 'train on my own data']
+NAMES = {'train': 'training', 'evaluate': 'metrics', 'Video': 'videos', 'VideoLSTM.autoencoder': 'models'}
+
+
+@pytest.mark.browser
+def test_the_search_knows_words_from_names(tab, site):
+    "For everyday words what teaches comes first, for public names their entries; arrows lead into what was found."
+    look(tab, site/'search.html')
+    def first(query):
+        tab.locator('#query').fill(query)
+        return tab.locator('#search-results a').first.get_attribute('href')
+    assert [q for q in EVERYDAY if not first(q).startswith(('tutorials/', 'index.html'))] == []
+    names = {q: f'api/{module}.html#lstm_video_repr.{module}.{q}' for q, module in NAMES.items()}
+    assert {q: first(q) for q in NAMES} == names
+    tab.locator('#query').focus()
+    tab.keyboard.press('ArrowDown')
+    assert tab.evaluate('document.activeElement === document.querySelector("#search-results a")')
+    tab.keyboard.press('ArrowUp')
+    assert tab.evaluate('document.activeElement.id') == 'query'
+
+
+@pytest.mark.browser
+def test_code_is_whole(tab, site):
+    "At 1280 pixels 120 characters fit on a line; on a phone they wrap."
+    look(tab, site/'05_metrics.html')
+    cut = '''keep => [...document.querySelectorAll('.highlight pre')].filter(pre => {
+        if (keep && pre.textContent.split('\\n').some(line => line.length > 120)) return false;
+        pre.style.whiteSpace = keep ? 'pre' : '';
+        return pre.scrollWidth > pre.clientWidth; }).length'''
+    assert tab.evaluate(cut, True) == 0
+    look(tab, site/'05_metrics.html', 375, 800)
+    assert tab.evaluate(cut, True) > 20 and tab.evaluate(cut, False) == 0
+
+
+@pytest.mark.browser
+def test_a_page_jumps_and_shows_where_the_keyboard_is(tab, site):
+    look(tab, site/'00_lstm.html')
+    assert tab.evaluate('getComputedStyle(document.documentElement).scrollBehavior') == 'auto'
+    tab.locator('.sidebar-search').focus()
+    assert tab.evaluate('getComputedStyle(document.querySelector(".sidebar-search")).outlineStyle') == 'solid'
 
 
 @pytest.mark.browser
@@ -406,6 +448,20 @@ def _hidden(self: A): "No."
     assert '| |' in reference.table(f) and '|' not in reference.table(A.methods[0])     # a line is enough for it
     assert reference.inline(f.doc) == r'Adds *all* of (B, \*frame).'
     assert reference.cell('a [bound] | b') == r'a \[bound\] \| b'
+
+
+def test_cards_say_how_long_and_leave_out_the_line_below_widgets():
+    def book(**cell): return notebooks.Notebook(None, 'x', [dict(dict(cell_type='markdown', source='# T'), **cell)])
+    for said, time in {'forty-five minutes to *The stack*, which': 'forty-five minutes', 'half an hour.': 'half an hour',
+                       'half an hour for the text': 'half an hour', 'an hour and a quarter, or': 'an hour and a quarter',
+                       }.items():
+        assert make_site.minutes(book(source=f'# T\n- **Time:** {said}')) == time
+    from lstm_video_repr.widgets import FrameStepper
+    widget = FrameStepper(dict(clip=np.random.default_rng(0).random((5, 1, 8, 8), np.float32)))
+    data = widget._repr_mimebundle_()[0]
+    card = make_site.best_picture(book(cell_type='code', outputs=[dict(data=data)]))
+    alone = Image.open(io.BytesIO(widget.still_png()))
+    assert card.size == alone.size and (np.asarray(card.convert('RGB')) == np.asarray(alone.convert('RGB'))).all()
 
 
 def test_pictures_are_small_and_exact_where_that_is_cheap():

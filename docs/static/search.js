@@ -4,10 +4,15 @@ const field = document.getElementById('query'), list = document.getElementById('
 const says = document.getElementById('search-says');
 const texts = SECTIONS.map(row => row.slice(1).map(text => text.toLowerCase()));
 
+// What is written in another way here.
+const WRITTEN = [[/\blicens/g, 'licenc'], [/\bcolor/g, 'colour'], [/\bgray/g, 'grey'], [/\bnormaliz/g, 'normalis'],
+  [/\bown data\b/g, 'your own']];
+
 // A query as pieces of words, without those that say nothing; endings do not matter in long ones.
 const SILENT = new Set('a an the i my of on in to for with and or is are do does how what mean means can'.split(' '));
 function pieces(query) {
-  const words = query.toLowerCase().split(/[^\p{L}\p{N}_]+/u).filter(Boolean);
+  const text = WRITTEN.reduce((text, [from, to]) => text.replace(from, to), query.toLowerCase());
+  const words = text.split(/[^\p{L}\p{N}_]+/u).filter(Boolean);
   const telling = words.filter(w => !SILENT.has(w));
   return (telling.length ? telling : words).map(w => w.length > 5 ? w.replace(/(ations?|ing|ed|es|s)$/, '') : w);
 }
@@ -16,14 +21,18 @@ function pieces(query) {
 const place = (text, piece) => text.search(new RegExp(`(?<![\\p{L}\\p{N}_])${piece}`, 'iu'));
 
 // How well a section fits: how many pieces it has, then where. A heading counts most, then words, then code.
-function fit([page, heading, words, code], front, wanted) {
+// What teaches comes before what lists, but for a public name that is asked for.
+const kind = address => /^api|^changes/.test(address) ? -60 : /^index|^tutorials/.test(address) ? 20 : 0;
+const isNamed = ([address, , name], query) => address.startsWith('api')
+  && (query === name || /.[A-Z]/.test(name) && query === name.toLowerCase());
+function fit([page, heading, words, code], wanted, bonus) {
   let sum = 0;
   for (const piece of wanted) {
-    const own = heading.split('.').pop() === piece, named = place(heading, piece) >= 0;
-    const value = (own ? 100 : named ? 40 : heading.includes(piece) ? 15 : 0) + (place(page, piece) >= 0 ? 10 : 0)
+    const named = place(heading, piece) >= 0;
+    const value = (named ? 40 : heading.includes(piece) ? 15 : 0) + (place(page, piece) >= 0 ? 10 : 0)
       + (place(words, piece) >= 0 ? 8 + 2 * Math.min(6, words.split(piece).length - 1) : words.includes(piece) ? 4 : 0)
       + (code.includes(piece) ? 3 : 0);
-    if (value) sum += 1000 + value + (front ? 20 : 0) + (named && page === 'glossary' ? 20 : 0);
+    if (value) sum += 1000 + value + bonus + (heading.startsWith(piece) && page === 'glossary' ? 20 : 0);
   }
   return sum;
 }
@@ -54,7 +63,7 @@ function marked(tag, text, wanted) {
 
 function show(query) {
   const wanted = pieces(query);
-  const ranked = texts.map((text, k) => [fit(text, SECTIONS[k][0].startsWith('index.html'), wanted), k]);
+  const ranked = texts.map((text, k) => [fit(text, wanted, isNamed(SECTIONS[k], query) ? 200 : kind(SECTIONS[k][0])), k]);
   const most = Math.floor(Math.max(0, ...ranked.map(([value]) => value)) / 1000);
   const found = ranked.filter(([value]) => most && value >= 1000 * most).sort(([a, j], [b, k]) => b - a || j - k);
   says.textContent = !wanted.length ? 'Names, words, or parts of them.' : !found.length ? `Nothing with “${query}”.`
@@ -73,3 +82,10 @@ field.value = new URLSearchParams(location.search).get('q') ?? '';
 field.addEventListener('input', () => show(field.value.trim()));
 field.form.addEventListener('submit', event => event.preventDefault());
 show(field.value.trim());
+
+// Up and down lead from the field through the results.
+field.closest('.content').addEventListener('keydown', event => {
+  const stops = [field, ...list.querySelectorAll('a')], at = stops.indexOf(document.activeElement);
+  const next = at < 0 ? null : stops[at + ({ ArrowDown: 1, ArrowUp: -1 }[event.key] ?? NaN)];
+  if (next) { event.preventDefault(); next.focus(); }
+});
