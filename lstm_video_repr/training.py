@@ -1240,7 +1240,13 @@ def _make(kind, value):
 def prepare(
     run: Run, # is given its callbacks
     *,
-    step, validate, checkpoint, log, log_every, callbacks, progress, # as in `train`
+    step, # this and all others as in `train`
+    validate, # as there
+    checkpoint, # as there
+    log, # as there
+    log_every, # as there
+    callbacks, # as there
+    progress, # as there
 ): # what takes the steps
     "Callbacks in order: rate, check, validation, rows, yours, log, progress, checkpoint. Go on from what was saved."
     checkpoint, take_step = _make(Checkpoint, checkpoint), choose_step(step, run)
