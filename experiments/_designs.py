@@ -139,11 +139,22 @@ class Designs:
         "The questions about the last frame that models trained on their own frames can answer, too."
         return [q for q in QUESTIONS if q[0] == 'see the last frame' and q[2] in self.cured]
 
+    def size(self):
+        "Of the models, and of what they were trained on, in words."
+        def many(n, word): return f"{n} {word}{'s' * (n > 1)}"
+        return ', '.join([f"{self.results['settings']['units']} units", many(self.layers, 'layer'),
+                          f'{self.budget:,} clips', many(len(self.seeds), 'seed')])
+
     def questions(self):
         "All that the file can answer."
         own = [('see it, practised', where, a + OWN, b, task) for _, where, a, b, task in self.seeing()]
         practice = [('train on its own frames', where, a + OWN, a, task) for _, where, a, b, task in self.seeing()]
         return [*QUESTIONS, *own, *practice]
+
+    def test_error(self, model):
+        "Standard error over test clips of the nats ahead, mean over seeds, as text; '' where the file has none."
+        errors = [(r['scores']['future'] or {}).get('standard_error') for r in self.rows(model)]
+        return f"{np.mean([e['nats'] for e in errors]):.1f}" if errors and all(errors) else ''
 
     def clip_error(self, a, b, task='future'):
         "Standard error over test clips of a difference, mean over seeds, as text; '' where the file has none."
@@ -176,10 +187,7 @@ def overview(
     found: Designs,
 ) -> Table:
     "All models, and what never looks, copies, or knows."
-    def sure(model):
-        errors = [(r['scores']['future'] or {}).get('standard_error') for r in found.rows(model)]
-        return f"{np.mean([e['nats'] for e in errors]):.1f}" if errors and all(errors) else ''
-    def line(m): return [m, str(PAPER.get(m, '')), pm(found.scores(m)), sure(m), pm(found.scores(m, what='mse')),
+    def line(m): return [m, str(PAPER.get(m, '')), pm(found.scores(m)), found.test_error(m), pm(found.scores(m, what='mse')),
                          pm(found.scores(m, what='ssim'), 3), pm(found.scores(m, 'reconstruction'))]
     ends = {name: (b['future']['overall'], b['reconstruction']['overall']) for name, b in found.base.items()}
     def end(name, ahead, back): return [name, '', f"{ahead['nats']:.1f}", '', f"{ahead['mse']:.1f}",

@@ -96,3 +96,17 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope='session')
+def letters_on_a_page():
+    "Points of the smallest letters, once the figure is shrunk to a page of 7.5 inches."
+    def smallest(fig):
+        words = list(fig.texts)
+        for ax in fig.axes:
+            words += ax.texts
+            if not ax.axison: continue
+            words += [ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels()]
+            if ax.get_legend(): words += ax.get_legend().get_texts()
+        return min(t.get_size() for t in words if t.get_text().strip()) * min(1, 7.5 / fig.get_figwidth())
+    return smallest

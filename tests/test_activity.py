@@ -441,18 +441,7 @@ def test_charts_have_letters_of_nine_points():
     assert min(sizes) >= 9
 
 
-def letters_on_a_page(fig):
-    "Points of the smallest letters, once the figure is shrunk to a page of 7.5 inches."
-    words = list(fig.texts)
-    for ax in fig.axes:
-        words += ax.texts
-        if not ax.axison: continue
-        words += [ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels()]
-        if ax.get_legend(): words += ax.get_legend().get_texts()
-    return min(t.get_size() for t in words if t.get_text().strip()) * min(1, 7.5 / fig.get_figwidth())
-
-
-def test_no_letter_is_too_small_for_a_page():
+def test_no_letter_is_too_small_for_a_page(letters_on_a_page):
     "All figures, drawn as they are if nobody says how large; eight points are what can be read."
     model, past = awake(), clip(1, 5, 1, 7, 9).double()
     seen, weights = A.unit_activity(model, past), A.feature_images(model, 'future')

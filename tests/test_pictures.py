@@ -606,18 +606,7 @@ def test_a_ranking_in_groups():
         with pytest.raises(ValueError, match='^groups'): P.show_ranking(wrong)
 
 
-def letters_on_a_page(fig):
-    "Points of the smallest letters, once the figure is shrunk to a page of 7.5 inches."
-    words = list(fig.texts)
-    for ax in fig.axes:
-        words += ax.texts
-        if not ax.axison: continue
-        words += [ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels()]
-        if ax.get_legend(): words += ax.get_legend().get_texts()
-    return min(t.get_size() for t in words if t.get_text().strip()) * min(1, 7.5 / fig.get_figwidth())
-
-
-def test_no_letter_is_too_small_for_a_page():
+def test_no_letter_is_too_small_for_a_page(letters_on_a_page):
     "All figures, drawn as they are if nobody says how large; eight points are what can be read."
     x, frames, p = clip(2, 10, 1, 16, 16), np.zeros((40, 6, 8, 3), np.uint8), table()
     numbers = {'one': {f'model {k}': k + 1. for k in range(5)}}
@@ -635,6 +624,6 @@ def test_no_letter_is_too_small_for_a_page():
 
 
 @pytest.mark.parametrize('width', [5, 7.5, 10, 20])
-def test_letters_grow_with_a_figure_that_is_wider_than_a_page(width):
+def test_letters_grow_with_a_figure_that_is_wider_than_a_page(width, letters_on_a_page):
     fig = P.show_strip(clip(20, 1, 16, 16), width=width)
     assert fig.get_figwidth() <= width + 1e-6 and letters_on_a_page(fig) >= 7.99
