@@ -42,6 +42,7 @@ import anywidget
 import numpy as np
 import torch
 import traitlets
+from comm import get_comm_manager
 from ipywidgets import Layout
 from matplotlib.figure import Figure
 from PIL import Image
@@ -87,10 +88,16 @@ _TWINS = Counter()
 
 # %% ../nbs/11_widgets.ipynb #3748fe92
 def _make_id(state: dict) -> str:
-    "An identity that depends on the content, and on how many widgets of that content this process has made before."
+    """An identity that depends on the content, and on how many widgets of that content this process has made before.
+
+    Never one in use: a second copy of this module, from a reload or in a notebook that defines these classes anew, counts on its own.
+    """
     digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:24]
-    _TWINS[digest] += 1
-    return f'{digest}{_TWINS[digest]:08x}'
+    used = get_comm_manager().comms
+    while True:
+        _TWINS[digest] += 1
+        ident = f'{digest}{_TWINS[digest]:08x}'
+        if ident not in used and ident[::-1] not in used: return ident
 
 # %% ../nbs/11_widgets.ipynb #824a4d8c
 def _pack_film(name, film) -> dict:

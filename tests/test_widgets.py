@@ -381,6 +381,18 @@ def test_equal_steppers_have_equal_ids_in_every_process(prediction):
     assert FrameStepper(*prediction, title='other ids').model_id[:24] != one.model_id[:24]
 
 
+def test_a_second_copy_of_the_module_never_takes_an_id_in_use():
+    "As after a reload, or in the notebook that defines the classes: the end of one widget must not be that of another."
+    spec = importlib.util.spec_from_file_location('lstm_video_repr._copy_of_widgets', widgets.__file__)
+    spec.loader.exec_module(copy := importlib.util.module_from_spec(spec))
+    ours, theirs = CellLab('count', title='copies'), copy.CellLab('count', title='copies')
+    assert theirs.model_id[:24] == ours.model_id[:24] and theirs.model_id != ours.model_id
+    assert theirs.layout.model_id != ours.layout.model_id
+    ours.close()
+    theirs.index = 3
+    theirs.close()                                      # a KeyError where both had one id
+
+
 def test_a_notebook_gets_a_picture_too(stepper):
     data, _ = stepper._repr_mimebundle_()
     assert data['application/vnd.jupyter.widget-view+json']['model_id'] == stepper.model_id
