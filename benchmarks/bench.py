@@ -202,6 +202,22 @@ def forget(call):
     keep_memory(False)
 
 
+def with_memory(
+    variants, # names, in any order
+    *,
+    without: list, # those that are timed with memory given back
+) -> dict: # variant -> what is done with its call before each sample
+    "Variants in turn: whichever is the first to keep memory again makes it warm, in any round."
+    state = dict(kept=False)
+    def keep(call):
+        if not state['kept']: remember(call)
+        state['kept'] = True
+    def give_back(call):
+        forget(call)
+        state['kept'] = False
+    return {v: give_back if v in without else keep for v in variants}
+
+
 def scaling(
     bench: Bench, # what measures
 ):
@@ -305,7 +321,7 @@ def composite(
                                                      f'at most {LONGEST_STEP:g} s are spent')
             continue
         calls = composite_calls(bench, past, future, **size)
-        before = {'loop of cells': remember, 'nn.LSTM': forget} if 'nn.LSTM, memory kept' in calls else {}
+        before = with_memory(calls, without=['nn.LSTM']) if 'nn.LSTM, memory kept' in calls else {}
         bench.compare(case, {(variant, d): call for d in bench.dtypes for variant, call in calls.items()},
                       before=before, flops=flops, per_second=dict(clips_per_s=s.batch))
         del calls

@@ -196,6 +196,18 @@ def test_what_is_done_before_a_sample():
 
 # ---- results files
 
+@pytest.mark.parametrize('rounds', [1, 3, 5])
+def test_memory_is_kept_for_all_but_one_in_every_round(rounds, monkeypatch):
+    "Whichever begins a round: none is timed with memory that the one before gave back."
+    kept, seen = [], []
+    monkeypatch.setattr(bench, 'keep_memory', lambda keep=True: kept.append(keep))
+    calls = {(v, d): lambda v=v: seen.append((v, kept[-1])) for d in ('fp32', 'bf16') for v in ('a', 'b', 'as it comes')}
+    before = bench.with_memory(['a', 'b', 'as it comes'], without=['as it comes'])
+    timing.Bench(torch.device('cpu'), bench.QUICK).take_turns(calls, dict.fromkeys(calls, 1), rounds=rounds, before=before)
+    assert all(keep == (v != 'as it comes') for v, keep in seen)
+    assert sum(v != 'as it comes' for v, _ in seen) >= rounds * 4 + 3 * 2 * rounds # and warm before it counts
+
+
 def test_results_go_there_and_back(tmp_path):
     rows = [dict(case=dict(units=8), variant='a', x=torch.tensor(1/3)), dict(case=dict(units=4), variant='a', x=None)]
     path = files.save_rows(tmp_path/'x.json', files.plain(dict(name='any', rows=rows)))
