@@ -363,7 +363,7 @@ def _take(frames, numbers, like):
 # %% ../nbs/14_actions.ipynb #3fab2722
 def predict_clips(
     model: nn.Module, # an `LSTMClassifier`; or a `StepSoftmax` on features
-    frames, # (N, T, *frame) tensor or `LabelledDigits`; for a `StepSoftmax`, features (N, T, H)
+    frames: Tensor | LabelledDigits, # (N, T, *frame); for a `StepSoftmax`, features (N, T, H)
     which: Tensor | None = None, # (n,) numbers of clips; None: all
     *,
     batch_size: int = 200, # clips at a time
@@ -478,7 +478,7 @@ def _check_lesson(model, frames, labels, which):
 # %% ../nbs/14_actions.ipynb #85f16481
 def train_classifier(
     model: nn.Module, # an `LSTMClassifier`; or a `StepSoftmax` on features
-    frames, # (N, T, *frame) tensor or `LabelledDigits`; for a `StepSoftmax`, features (N, T, H)
+    frames: Tensor | LabelledDigits, # (N, T, *frame); for a `StepSoftmax`, features (N, T, H)
     labels: Tensor, # (N,) int64
     *,
     which: Tensor | None = None, # (n,) numbers of the clips to learn from, as `few_labels` gives them; None: all
@@ -894,7 +894,7 @@ class LSTMLearner(Learner):
         self.cut = partial(cut_blocks, block=check_whole(block, 'block'), stride=check_whole(stride, 'stride'))
         self.training = dict(steps=100) | training
 
-    def look(self, film): # (T, D) -> (n, block, D)
+    def look(self, film: Tensor): # (T, D) -> (n, block, D)
         return self.cut(film)
 
 # %% ../nbs/14_actions.ipynb #476ab8ed
@@ -1672,8 +1672,8 @@ class VideoClassifier:
     "From a film to names over time: an encoder, principal components, an LSTM classifier, and names."
     def __init__(
         self,
-        encoder, # an `Encoder`, or a name that `load_encoder` knows: then it is loaded when it is first needed
-        projection, # a `Projection` of its values
+        encoder: 'Encoder | str', # or a name that `load_encoder` knows: then it is loaded when it is first needed
+        projection: 'Projection', # of its values
         classifier: LSTMClassifier, # of as many values as the projection gives
         *,
         classes: Sequence[str], # K names
@@ -1763,7 +1763,7 @@ def _check_lessons(films, labels, classes, pretraining):
 @patch(cls_method=True)
 def fit(
     cls: VideoClassifier,
-    encoder, # that made the features: an `Encoder`, or a name
+    encoder: 'Encoder | str', # that made the features: an `Encoder`, or a name
     films: Sequence, # arrays (T, D), or a `FeatureFile`
     labels: Tensor, # (N,) int64
     *,
@@ -1832,7 +1832,7 @@ def _rebuild_classifier(tensors, head):
 def load_classifier(
     path: str | Path = 'actions', # what `VideoClassifier.save` wrote; 'actions': the one that comes with the package
     *,
-    encoder=None, # the `Encoder`, where `load_encoder` does not know its name; None: loaded when it is first needed
+    encoder: 'Encoder | None' = None, # where `load_encoder` does not know its name; None: loaded when needed
 ) -> VideoClassifier:
     "A classifier again. `OSError` names a file that is damaged, another one, or contradicts itself."
     if isinstance(path, str) and path == 'actions':

@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
 from torch import nn
 
 # %% ../nbs/10_activity.ipynb #e6e8e637
@@ -91,7 +92,7 @@ def _as_pictures(weights) -> np.ndarray:
 
 # %% ../nbs/10_activity.ipynb #5113efa9
 def weight_tiles(
-    weights, # `(N, C, H, W)`, C is 1 or 3, or `(N, H, W)`
+    weights: ArrayLike, # `(N, C, H, W)`, C is 1 or 3, or `(N, H, W)`
     *,
     scale: str = 'each', # 'each': every tile by its own largest weight; 'all': all by the largest of all
     shades: int = 127, # how many there are up and down
@@ -294,7 +295,7 @@ def _check_run(run, name):
 
 # %% ../nbs/10_activity.ipynb #bf3bb8aa
 def join_runs(
-    activity, # an `Activity`, or a list of them that follow each other
+    activity: Activity | list, # an `Activity`, or a list of them that follow each other
     i: int = 0, # which clip of the batch
     *,
     name: str = 'activity', # how an error message calls it
@@ -417,7 +418,7 @@ def _read_runs(activity, i) -> dict:
 # %% ../nbs/10_activity.ipynb #93219f62
 @plain_style()
 def show_activity(
-    activity, # an `Activity`, a list of them that follow each other, or a dict of names and these
+    activity: Activity | list | dict, # one, a list of them that follow each other, or a dict of names and these
     what: str = 'h', # which values, one panel for each letter: any of 'hcifgo'
     *,
     units: list | None = None, # which units, in this order from the top; None: `n` drawn at random, in order of number
@@ -448,7 +449,7 @@ class UnitStory:
     past: int # how many frames the encoder watches
     decoder: str # 'future' or 'reconstruction'
 
-    def features(self, unit) -> dict[str, np.ndarray]: # name -> `(H, W, C)`, 128 is zero
+    def features(self, unit: int) -> dict[str, np.ndarray]: # name -> `(H, W, C)`, 128 is zero
         "Weights between a unit and the pixels, as tiles."
         inputs = [] if self.inputs is None else weight_tiles(self.inputs[unit])
         outputs = [] if self.outputs is None else weight_tiles(self.outputs[unit][None])
@@ -653,7 +654,7 @@ class Curve:
 
 # %% ../nbs/10_activity.ipynb #948b502c
 def keep_apart(
-    places, # numbers, in any order
+    places: ArrayLike, # numbers, in any order
     gap: float, # at least so far from each other
 ) -> np.ndarray: # the same, moved as little as may be, in the same order
     "Move numbers apart that are too close."
@@ -752,7 +753,8 @@ def _draw_bars(ax, bars, colors, limits):
         text = f'{v:.2f}' if high <= 5 else f'{v:.0f}'
         text = text.removeprefix('-') if float(text) == 0 else text
         ax.text(place, k, text, va='center', size=_letters(ax), color=INK_COLOR)
-    ax.set(xlim=(low, high + .25 * (high - low)), ylim=(len(bars) - .4, -.6), xticks=limits)
+    ax.set(xlim=(low, high + .25 * (high - low)), ylim=(len(bars) - .4, -.6))
+    ax.set_xticks(limits, [f'{v:.4g}' if high <= 5 else f'{v:.0f}' for v in limits])
     ax.spines['bottom'].set_bounds(low, high)
 
 # %% ../nbs/10_activity.ipynb #f400eb39

@@ -19,6 +19,7 @@ import sys
 import time
 import warnings
 import zlib
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -66,7 +67,7 @@ _ALIASES = {'future_frames': ['--future-steps']} # what an option was called bef
 # %% ../nbs/15_cli.ipynb #8acd58f9
 def add_arguments(
     parser: argparse.ArgumentParser, # what reads the words
-    function, # what is to be called with them
+    function: Callable, # what is to be called with them
     without: tuple = (), # names of arguments to leave out: the parser has them
 ) -> None: # the parser has an argument for each of the function's
     "Make a command line from a function's signature: types, defaults, and the comments beside the arguments as help."

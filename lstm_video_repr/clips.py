@@ -274,7 +274,7 @@ class Clips(metaclass=_Made):
         "Number of the next clip; set it to go there."
         return self._index
     @index.setter
-    def index(self, k): self._index = check_whole(k, 'index', 0)
+    def index(self, k: int): self._index = check_whole(k, 'index', 0)
 
 # %% ../nbs/03_clips.ipynb #7af38c8b
 @patch
@@ -726,7 +726,7 @@ def _read_frames(self: MovingMNISTFile, numbers, frames):
 
 # %% ../nbs/03_clips.ipynb #4e3a420f
 @patch
-def take(self: MovingMNISTFile, numbers):
+def take(self: MovingMNISTFile, numbers: Tensor):
     numbers, T = _check_places(self, numbers), self.past + self.future
     if self._held is None: x = self._read_frames(numbers, T)
     else: x = self._held[:T, numbers.numpy()]
@@ -856,7 +856,7 @@ class ArrayClips(FiniteClips):
             raise argument_error('future', future, f'{len(past)} clips of frames {self.frame_shape}, as in past')
 
     def __len__(self): return len(self._past)
-    def take(self, numbers):
+    def take(self, numbers: Tensor):
         numbers = _check_places(self, numbers)
         return _gather(self._past, numbers, self.scale), _gather(self._future, numbers, self.scale)
 
@@ -910,7 +910,16 @@ def _count_items(dataset):
 # %% ../nbs/03_clips.ipynb #8e9b4ebc
 class DatasetClips(FiniteClips):
     "Clips from a data set whose items are clips (T, *frame), pairs (past, future), or clips with labels."
-    def __init__(self, dataset, *, past=None, future=None, seed=0, scale=None, identity=None):
+    def __init__(
+        self,
+        dataset: Dataset, # with a length, and items by number
+        *,
+        past: int | None = None, # this and all others as in `as_clips`
+        future: int | None = None, # as there
+        seed: int | None = 0, # as there
+        scale: float | None = None, # as there
+        identity: str | None = None, # as there
+    ):
         self.dataset, self.seed, self.identity = dataset, _check_seed(seed), _check_identity(identity)
         self._wishes = dict(past=past, future=future, scale=_check_scale(scale))
         if not _is_map(dataset): raise argument_error('dataset', dataset, 'a length, and items by number')
@@ -919,7 +928,7 @@ class DatasetClips(FiniteClips):
         self.frame_shape, self.past, self.future = tuple(first[0].shape[2:]), first[0].shape[1], first[1].shape[1]
 
     def __len__(self): return self._n
-    def take(self, numbers):
+    def take(self, numbers: Tensor):
         shapes = _shapes(self)
         pairs = (_check_same(_open_item(self.dataset, k, self._wishes), shapes)
                  for k in _check_places(self, numbers).tolist())
@@ -938,7 +947,7 @@ _AGAIN = 'an iterable that can be gone through again'
 # %% ../nbs/03_clips.ipynb #9daa426d
 class _Buffer:
     "Clips `start` to `end` of a stream, in the pieces in which they came."
-    def __init__(self, pairs, wishes, shapes=None):
+    def __init__(self, pairs: Iterable, wishes, shapes=None):
         self.pairs, self.wishes, self.shapes = pairs, wishes, shapes
         self.once = isinstance(pairs, Iterator) # can it be gone through only once?
         self.broken = self.rewind()
@@ -1028,7 +1037,15 @@ def _is_unsteady(loader):
 # %% ../nbs/03_clips.ipynb #75636210
 class StreamClips(Clips):
     "Clips from an iterable of batches: clips (B, T, *frame), pairs (past, future), or clips with labels."
-    def __init__(self, pairs, *, past=None, future=None, scale=None, identity=None):
+    def __init__(
+        self,
+        pairs: Iterable, # batches
+        *,
+        past: int | None = None, # this and all others as in `as_clips`
+        future: int | None = None, # as there
+        scale: float | None = None, # as there
+        identity: str | None = None, # as there
+    ):
         self.identity = _check_identity(identity)
         if _is_array(pairs) or not isinstance(pairs, Iterable):
             raise argument_error('pairs', pairs, 'an iterable of batches')
@@ -1041,16 +1058,21 @@ class StreamClips(Clips):
         past, future = self._buffer.shapes
         self.frame_shape, self.past, self.future = past[1:], past[0], future[0]
 
-    def __copy__(self):
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        if not self._buffer.once: other._buffer = _Buffer(self._buffer.pairs, self._wishes, self._buffer.shapes)
-        return other
+# %% ../nbs/03_clips.ipynb #2da4749e
+@patch
+def read(self: StreamClips, first: int, n: int):
+    "Clips first to first + n - 1, as they come; a generator gives none a second time."
+    first, n = _check_span(self, first, n)
+    self._buffer.fill(first, n)
+    return self._buffer.give(first, n)
 
-    def read(self, first, n):
-        first, n = _check_span(self, first, n)
-        self._buffer.fill(first, n)
-        return self._buffer.give(first, n)
+# %% ../nbs/03_clips.ipynb #28ca917f
+@patch
+def __copy__(self: StreamClips):
+    other = object.__new__(type(self))
+    other.__dict__.update(self.__dict__)
+    if not self._buffer.once: other._buffer = _Buffer(self._buffer.pairs, self._wishes, self._buffer.shapes)
+    return other
 
 # %% ../nbs/03_clips.ipynb #59c62d0d
 @patch
@@ -1097,8 +1119,11 @@ def _is_other(x):
     return hasattr(x, '__array__') or not isinstance(x, Iterable) and not _is_map(x)
 
 # %% ../nbs/03_clips.ipynb #3822c2ca
+ClipsLike = Clips | Tensor | np.ndarray | Dataset | Iterable # what `as_clips` takes
+
+# %% ../nbs/03_clips.ipynb #27242577
 def as_clips(
-    x, # `Clips`, a tensor or array, a pair, a list of pairs, a `Dataset`, a `DataLoader`, any iterable of batches
+    x: ClipsLike, # `Clips`, an array, a pair, a list of pairs, a `Dataset`, a `DataLoader`, any iterable of batches
     *,
     past: int | None = None, # frames that a model is shown; None: half of whole clips, all of a past
     future: int | None = None, # frames that come after; None: the rest; 0: nothing to predict

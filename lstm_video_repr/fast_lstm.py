@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import warnings
+from collections.abc import Callable
 from functools import lru_cache, partial
 
 # %% ../nbs/01_fast_lstm.ipynb #96d3590f
@@ -160,7 +161,7 @@ def lacks_memory(
 class Compiled:
     "A function, compiled at its first call; where that cannot be done, the function itself."
     def __init__(self,
-        function, # of tensors; must not change its arguments
+        function: Callable, # of tensors; must not change its arguments
     ):
         if not callable(function): raise argument_error('function', function, 'a function')
         self.function, self.fast, self.problem = function, None, None

@@ -68,7 +68,9 @@ def lstm_layer(
     return torch.stack(hs, 1), h, c
 
 # %% ../nbs/00_lstm.ipynb #63f7c369
+from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 # %% ../nbs/00_lstm.ipynb #49388700
 from .core.checks import argument_error, check_choice, check_flag
@@ -77,7 +79,7 @@ from .core.patch import patch
 
 # %% ../nbs/00_lstm.ipynb #db813481
 def check_first(
-    check, # takes the same arguments; a `ValueError` if they do not fit
+    check: Callable, # takes the same arguments; a `ValueError` if they do not fit
 ): # a decorator
     "A function that looks at its arguments before it begins; as `__wrapped__` it does not."
     def decorate(function):
@@ -96,7 +98,7 @@ def _batch(v, dim=0):
 
 # %% ../nbs/00_lstm.ipynb #89134817
 def check_float(
-    x, # what came
+    x: Any, # what came
     name: str, # of the argument
     shape: tuple, # as for `check_tensor`
     *,
@@ -138,7 +140,7 @@ _MOST = dict(input_size=2**31, num_layers=2**10)
 
 # %% ../nbs/00_lstm.ipynb #c0781f70
 def check_size(
-    value, # what came
+    value: Any, # what came
     name: str, # of the argument: 'input_size', 'hidden_size', 'num_layers', or some number of frames
     least: int = 1, # the smallest that fits
 ) -> int: # the same as a Python integer
@@ -147,7 +149,17 @@ def check_size(
     return number if number <= most else check_whole(number, name, least, most)
 
 # %% ../nbs/00_lstm.ipynb #f75d2b78
-def check_layer(x, h, c, *, w_ih, w_hh, bias, w_peephole, frames) -> None:
+def check_layer(
+    x: Tensor | None, # this and all others as in `lstm_layer`
+    h: Tensor, # as there
+    c: Tensor, # as there
+    *,
+    w_ih: Tensor | None, # as there
+    w_hh: Tensor, # as there
+    bias: Tensor, # as there
+    w_peephole: Tensor | None, # as there
+    frames: int, # as there
+) -> None:
     "Do the arguments of a layer fit together? If not, a `ValueError`."
     frames = check_size(frames, 'frames')
     _check_step(x, h, c, w_ih=w_ih, w_hh=w_hh, bias=bias, w_peephole=w_peephole, times=(frames,))
@@ -182,7 +194,7 @@ def backend_names() -> tuple[str, ...]: # 'auto', then the names in `BACKENDS`
 @torch.no_grad()
 def draw_weights(
     w: Tensor, # to be filled; on the meta device there is nothing to fill
-    init, # one of `torch.nn.init`
+    init: Callable, # one of `torch.nn.init`
     generator: torch.Generator | None, # where the numbers come from; None: torch's global one
     **kw, # more arguments of `init`
 ) -> None:

@@ -9,7 +9,7 @@ __all__ = ['nats_per_frame', 'nats_floor', 'mse', 'squared_error', 'mae', 'psnr'
 
 # %% ../nbs/05_metrics.ipynb #c560a3ee
 import math
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from itertools import chain
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 import torch.nn.functional as F
 
@@ -28,7 +29,7 @@ from .core.checks import argument_error, check_choice, check_flag, check_frames,
 from .core.checks import check_numbers, check_tensor, check_whole, describe
 from .core.patch import patch
 from .core.tables import Table, Tabular
-from .clips import Clips, StreamClips, as_clips
+from .clips import Clips, ClipsLike, StreamClips, as_clips
 from .lstm import check_size
 from .models import FrameCode, VideoLSTMConfig, VideoOutput, check_frame_shape
 
@@ -291,7 +292,7 @@ def _average_frames(clips, batch_size, n, unit):
 @patch(cls_method=True)
 def from_clips(
     cls: MeanFrame,
-    clips, # the *training* clips: anything that `as_clips` takes
+    clips: ClipsLike, # the *training* clips: anything that `as_clips` takes
     n: int | None = None, # how many clips to average, from the first; None: 1000, or all if there are fewer
     *,
     batch_size: int = 50, # clips at a time
@@ -691,8 +692,8 @@ def _bar(n, progress):
 
 # %% ../nbs/05_metrics.ipynb #cd7c33ef
 def clips_for(
-    model, # who is to watch them
-    clips, # whatever `as_clips` takes
+    model: Callable, # who is to watch them
+    clips: ClipsLike, # whatever `as_clips` takes
     *,
     seed: int | None = None, # of the order of a set with an end; None: in order
 ) -> Clips: # a set of clips as it is, anything else cut for this model
@@ -783,8 +784,8 @@ def _total(batches):
 # %% ../nbs/05_metrics.ipynb #38179894
 @torch.no_grad()
 def evaluate(
-    model, # a `VideoLSTM`, `LastFrame()`, `MeanFrame(mean)` or any callable (past, future_frames=...) -> VideoOutput
-    clips, # `MovingDigits`, `fixed_test_set(...)`, an array (N, T, *frame): anything that `as_clips` takes
+    model: Callable, # a `VideoLSTM`, `LastFrame()`, `MeanFrame(mean)`: (past, future_frames=...) -> `VideoOutput`
+    clips: ClipsLike, # `MovingDigits`, `fixed_test_set(...)`, an array (N, T, *frame): anything that `as_clips` takes
     n_clips: int | None = None, # exactly so many, from the first on; None: all of a set with an end, otherwise 1000
     *,
     batch_size: int = 50, # clips at a time: memory, not results, depend on it
@@ -867,7 +868,7 @@ def notes(self: ClipScores): return self.mean().notes()
 @patch
 def take(
     self: ClipScores,
-    numbers, # which clips, from 0 on: a list, a range, a slice, an array
+    numbers: ArrayLike, # which clips, from 0 on: a list, a range, a slice, an array
 ) -> ClipScores: # of these alone
     "The scores of some of the clips."
     rows = check_numbers(numbers, 'numbers', len(self))
@@ -902,8 +903,8 @@ def _collect(batches, frame_shape):
 # %% ../nbs/05_metrics.ipynb #652fe697
 @torch.no_grad()
 def score_clips(
-    model, # a `VideoLSTM`, `LastFrame()` or any callable (past, future_frames=...) -> VideoOutput
-    clips, # anything that `as_clips` takes
+    model: Callable, # a `VideoLSTM`, `LastFrame()` or any callable (past, future_frames=...) -> VideoOutput
+    clips: ClipsLike, # anything that `as_clips` takes
     n_clips: int | None = None, # exactly so many, from the first on; None: all of a set with an end, otherwise 1000
     *,
     batch_size: int = 50, # clips at a time
@@ -1298,7 +1299,7 @@ def _check_ridge(ridge):
 @torch.no_grad()
 def from_clips(
     cls: LinearPredictor,
-    clips, # the *training* clips: anything that `as_clips` takes
+    clips: ClipsLike, # the *training* clips: anything that `as_clips` takes
     n: int | None = None, # how many, from the first; None: all of a set with an end, otherwise 1000
     *,
     memory: int = 1024, # numbers that it may remember; as many as there are values to be seen, if those are fewer

@@ -7,8 +7,10 @@ __all__ = ['frame_loss', 'Decoder', 'VideoOutput', 'VideoLoss', 'VideoLSTMConfig
 
 # %% ../nbs/04_models.ipynb #ec2cd7cf
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import MISSING, dataclass, fields
+from typing import Any
 
 # %% ../nbs/04_models.ipynb #d757e1b3
 import numpy as np
@@ -138,7 +140,7 @@ def run_free(
     state: tuple[Tensor, Tensor], # (h, c) of the encoder, each (L, B, H)
     frames: int, # to emit
     *,
-    activation=torch.sigmoid, # makes a frame out of raw outputs
+    activation: Callable = torch.sigmoid, # makes a frame out of raw outputs
 ) -> Tensor: # (B, frames, D) raw outputs (logits, or values)
     "Test: a conditional decoder sees its own output. Without gradients memory grows with nothing but the frames."
     frames = check_size(frames, 'frames')
@@ -175,7 +177,7 @@ def teacher_force(
     target: Tensor, # (B, T, D) the frames to be emitted
     *,
     own: float = 0., # chance that a step sees the decoder's own frame instead (scheduled sampling); 1: always
-    activation=torch.sigmoid, # makes a frame out of raw outputs
+    activation: Callable = torch.sigmoid, # makes a frame out of raw outputs
     generator: torch.Generator | None = None, # of chance; None: torch's global one
 ) -> Tensor: # (B, T, D) raw outputs (logits, or values); no gradient flows through a frame that is fed back
     "Training: a conditional decoder is shown the true frame before, or its own (Bengio et al., 2015)."
@@ -261,7 +263,7 @@ def total(self: VideoLoss) -> Tensor:
 
 # %% ../nbs/04_models.ipynb #5a41b913
 def check_frame_shape(
-    shape, # what came: whole numbers in a tuple, list or array, or one of them
+    shape: Any, # what came: whole numbers in a tuple, list or array, or one of them
 ) -> tuple[int, ...]: # the same as Python integers
     "The shape of a frame, or a `ValueError`."
     row = isinstance(shape, (tuple, list)) or isinstance(shape, (np.ndarray, Tensor)) and shape.ndim == 1
@@ -511,7 +513,7 @@ def composite(
 # %% ../nbs/04_models.ipynb #6c73cd2b
 def check_clip(
     model: VideoLSTM, # that is to read it
-    x, # what came
+    x: Any, # what came
     name: str, # of the argument
     *,
     values: bool = True, # look at the values, too? Waits for a GPU to finish

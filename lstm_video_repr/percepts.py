@@ -20,7 +20,7 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
@@ -160,7 +160,7 @@ class Bottleneck(nn.Module):
         self.conv = nn.Sequential(*widen, filters, narrow, nn.BatchNorm2d(outputs))
         self.adds = stride == 1 and inputs == outputs
 
-    def forward(self, x): return x + self.conv(x) if self.adds else self.conv(x)
+    def forward(self, x: Tensor): return x + self.conv(x) if self.adds else self.conv(x)
 
 # %% ../nbs/13_percepts.ipynb #c9b41b7b
 _STAGES = (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)
@@ -181,7 +181,7 @@ class MobileNetV2(nn.Module):
         self.features = nn.Sequential(conv_norm(3, 32, stride=2), *_make_blocks(), conv_norm(320, 1280, 1))
         self.classifier = nn.Sequential(nn.Dropout(.2), nn.Linear(1280, check_whole(classes, 'classes', 1, 10**6)))
 
-    def forward(self, x): return self.classifier(self.features(x).mean((2, 3)))
+    def forward(self, x: Tensor): return self.classifier(self.features(x).mean((2, 3)))
 
 # %% ../nbs/13_percepts.ipynb #e21e2451
 _PUBLISHED = { # file, SHA-256, at most so many bytes, a package that may have it and where
@@ -326,7 +326,7 @@ def fold_batch_norms(
 # %% ../nbs/13_percepts.ipynb #d628cc93
 class MeanOverPicture(nn.Module):
     "(B, D, H, W) -> (B, D), summed in 32 bits."
-    def forward(self, x): return x.float().mean((2, 3))
+    def forward(self, x: Tensor): return x.float().mean((2, 3))
 
 # %% ../nbs/13_percepts.ipynb #2a72cffe
 def _check_triple(value, name, least):
@@ -374,7 +374,7 @@ def _check_modules(network, head):
 # %% ../nbs/13_percepts.ipynb #177c1b61
 class _To16Bits(nn.Module):
     "From here on in 16 bits."
-    def forward(self, x): return x.to(torch.bfloat16)
+    def forward(self, x: Tensor): return x.to(torch.bfloat16)
 
 # %% ../nbs/13_percepts.ipynb #8eabf795
 def _narrow_network(network, exact):
@@ -439,7 +439,7 @@ class PictureEncoder(Encoder):
 
 # %% ../nbs/13_percepts.ipynb #e97320e2
 @patch
-def encode(self: PictureEncoder, frames):
+def encode(self: PictureEncoder, frames: np.ndarray):
     "Frames (T, H, W, 3) -> (T, D), a batch at a time."
     n, found = self.batch_size, []
     for k in range(0, len(frames), n):
@@ -505,7 +505,7 @@ class VGG16(nn.Module):
         "The part up to the rectifier of the first full layer."
         return nn.Sequential(self.features, nn.AdaptiveAvgPool2d(7), nn.Flatten(), *self.classifier[:2])
 
-    def forward(self, x): return self.classifier[2:](self.fc6()(x))
+    def forward(self, x: Tensor): return self.classifier[2:](self.fc6()(x))
 
 # %% ../nbs/13_percepts.ipynb #1074f135
 def _load_vgg(weights=None, **options):
@@ -685,7 +685,7 @@ class FlowHistogram(Encoder):
         self.name, self.overlap = 'flow_histogram', 1
         self.size = math.prod(self.cells) * (self.directions + 1)
 
-    def encode(self, frames):
+    def encode(self, frames: np.ndarray):
         return flow_histogram(flow(frames, **self.options), cells=self.cells, directions=self.directions)
 
     def describe(self):
@@ -763,7 +763,7 @@ class FlowFields(Encoder):
 
 # %% ../nbs/13_percepts.ipynb #b579a7b3
 @patch
-def encode(self: FlowFields, frames):
+def encode(self: FlowFields, frames: np.ndarray):
     "Frames (T, H, W, 3) -> (T - fields, D)."
     packed = pack_flow(flow(frames, **self.options), most=self.most)
     if self.network is None:
@@ -1030,7 +1030,7 @@ def _frames_of(video, every):
 
 # %% ../nbs/13_percepts.ipynb #09721eb3
 def chunk_frames(
-    frames, # an iterator of (H, W, 3) uint8
+    frames: Iterator, # an iterator of (H, W, 3) uint8
     overlap: int, # of the encoder
 ): # arrays (overlap + n, H, W, 3), n up to 64: each begins with the last frames of the one before
     "A film piece by piece, so that memory does not grow with it; nothing for `overlap` frames or fewer."
@@ -1268,7 +1268,7 @@ def _complain(job):
 
 # %% ../nbs/13_percepts.ipynb #a9e1850a
 def extract_features(
-    videos, # a folder, a list of files, or a set with `names` and `paths`
+    videos: str | Path | Sequence, # a folder, a list of files, or a set with `names` and `paths`
     encoder: Encoder | str, # one, or the name of one
     path: str | Path, # the feature file: made, or added to
     *,

@@ -12,18 +12,19 @@ __all__ = ['PAST_COLOR', 'FUTURE_COLOR', 'INK_COLOR', 'as_frames', 'strip', 'Row
 import base64
 import io
 import math
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from threading import RLock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # %% ../nbs/09_pictures.ipynb #fe238484
 from .core.checks import argument_error, check_choice, check_flag, check_number, check_range
 from .core.checks import check_whole, escape_controls, is_plain
 from .core.files import check_target, import_extra, make_folder, replace_file
-from .models import VideoLSTMConfig
+from .models import VideoLSTMConfig, VideoOutput
 
 # %% ../nbs/09_pictures.ipynb #fd4a5093
 for library in ('matplotlib', 'PIL'): import_extra(library, 'notebook', 'pictures')
@@ -37,6 +38,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 # %% ../nbs/09_pictures.ipynb #403b1d7f
@@ -53,7 +55,7 @@ def _read_tensor(x, name) -> np.ndarray:
 
 # %% ../nbs/09_pictures.ipynb #c3a9faff
 def to_array(
-    values, # a tensor on any device and of any type, or whatever NumPy takes
+    values: ArrayLike, # a tensor on any device and of any type, or whatever NumPy takes
     name: str = 'values', # how an error message calls them
 ) -> np.ndarray: # floating-point tensors become float32
     "Numbers as NumPy has them; `ValueError` for what is none, and for arrays that hide some of theirs."
@@ -125,7 +127,7 @@ class Row:
 
 # %% ../nbs/09_pictures.ipynb #0abcde33
 def write_line(
-    text, # what came; None: nothing
+    text: Any, # what came; None: nothing
     name: str, # of the argument
     letters: int = 200, # at most so many are shown
 ) -> str: # one line
@@ -176,7 +178,7 @@ def time_axis(
 
 # %% ../nbs/09_pictures.ipynb #663028e6
 def resolve_rows(
-    rows, # a clip, or a dict of names and clips or `Row`s
+    rows: ArrayLike | dict, # a clip, or a dict of names and clips or `Row`s
     *,
     i: int = 0, # which clip, where there are batches
     clamp: bool = False, # cut values outside [0, 1] instead of refusing them
@@ -216,9 +218,9 @@ def _read_output(out) -> tuple:
 
 # %% ../nbs/09_pictures.ipynb #5ca6d71e
 def prediction_rows(
-    past, # what the model saw, `(B, T, C, H, W)` or one clip `(T, C, H, W)`
-    future = None, # what came next, or None where nobody knows
-    out = None, # a model's output: anything with `.recalled` and `.future`, either may be None
+    past: ArrayLike, # what the model saw, `(B, T, C, H, W)` or one clip `(T, C, H, W)`
+    future: ArrayLike | None = None, # what came next, or None where nobody knows
+    out: VideoOutput | None = None, # a model's output: anything with `.recalled` and `.future`, either may be None
 ) -> dict: # names and `Row`s: input, reconstruction, truth, prediction (those there are)
     "The four rows of a prediction, each with its place in time; the reconstruction is in forward time."
     past = _as_clip(past, 'past')
@@ -256,7 +258,7 @@ class Picture(Figure):
         FigureCanvasAgg(self)
 
     @plain_style()
-    def draw(self, renderer): super().draw(renderer)
+    def draw(self, renderer: Any): super().draw(renderer)
 
     @plain_style()
     def get_tightbbox(self, *args, **kwargs): return super().get_tightbbox(*args, **kwargs)
@@ -264,7 +266,7 @@ class Picture(Figure):
     @plain_style()
     def set_layout_engine(self, *args, **kwargs): super().set_layout_engine(*args, **kwargs)
 
-    def savefig(self, fname, **options):
+    def savefig(self, fname: Any, **options):
         "As in matplotlib. How many pixels, and cut how, is the caller's choice; the paper is that of the figure."
         super().savefig(fname, **dict(facecolor='auto', edgecolor='auto', transparent=False) | options)
 
@@ -378,7 +380,7 @@ def _name_numbers(sheet, numbers, y):
 
 # %% ../nbs/09_pictures.ipynb #10d0a093
 def check_width(
-    width, # what came
+    width: Any, # what came
 ) -> float: # the same
     "A width that a picture can have, or a `ValueError`."
     return check_number(width, 'width', lambda v: 0 < v <= 100, 'more than 0 and at most 100 inches')
@@ -451,7 +453,7 @@ def draw_rows(
 
 # %% ../nbs/09_pictures.ipynb #8ac1f30e
 def show_strip(
-    rows, # a clip `(T, C, H, W)` or `(B, T, C, H, W)` in [0, 1], or a dict of names and clips or `Row`s
+    rows: ArrayLike | dict, # a clip `([B,] T, C, H, W)` in [0, 1], or a dict of names and clips or `Row`s
     *,
     past: int | None = None, # number of the last frame that counts as past; colours the frame numbers
     i: int = 0, # which clip, where there are batches
@@ -465,9 +467,9 @@ def show_strip(
 
 # %% ../nbs/09_pictures.ipynb #e1651f24
 def show_prediction(
-    past, # what the model saw, `(B, T, C, H, W)` or one clip
-    future, # what came next, or None where nobody knows
-    out, # a model's output, with `.recalled` and `.future`
+    past: ArrayLike, # what the model saw, `(B, T, C, H, W)` or one clip
+    future: ArrayLike | None, # what came next, or None where nobody knows
+    out: VideoOutput, # a model's output, with `.recalled` and `.future`
     *,
     i: int = 0, # which clip of the batch
     every: int = 1, # show one frame in `every`
@@ -491,7 +493,7 @@ def _check_names(names, n) -> list:
 
 # %% ../nbs/09_pictures.ipynb #42715c50
 def show_grid(
-    clips, # `(B, T, C, H, W)`, in [0, 1]
+    clips: ArrayLike, # `(B, T, C, H, W)`, in [0, 1]
     n: int = 8, # show at most so many of them
     *,
     names: list | None = None, # what to call the clips; their numbers when None
@@ -522,9 +524,9 @@ def _join_rows(name, rows, notes) -> Row:
 
 # %% ../nbs/09_pictures.ipynb #fe78a6b4
 def timeline_rows(
-    past, # what the model saw, `(B, T, C, H, W)` or one clip
-    future = None, # what came next, or None
-    out = None, # a model's output, with `.recalled` and `.future`, or None
+    past: ArrayLike, # what the model saw, `(B, T, C, H, W)` or one clip
+    future: ArrayLike | None = None, # what came next, or None
+    out: VideoOutput | None = None, # a model's output, with `.recalled` and `.future`, or None
 ) -> dict: # 'clip' (input, then truth) and 'model' (reconstruction, then prediction), each one `Row`
     "A prediction as two rows on one time axis, past and future joined; for animations and for the frame stepper."
     rows = prediction_rows(past, future, out)
@@ -533,9 +535,9 @@ def timeline_rows(
 
 # %% ../nbs/09_pictures.ipynb #08def639
 def resolve_timeline(
-    rows, # a clip, or a dict of names and clips or `Row`s; or the past, with `future` and `out`
-    future = None, # what came next
-    out = None, # a model's output, with `.recalled` and `.future`
+    rows: ArrayLike | dict, # a clip, or a dict of names and clips or `Row`s; or the past, with `future` and `out`
+    future: ArrayLike | None = None, # what came next
+    out: VideoOutput | None = None, # a model's output, with `.recalled` and `.future`
     *,
     past: int | None = None, # number of the last frame of the past; known already when `future` or `out` is given
     i: int = 0, # which clip, where there are batches
@@ -677,9 +679,9 @@ def _play(screen, format, fps) -> Animation:
 
 # %% ../nbs/09_pictures.ipynb #a1364878
 def animate(
-    rows, # a clip, or a dict of names and clips or `Row`s; or the past, with `future` and `out`
-    future = None, # what came next
-    out = None, # a model's output, with `.recalled` and `.future`
+    rows: ArrayLike | dict, # a clip, or a dict of names and clips or `Row`s; or the past, with `future` and `out`
+    future: ArrayLike | None = None, # what came next
+    out: VideoOutput | None = None, # a model's output, with `.recalled` and `.future`
     *,
     past: int | None = None, # number of the last frame of the past; known already when `future` or `out` is given
     i: int = 0, # which clip, where there are batches
@@ -719,10 +721,10 @@ def _write_picture(path, fig, dpi):
 # %% ../nbs/09_pictures.ipynb #882e027d
 def save_strip(
     path: str | Path, # where to; ends in .png, .pdf, .svg, .jpg or .webp
-    rows, # a clip, or a dict of names and clips or `Row`s; or the past, with `future` and `out`
-    future = None, # what came next
+    rows: ArrayLike | dict, # a clip, or a dict of names and clips or `Row`s; or the past, with `future` and `out`
+    future: ArrayLike | None = None, # what came next
     *,
-    out = None, # a model's output: the file then holds the four rows of `show_prediction`
+    out: VideoOutput | None = None, # a model's output: the file then holds the four rows of `show_prediction`
     dpi: int = 150, # pixels to the inch
     **options, # as in `show_strip` or `show_prediction`: past, i, every, width, title, clamp
 ) -> Path: # the file that was written
@@ -738,10 +740,10 @@ def save_strip(
 # %% ../nbs/09_pictures.ipynb #f728b1dd
 def save_animation(
     path: str | Path, # where to; ends in .gif or .webp
-    rows, # a clip, or a dict of names and clips or `Row`s; or the past, with `future` and `out`
-    future = None, # what came next
+    rows: ArrayLike | dict, # a clip, or a dict of names and clips or `Row`s; or the past, with `future` and `out`
+    future: ArrayLike | None = None, # what came next
     *,
-    out = None, # a model's output
+    out: VideoOutput | None = None, # a model's output
     **options, # as in `animate`: past, i, fps, scale, title, clamp
 ) -> Path: # the file that was written
     "Write an animation to a file. `ValueError` for the name, `OSError` for the place."
@@ -769,7 +771,7 @@ def _check_probabilities(probabilities) -> np.ndarray:
 
 # %% ../nbs/09_pictures.ipynb #a63cfe1c
 def check_times(
-    times, # what came: seconds, in any array
+    times: ArrayLike, # what came: seconds, in any array
     name: str, # of the argument
     *,
     n: int, # how many there have to be
@@ -823,9 +825,9 @@ class Course(NamedTuple):
 
 # %% ../nbs/09_pictures.ipynb #c1338f04
 def resolve_course(
-    probabilities, # `(T, K)`, rows that sum to 1
-    times, # `(T,)` seconds that rise
-    classes, # K names
+    probabilities: ArrayLike, # `(T, K)`, rows that sum to 1
+    times: ArrayLike, # `(T,)` seconds that rise
+    classes: Sequence, # K names
     *,
     truth: str | int | None = None, # the true class, by name or number
     top: int = 6, # show so many classes, at most 8
@@ -949,12 +951,12 @@ def draw_timeline(
 
 # %% ../nbs/09_pictures.ipynb #5b3391f3
 def show_timeline(
-    probabilities, # `(T, K)`, rows that sum to 1
-    times, # `(T,)` seconds that rise
-    classes, # K names
+    probabilities: ArrayLike, # `(T, K)`, rows that sum to 1
+    times: ArrayLike, # `(T,)` seconds that rise
+    classes: Sequence, # K names
     *,
-    frames=None, # `(N, H, W, C)` uint8: some of them stand above the lines
-    frame_times=None, # `(N,)` seconds; None: evenly from the first moment to the last
+    frames: ArrayLike | None = None, # `(N, H, W, C)` uint8: some of them stand above the lines
+    frame_times: ArrayLike | None = None, # `(N,)` seconds; None: evenly from the first moment to the last
     truth: str | int | None = None, # the true class, by name or number
     top: int = 6, # show so many classes, at most 8
     width: float = 10., # inches
@@ -1024,8 +1026,8 @@ def _label_matrix(ax, names, small, side):
 # %% ../nbs/09_pictures.ipynb #3adee0d1
 @plain_style()
 def show_confusion(
-    matrix, # `(K, K)` counts: a row for each true class, a column for each predicted one
-    classes, # K names
+    matrix: ArrayLike, # `(K, K)` counts: a row for each true class, a column for each predicted one
+    classes: Sequence, # K names
     *,
     title: str = '', # a heading
 ) -> Figure: # as of `show_strip`
@@ -1145,7 +1147,7 @@ def _check_longest(longest, flow) -> float:
 
 # %% ../nbs/09_pictures.ipynb #0bd04717
 def flow_colours(
-    flow, # `(H, W, 2)` or `(T, H, W, 2)`: pixels to the right and down
+    flow: ArrayLike, # `(H, W, 2)` or `(T, H, W, 2)`: pixels to the right and down
     *,
     longest: float | None = None, # pixels that have the full colour; None: all but the longest hundredth have less
 ) -> np.ndarray: # `(..., H, W, 3)`, uint8
@@ -1189,8 +1191,8 @@ def _check_film(frames, n) -> np.ndarray:
 # %% ../nbs/09_pictures.ipynb #f2423d80
 @plain_style()
 def show_flow(
-    flow, # `(T, H, W, 2)` or one field `(H, W, 2)`: pixels to the right and down
-    frames=None, # `(T, H, W, C)` or one more, uint8, to stand above the fields
+    flow: ArrayLike, # `(T, H, W, 2)` or one field `(H, W, 2)`: pixels to the right and down
+    frames: ArrayLike | None = None, # `(T, H, W, C)` or one more, uint8, to stand above the fields
     *,
     longest: float | None = None, # pixels that have the full colour; None: all but the longest hundredth have less
     every: int = 1, # show one field in `every`

@@ -8,6 +8,7 @@ __all__ = ['record_graph', 'RecordedStep', 'processes', 'do_together', 'add_up',
 # %% ../nbs/07_scale.ipynb #efd8d9c7
 import os
 import warnings
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 
 # %% ../nbs/07_scale.ipynb #2c3ddfb6
@@ -21,8 +22,8 @@ from .training import STEPS, Callback, Run, detach_losses, objective, plain_step
 
 # %% ../nbs/07_scale.ipynb #5bdc983a
 def record_graph(
-    work, # a function without arguments that computes tensors, always in the same way
-    stream, # the stream to record on
+    work: Callable, # a function without arguments that computes tensors, always in the same way
+    stream: torch.cuda.Stream, # the stream to record on
 ) -> tuple: # its results, in fixed places, and what computes them anew
     "Record what a function asks of a GPU, without doing it."
     graph = torch.cuda.CUDAGraph()
@@ -35,13 +36,13 @@ class RecordedStep:
     def __init__(self,
         *,
         after: int = 3, # steps that run as usual first
-        record=record_graph, # what records
+        record: Callable = record_graph, # what records
     ):
         if not callable(record): raise argument_error('record', record, 'a function like record_graph')
         self.left, self.record, self.past, self.replay = check_whole(after, 'after', 0), record, None, None
         self.stream = torch.cuda.Stream() if torch.cuda.is_available() else None
 
-    def __call__(self, run, past, future):
+    def __call__(self, run: Run, past: torch.Tensor, future: torch.Tensor):
         if not self.is_ready(run, past, future):
             with self.beside(): return plain_step(run, past, future)
         if run.looks: run.check_batch(past, future)
@@ -62,7 +63,7 @@ def work(self: RecordedStep, run: Run) -> list: # losses
 
 # %% ../nbs/07_scale.ipynb #23864033
 @patch
-def is_ready(self: RecordedStep, run: Run, past, future) -> bool:
+def is_ready(self: RecordedStep, run: Run, past: torch.Tensor, future: torch.Tensor) -> bool:
     "Can this batch's step be replayed? Records one when it is time to."
     if self.left:
         self.left -= 1
@@ -106,7 +107,7 @@ def processes(): # gives the device of this process, or None where there is but 
 
 # %% ../nbs/07_scale.ipynb #0f863ce1
 def do_together(
-    work, # a function that all processes call
+    work: Callable, # a function that all processes call
 ): # what it gives
     "Do what takes all processes. `ConnectionError` if one of them is gone."
     try: return work()
@@ -117,7 +118,7 @@ def do_together(
 
 # %% ../nbs/07_scale.ipynb #500d49d3
 def add_up(
-    tensors, # of this process; each is replaced
+    tensors: Iterable, # of this process; each is replaced
 ) -> None:
     "Replace each tensor by its sum over processes."
     do_together(lambda: [w.wait() for w in [dist.all_reduce(t, async_op=True) for t in tensors]])
@@ -140,7 +141,7 @@ class SharedStep(Callback):
     "A step that many processes take together."
     everywhere = True
     wish = False # has somebody here asked for an end?
-    def __call__(self, run, past, future): return _shared_step(run, past, future)
+    def __call__(self, run: Run, past: torch.Tensor, future: torch.Tensor): return _shared_step(run, past, future)
 
 # %% ../nbs/07_scale.ipynb #343f0961
 STEPS['shared'] = (lambda run: run.ranks > 1, SharedStep)

@@ -24,10 +24,11 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import NoneType
+from typing import Any
 
 # %% ../nbs/06_training.ipynb #f90fb260
 import torch
@@ -41,11 +42,11 @@ from .core.checks import (argument_error, check_choice, check_flag, check_number
 from .core.files import (append_text, check_source, check_target, dump_json, import_extra,
                                         lock_file, read_safetensors, shorten, write_safetensors, write_text)
 from .core.patch import patch
-from .clips import Clips, FixedClips, MovingDigits, MovingMNISTFile, StreamClips
+from .clips import Clips, ClipsLike, FixedClips, MovingDigits, MovingMNISTFile, StreamClips
 from .fast_lstm import fast_bf16
 from .lstm import draw_weights
 from .metrics import clips_for, evaluate
-from .models import VideoLSTM, VideoLSTMConfig, check_clip
+from .models import VideoLoss, VideoLSTM, VideoLSTMConfig, check_clip
 
 # %% ../nbs/06_training.ipynb #c9600704
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _check_options(lr, eps, **options):
 class ClampedSGD(torch.optim.Optimizer):
     "Momentum SGD whose steps are clamped weight by weight, optionally scaled as in RMSProp (the released codes)."
     def __init__(self,
-        params, # parameters, or groups of them
+        params: Iterable, # parameters, or groups of them
         lr: float, # rate, eta
         *,
         momentum: float = .9, # mu
@@ -159,7 +160,7 @@ class ClampedSGD(torch.optim.Optimizer):
 @patch
 @torch.no_grad()
 def step(self: ClampedSGD,
-    closure=None, # computes the gradients anew, and gives the loss; None: they are there already
+    closure: Callable | None = None, # computes the gradients anew, and gives the loss; None: they are there already
 ): # what `closure` gave
     "Move every weight once."
     if closure is not None and not callable(closure): raise argument_error('closure', closure, 'a function or None')
@@ -303,7 +304,7 @@ def _fix_ticks(axis):
 # %% ../nbs/06_training.ipynb #4389196b
 @patch
 def plot(self: History,
-    ax=None, # matplotlib axes to draw on; None makes a figure
+    ax: Any = None, # matplotlib axes to draw on; None makes a figure
 ): # the matplotlib figure
     "The losses against steps: in a figure of their own in matplotlib's own style, or on your axes in yours."
     plt = import_extra('matplotlib.pyplot', 'notebook', 'plots')
@@ -355,7 +356,7 @@ class Run:
     "A training that can be gone on with: model, clips, optimiser, position."
     def __init__(self,
         model: VideoLSTM, # trained in place, on the device it is on
-        clips, # whatever `as_clips` takes; a set with an end is shuffled anew each time it begins again
+        clips: ClipsLike, # whatever `as_clips` takes; a set with an end is shuffled anew each time it begins again
         steps: int, # in the whole run
         *,
         recipe: Recipe = RECIPES['adam'], # how
@@ -464,14 +465,14 @@ def dropout(self: Run): # a context
 
 # %% ../nbs/06_training.ipynb #10aafe38
 def detach_losses(
-    loss, # a `VideoLoss`
+    loss: VideoLoss, # a `VideoLoss`
 ) -> list: # reconstruction, future: numbers that no gradient flows from; None for a decoder that is not there
     "Losses to be kept."
     return [None if l is None else l.detach() for l in (loss.reconstruction, loss.future)]
 
 # %% ../nbs/06_training.ipynb #eef915ae
 def objective(
-    loss, # a `VideoLoss`
+    loss: VideoLoss, # a `VideoLoss`
     kind: str, # 'frame', 'clip' or 'sum', as in a recipe
     *,
     past: Tensor, # (B, T, *frame) what was reconstructed
@@ -604,11 +605,11 @@ class Callback:
 class _Watcher(Callback):
     "A plain function as a callback."
     def __init__(self, function): self.function = function
-    def after_step(self, run): self.function(run)
+    def after_step(self, run: Run): self.function(run)
 
 # %% ../nbs/06_training.ipynb #df2c4c2d
 def as_callback(
-    watcher, # a `Callback`, or a function of a `Run`
+    watcher: Callable, # a `Callback`, or a function of a `Run`
 ) -> Callback:
     "A function is called after every step."
     if isinstance(watcher, Callback): return watcher
@@ -620,16 +621,16 @@ def as_callback(
 class Schedule(Callback):
     "Sets the learning rate of the next step, as the recipe says."
     everywhere = True
-    def begin(self, run): set_rate(run.optimizer, learning_rate(run.recipe, run.step, run.steps))
-    def after_step(self, run): self.begin(run)
+    def begin(self, run: Run): set_rate(run.optimizer, learning_rate(run.recipe, run.step, run.steps))
+    def after_step(self, run: Run): self.begin(run)
 
 # %% ../nbs/06_training.ipynb #7985429a
 class FiniteCheck(Callback):
     "Stops a run whose losses are no longer numbers, with a `FloatingPointError`."
     everywhere = True
-    def after_loss(self, run, losses):
+    def after_loss(self, run: Run, losses: list):
         if run.device.type == 'cpu': check_finite(run, [losses])
-    def end(self, run): check_finite(run, run.here.recent, weights=True)
+    def end(self, run: Run): check_finite(run, run.here.recent, weights=True)
 
 # %% ../nbs/06_training.ipynb #2e91a0b6
 def count_clips(
@@ -652,7 +653,7 @@ class Validation(Callback):
     "Measures held-out clips every so many steps and at the end; the log has them as 'validation_future' and so on."
     everywhere = True
     def __init__(self,
-        clips, # held-out clips: whatever `as_clips` takes
+        clips: ClipsLike, # held-out clips: whatever `as_clips` takes
         *,
         every: int = 500, # steps between validations
         n_clips: int = 200, # clips in each, the first ones, or as many as there are
@@ -690,10 +691,10 @@ class Rows(Callback):
         every: int = 10, # steps between rows
     ): self.every = check_whole(every, 'log_every')
 
-    def begin(self, run):
+    def begin(self, run: Run):
         run.log_every, run.history = self.every, replace(run.history, rows=run.here.rows)
         if run.here.recent: self.after_step(run) # of a step after which the run was interrupted
-    def after_step(self, run):
+    def after_step(self, run: Run):
         if run.step % self.every == 0 or run.step == run.steps: run.add_row()
 
 # %% ../nbs/06_training.ipynb #799aa129
@@ -734,7 +735,7 @@ class Log(Callback):
         path: str | Path, # the file, in an existing folder
     ): self.path, self.written = check_target(path, 'log').absolute(), 0
 
-    def begin(self, run):
+    def begin(self, run: Run):
         run.hold(self.path)
         _keep_rows(self.path, run)
         self.written = len(run.history.rows)
@@ -758,8 +759,8 @@ class StopAfter(Callback):
         seconds: float, # counted from the beginning of the run, or of what is left of it
     ): self.seconds, self.start = check_number(seconds, 'seconds', lambda v: v > 0, 'a number above 0'), None
 
-    def begin(self, run): self.start = time.monotonic()
-    def after_step(self, run): run.stop |= time.monotonic() - self.start > self.seconds
+    def begin(self, run: Run): self.start = time.monotonic()
+    def after_step(self, run: Run): run.stop |= time.monotonic() - self.start > self.seconds
 
 # %% ../nbs/06_training.ipynb #c3ecfca5
 class LivePlot(Callback):
@@ -770,10 +771,10 @@ class LivePlot(Callback):
         self.every = check_number(every, 'every', lambda v: v >= 0, 'a number of at least 0')
         self.last, self.handle = 0., None
 
-    def begin(self, run): self.last, self.handle = 0., None
-    def after_step(self, run):
+    def begin(self, run: Run): self.last, self.handle = 0., None
+    def after_step(self, run: Run):
         if time.monotonic() - self.last >= self.every: self.draw(run)
-    def end(self, run): self.draw(run)
+    def end(self, run: Run): self.draw(run)
 
 # %% ../nbs/06_training.ipynb #0b82b93f
 @patch
@@ -791,7 +792,7 @@ class Bar(Callback):
     "A progress bar in the terminal."
     bar = None # until the run begins
 
-    def begin(self, run):
+    def begin(self, run: Run):
         out = sys.stdout # whatever somebody has put there
         useless = not hasattr(out, 'write') or getattr(out, 'closed', False)
         every = .2 if not useless and getattr(out, 'isatty', lambda: False)() else 10
@@ -800,8 +801,8 @@ class Bar(Callback):
     def _close(self):
         with contextlib.suppress(OSError, ValueError): # what it is written to may be gone
             if self.bar is not None: self.bar.close()
-    def end(self, run): self._close()
-    def fail(self, run, error): self._close()
+    def end(self, run: Run): self._close()
+    def fail(self, run: Run, error: BaseException): self._close()
 
 # %% ../nbs/06_training.ipynb #f82e8bee
 @patch
@@ -1211,7 +1212,7 @@ STEPS = {'plain': (lambda run: run.ranks == 1, lambda: plain_step)} # does it fi
 
 # %% ../nbs/06_training.ipynb #6f063c70
 def choose_step(
-    step, # a name in `STEPS`, 'auto', or a function like `plain_step`
+    step: str | Callable, # a name in `STEPS`, 'auto', or a function like `plain_step`
     run: Run, # what it has to fit
 ): # a function (run, past, future) -> losses
     "What takes the steps of a run. 'auto' is the last in `STEPS` that fits."
@@ -1240,13 +1241,13 @@ def _make(kind, value):
 def prepare(
     run: Run, # is given its callbacks
     *,
-    step, # this and all others as in `train`
-    validate, # as there
-    checkpoint, # as there
-    log, # as there
-    log_every, # as there
-    callbacks, # as there
-    progress, # as there
+    step: str | Callable, # this and all others as in `train`
+    validate: ClipsLike | Validation | None, # as there
+    checkpoint: str | Path | Checkpoint | None, # as there
+    log: str | Path | Log | None, # as there
+    log_every: int, # as there
+    callbacks: Iterable, # as there
+    progress: bool | str, # as there
 ): # what takes the steps
     "Callbacks in order: rate, check, validation, rows, yours, log, progress, checkpoint. Go on from what was saved."
     checkpoint, take_step = _make(Checkpoint, checkpoint), choose_step(step, run)
@@ -1287,17 +1288,17 @@ def going(self: Run,
 # %% ../nbs/06_training.ipynb #9cf6d559
 def train(
     model: VideoLSTM, # trained in place, on the device it is on
-    clips, # `MovingDigits` or other `Clips`, an array (N, T, *frame), pairs, a `DataLoader`: whatever `as_clips` takes
+    clips: ClipsLike, # `MovingDigits`, an array (N, T, *frame), pairs, a `DataLoader`: whatever `as_clips` takes
     *,
     steps: int = 1000, # in the whole run, those before a resumption included
     recipe: str | Recipe = 'adam', # a name in `RECIPES`, or your own
-    validate=None, # held-out clips, or a `Validation`
-    checkpoint=None, # file to save to, and to go on from if it is there; or a `Checkpoint`
-    log=None, # .jsonl file that follows the history, or a `Log`
+    validate: ClipsLike | Validation | None = None, # held-out clips, or a `Validation`
+    checkpoint: str | Path | Checkpoint | None = None, # file to save to, and to go on from if it is there
+    log: str | Path | Log | None = None, # .jsonl file that follows the history, or a `Log`
     log_every: int = 10, # steps between rows of the log
-    callbacks=(), # functions of a `Run`, or `Callback`s
+    callbacks: Iterable = (), # functions of a `Run`, or `Callback`s
     progress: str | None = 'auto', # 'bar', 'plot', None, or 'auto': a plot in a notebook, else a bar
-    step='auto', # what takes a step: a name in `STEPS`, or a function like `plain_step`
+    step: str | Callable = 'auto', # what takes a step: a name in `STEPS`, or a function like `plain_step`
     precision: str = 'auto', # of matrix products: 'fp32' (the model's own), 'bf16', or 'auto' (see `wants_bf16`)
     seed: int = 0, # of dropout
     **changes, # fields of the recipe to be changed: lr, batch_size, ...

@@ -24,7 +24,7 @@ import warnings
 import zlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, closing, contextmanager, suppress
 from copy import copy
@@ -1638,7 +1638,7 @@ def _read_motion(motion):
 class Patches(Clips):
     "Windows that stand still while the world moves behind them (section 3.3). Clip k of a seed is always the same."
     def __init__(self,
-        videos, # a `VideoFolder`, or a list of films: arrays (T, H, W, C) of uint8, C = 1 or 3
+        videos: VideoFolder | Sequence, # a `VideoFolder`, or a list of films: arrays (T, H, W, C) of uint8, C = 1 or 3
         size: int = 32, # side S of a window, in pixels
         *,
         past: int = 16, # frames that a model is shown

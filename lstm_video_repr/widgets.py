@@ -13,11 +13,13 @@ import io
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import Any
 
 # %% ../nbs/11_widgets.ipynb #1dfb61e5
 from .activity import GATES, UnitStory, draw_unit, strongest, unit_story, weight_tiles
@@ -45,6 +47,7 @@ import traitlets
 from comm import get_comm_manager
 from ipywidgets import Layout
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from PIL import Image
 
 # %% ../nbs/11_widgets.ipynb #452c6358
@@ -90,7 +93,7 @@ _TWINS = Counter()
 def _make_id(state: dict) -> str:
     """An identity that depends on the content, and on how many widgets of that content this process has made before.
 
-    Never one in use: a second copy of this module, from a reload or in a notebook that defines these classes anew, counts on its own.
+    Never one in use: a second copy of this module, from a reload or in a notebook that defines it anew, counts alone.
     """
     digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:24]
     used = get_comm_manager().comms
@@ -225,9 +228,9 @@ class FrameStepper(_Player):
 @patch
 def __init__(
     self: FrameStepper,
-    rows, # a clip `(T, C, H, W)` or `(B, T, C, H, W)` in [0, 1], or a dict of names and clips or `Row`s; or the past
-    future = None, # what came next, if `rows` is the past
-    out = None, # a model's output, with `.recalled` and `.future`, if `rows` is the past
+    rows: ArrayLike | dict, # a clip `([B,] T, C, H, W)` in [0, 1], or a dict of names and clips or `Row`s; or the past
+    future: ArrayLike | None = None, # what came next, if `rows` is the past
+    out: VideoOutput | None = None, # a model's output, with `.recalled` and `.future`, if `rows` is the past
     *,
     past: int | None = None, # number of the last frame of the past; known already when `future` or `out` is given
     i: int = 0, # which clip, where there are batches
@@ -524,14 +527,14 @@ def _show_film(widget, frames, seconds, course, **state):
 @patch
 def __init__(
     self: ActionTimeline,
-    frames, # `(T, H, W, C = 1 or 3)`, uint8
-    probabilities, # `(N, K)`, rows that sum to 1
+    frames: ArrayLike, # `(T, H, W, C = 1 or 3)`, uint8
+    probabilities: ArrayLike, # `(N, K)`, rows that sum to 1
     *,
-    times = None, # `(N,)` seconds of the rows; None: those of the frames, if there are as many
-    classes, # K names
+    times: ArrayLike | None = None, # `(N,)` seconds of the rows; None: those of the frames, if there are as many
+    classes: Sequence, # K names
     fps: float | None = None, # frames a second, if they are even
-    frame_times = None, # `(T,)` seconds of the frames; None: by `fps`, or `times` if there are as many
-    flow = None, # `(T, h, w, 2)` or one less: where pixels go until the next frame, to the right and down
+    frame_times: ArrayLike | None = None, # `(T,)` seconds of frames; None: by `fps`, or `times` if there are as many
+    flow: ArrayLike | None = None, # `(T, h, w, 2)` or one less: moves of pixels to the next frame, right and down
     truth: str | int | None = None, # the true class, by name or number
     top: int = 6, # show so many classes, at most 8
     most: int = 96, # show at most so many frames: each, or each second, third, ...
@@ -1106,7 +1109,7 @@ def _write_item(item) -> str:
 # %% ../nbs/11_widgets.ipynb #3b3050fe
 def save_page(
     path: str | Path, # where to; ends in .html
-    items, # widgets, HTML (text that begins with `<`), sentences, figures, `Path`s of pictures, what shows as HTML
+    items: Any, # widgets, HTML (text that begins with `<`), sentences, figures, `Path`s of pictures, what shows as HTML
     title: str = 'Frame stepper', # heading and title of the page
 ) -> Path: # the file that was written
     "Write one HTML file that holds all it shows and works without network or Python. `OSError` for the place."

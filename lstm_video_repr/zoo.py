@@ -371,7 +371,7 @@ def pack_weights(
 # %% ../nbs/08_zoo.ipynb #8031c356
 def unpack_weights(
     tensors: dict, # what `pack_weights` made
-    source, # where from, for errors
+    source: str | Path, # where from, for errors
 ) -> dict: # name -> tensor
     "The way back: float32 for every array that has a scale."
     tensors = dict(tensors)

@@ -249,6 +249,14 @@ def functions(root=ROOT):
 def is_public(name): return not any(part[0] == '_' and part != '__init__' for part in name.split('.'))
 
 
+def untyped(root=ROOT):
+    "Arguments of public functions without a type; `*args` and `**options` go without."
+    for module, name, node, of_class in functions(root):
+        if not is_public(name): continue
+        for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]:
+            if a.annotation is None and a.arg not in ('self', 'cls'): yield f'{module}: {name}({a.arg})'
+
+
 def only_constants(body):
     return all(isinstance(n, (ast.Assign, ast.AnnAssign, ast.Import, ast.ImportFrom, ast.Expr)) for n in body)
 
@@ -269,6 +277,9 @@ def long_lines(root=ROOT):
         start = next((n for n, line in enumerate(lines) if line.startswith('# %% ../')), 0)
         long = [(n, len(line)) for n, line in enumerate(lines, 1) if len(line) > 120 and n > start]
         yield from (f'{module}:{n} {length} characters' for n, length in long)
+
+
+def test_arguments_have_types(): assert list(untyped()) == []
 
 
 def test_lines_are_short():

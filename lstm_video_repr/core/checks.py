@@ -12,7 +12,9 @@ import math
 import operator
 import os
 import unicodedata
+from collections.abc import Callable, Iterable
 from numbers import Real
+from typing import Any
 
 # %% ../../nbs/core/01_checks.ipynb #cdd23c3a
 import numpy as np
@@ -39,7 +41,7 @@ def _article(noun): return f'{"an" if noun[:1].lower() in "aeiou" else "a"} {nou
 
 # %% ../../nbs/core/01_checks.ipynb #87b4ff22
 def as_number(
-    value, # anything
+    value: Any, # anything
 ): # the same, or a Python number
     "A single number of numpy or torch as Python has it; all else as it is."
     there = isinstance(value, (np.ndarray, np.generic)) or isinstance(value, Tensor) and not value.is_meta
@@ -55,7 +57,7 @@ def _literal(value):
 
 # %% ../../nbs/core/01_checks.ipynb #66726fb1
 def describe(
-    value, # anything
+    value: Any, # anything
 ) -> str: # one line, at most about 80 characters
     "A value as an error message shows it: numbers and short text, arrays by dtype and shape, others by type."
     if isinstance(value, os.PathLike) and not isinstance(value, type): value = str(value)
@@ -79,7 +81,7 @@ def escape_controls(
 # %% ../../nbs/core/01_checks.ipynb #b95dd3c7
 def argument_error(
     name: str, # of the argument
-    value, # what came
+    value: Any, # what came
     wanted: str, # what was expected, in words
 ) -> ValueError: # to be raised
     "The error of a wrong argument, in the words of this package."
@@ -100,7 +102,7 @@ def _range(least, most, number):
 
 # %% ../../nbs/core/01_checks.ipynb #0274d772
 def check_whole(
-    value, # what came: a whole number of any type, but no bool
+    value: Any, # what came: a whole number of any type, but no bool
     name: str, # of the argument
     least: int = 1, # the smallest that fits
     most: int = 2**63 - 1, # the largest that fits
@@ -120,9 +122,9 @@ def _finite(value):
 
 # %% ../../nbs/core/01_checks.ipynb #bac98d94
 def check_number(
-    value, # what came: any real number, but no bool
+    value: Any, # what came: any real number, but no bool
     name: str, # of the argument
-    fits=lambda v: True, # says whether a finite number will do
+    fits: Callable[[float], bool] = lambda v: True, # says whether a finite number will do
     wanted: str = 'a finite number', # what will do, in words
 ) -> float: # the same as a Python float
     "A finite number of the right size, or a `ValueError`."
@@ -132,9 +134,9 @@ def check_number(
 
 # %% ../../nbs/core/01_checks.ipynb #236bd442
 def check_choice(
-    value, # what came
+    value: Any, # what came
     name: str, # of the argument
-    choices, # what there is to choose from
+    choices: Iterable, # what there is to choose from
 ): # the same value
     "One of a few, or a `ValueError` that lists them."
     choices = list(choices)
@@ -143,7 +145,7 @@ def check_choice(
 
 # %% ../../nbs/core/01_checks.ipynb #43df3308
 def check_flag(
-    value, # what came
+    value: Any, # what came
     name: str, # of the argument
 ) -> bool: # the same value
     "True or False and nothing else, or a `ValueError`."
@@ -170,7 +172,7 @@ def check_device(
 
 # %% ../../nbs/core/01_checks.ipynb #4d55f3de
 def is_plain(
-    x, # anything
+    x: Any, # anything
 ) -> bool:
     "Is it a tensor whose numbers stand one after the other: not a sparse, nested or quantised one?"
     return isinstance(x, Tensor) and not x.is_nested and x.layout == torch.strided and not x.is_quantized
@@ -185,7 +187,7 @@ def _row(values, n):
 
 # %% ../../nbs/core/01_checks.ipynb #dd5692f1
 def check_numbers(
-    values, # what came: whole numbers in a list, tuple, range, slice, array or tensor; None: all
+    values: Any, # what came: whole numbers in a list, tuple, range, slice, array or tensor; None: all
     name: str, # of the argument
     n: int, # how many things there are to number
 ) -> list[int]: # at least one number, each from 0 to n - 1
@@ -205,7 +207,7 @@ def _spell(shape): return f'({", ".join(map(str, shape))}{"," if len(shape) == 1
 
 # %% ../../nbs/core/01_checks.ipynb #cc56db92
 def check_tensor(
-    x, # what came
+    x: Any, # what came
     name: str, # of the argument
     shape: tuple, # numbers, and letters that stand for any size of at least 1: ('B', 'T', 4)
     like: Tensor | None = None, # whose dtype (unless autocast is on) and device it must have; None: any
@@ -264,7 +266,7 @@ def _check_shape(x, name, frame_shape):
 
 # %% ../../nbs/core/01_checks.ipynb #ff1a25cc
 def check_frames(
-    x, # what came
+    x: Any, # what came
     name: str, # of the argument
     frame_shape: tuple | None = None, # shape of a frame; None: any
     *,
@@ -302,7 +304,7 @@ def _read_answer(answer):
 class Answer:
     "What an exercise asks for, out of sight. Called with a reader's answer it says yes or no."
     def __init__(self,
-        right, # a function without arguments that computes it: a number, or a word
+        right: Callable, # a function without arguments that computes it: a number, or a word
         *,
         within: float = 0., # how far a number may be off
     ):
@@ -310,7 +312,7 @@ class Answer:
         self._right, self._within = right, check_number(within, 'within', lambda v: v >= 0, 'a number of at least 0')
 
     def __call__(self,
-        answer=..., # a number or a word
+        answer: float | str = ..., # a number or a word
     ) -> str: # 'yes' or 'no', or what to do
         "Is this the answer?"
         if answer is ...: return 'put your answer in the place of the dots'

@@ -23,6 +23,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 # %% ../../nbs/core/02_files.ipynb #1d33abcd
 try: import fcntl
@@ -271,7 +272,7 @@ def _simplify(value):
 
 # %% ../../nbs/core/02_files.ipynb #2bffd930
 def dump_json(
-    value, # numbers, text, lists and dictionaries; numpy's and torch's single numbers, too
+    value: Any, # numbers, text, lists and dictionaries; numpy's and torch's single numbers, too
     **options, # of `json.dumps`
 ) -> str:
     "The value as JSON; `ValueError` for what JSON cannot hold."
@@ -282,7 +283,7 @@ def dump_json(
 # %% ../../nbs/core/02_files.ipynb #99effca5
 def write_json(
     path: str | Path, # the file to write or replace
-    value, # what JSON can hold
+    value: Any, # what JSON can hold
 ) -> Path: # the file
     "Write all or nothing, as a person can read it; `ValueError` for what JSON cannot hold, `OSError` for the path."
     try: text = dump_json(value, indent=1, allow_nan=False)

@@ -7,6 +7,7 @@ __all__ = ['patch']
 
 # %% ../../nbs/core/00_patch.ipynb #09069297
 import builtins
+from collections.abc import Callable
 from functools import partial
 from inspect import signature
 
@@ -20,7 +21,7 @@ def _owner(function):
 
 # %% ../../nbs/core/00_patch.ipynb #be8bb34d
 def patch(
-    function=None, # its first argument is annotated with the class it goes into
+    function: Callable | None = None, # its first argument is annotated with the class it goes into
     *,
     as_prop: bool = False, # make it a property
     cls_method: bool = False, # make it a class method
