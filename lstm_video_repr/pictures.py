@@ -1208,24 +1208,46 @@ def show_flow(
     return _add_wheel(draw_rows([films], every=every, width=width, room=1.3, title=title), longest)
 
 # %% ../nbs/09_pictures.ipynb #c3282787
+def _read_rank(name, v) -> tuple:
+    "A number and its error, 0 where none is given."
+    pair = v if isinstance(v, (tuple, list)) and len(v) == 2 else (v, 0)
+    value, error = (check_number(x, f'groups[{name!r}]') for x in pair)
+    if error < 0: raise argument_error(f'groups[{name!r}]', v, 'an error of 0 or more')
+    return value, error
+
+# %% ../nbs/09_pictures.ipynb #b9f03947
 def _check_groups(groups, highlight) -> dict:
-    "Finite numbers by name, by group; and is what shall be orange a part of a name?"
+    "Finite numbers with their errors by name, by group; and is what shall be orange a part of a name?"
     if not (highlight is None or isinstance(highlight, str)):
         raise argument_error('highlight', highlight, 'a part of a name, or None')
     if not isinstance(groups, dict) or not any(map(len, groups.values())):
         raise argument_error('groups', groups, 'groups of names and numbers')
-    def read(name, v): return check_number(v, f'groups[{name!r}]')
-    return {write_line(g, 'groups'): {write_line(str(k), 'groups', 60): read(k, v) for k, v in rows.items()}
+    return {write_line(g, 'groups'): {write_line(str(k), 'groups', 60): _read_rank(k, v) for k, v in rows.items()}
             for g, rows in groups.items() if rows}
 
-# %% ../nbs/09_pictures.ipynb #b9f03947
-def _draw_rank(ax, y, name, value, color):
-    "A name, a line and a number."
-    size = letter_size(9, ax.figure.get_figwidth())
+# %% ../nbs/09_pictures.ipynb #87bb50e1
+def _draw_rank(ax, y, name, found, color):
+    "A name, a line, a number and its error."
+    (value, error), size = found, letter_size(9, ax.figure.get_figwidth())
     ax.plot([0, value], [y, y], color=color, lw=2, alpha=.45, solid_capstyle='butt')
     ax.plot(value, y, 'o', color=color, ms=6)
-    ax.annotate(f'{value:.1f}', (value, y), (8, 0), textcoords='offset points', va='center', size=size, color=INK_COLOR)
-    ax.annotate(name, (0, y), (-6, 0), textcoords='offset points', va='center', ha='right', size=size, color=INK_COLOR)
+    if error: ax.plot([value - error, value + error], [y, y], '|-', color=INK_COLOR, lw=1, ms=7)
+    end, side = (value - error, -1) if value < 0 else (value + error, 1)
+    sign = '+' if ax.get_xlim()[0] < 0 else ''
+    ax.annotate(f'{value:{sign}.1f}', (end, y), (8 * side, 0), textcoords='offset points', va='center', size=size,
+                ha='right' if side < 0 else 'left', color=INK_COLOR)
+    ax.annotate(name, (0, y), (-6, 0), xycoords=ax.get_yaxis_transform(), textcoords='offset points', va='center',
+                ha='right', size=size, color=INK_COLOR, annotation_clip=False)
+
+# %% ../nbs/09_pictures.ipynb #e6ea30e9
+def _set_rank_axis(ax, groups, x, lines):
+    "The axis holds 0, all numbers with their errors, and the words beside them."
+    found = [pair for rows in groups.values() for pair in rows.values()]
+    low, high = min(0, *(v - e for v, e in found)), max(0, *(v + e for v, e in found))
+    room = high - low or 1
+    ax.set(ylim=(0, lines), yticks=[], xlabel=x, xlim=(low - .12 * room if low else 0, high + .08 * room))
+    ax.spines[['top', 'right', 'left']].set_visible(False)
+    if low: ax.axvline(0, color='.4', lw=1)
 
 # %% ../nbs/09_pictures.ipynb #5a06b2a8
 def _name_room(groups, width) -> float:
@@ -1242,28 +1264,27 @@ def _name_group(ax, x, y, name):
 # %% ../nbs/09_pictures.ipynb #b007d839
 @plain_style()
 def show_ranking(
-    groups: dict[str, dict[str, float]], # name of a group -> name -> number, none below 0
+    groups: dict[str, dict[str, float | tuple]], # name of a group -> name -> number, or number and error
     *,
     floor: float | None = None, # a dotted line there: what nobody can get below
     highlight: str | None = None, # names with this in them are orange
     x: str = '', # what the numbers are
     width: float = 7.5, # inches
 ) -> Figure: # as of `show_strip`
-    "Numbers by name, in groups, the smallest of each at its bottom."
+    "Numbers by name, in groups, the smallest of each at its bottom. Where some are below 0, all have a sign."
     groups = _check_groups(groups, highlight)
     lines = sum(len(rows) + 1 for rows in groups.values())
     fig = Picture(figsize=(check_width(width), .27 * lines + .6), dpi=110, facecolor='white')
     left, y = _name_room(groups, width), lines - .5
     ax = fig.add_axes((left, .5 / (.27 * lines + .6), .92 - left, .27 * lines / (.27 * lines + .6)))
+    _set_rank_axis(ax, groups, x, lines)
     for group, rows in groups.items():
         _name_group(ax, -left / (.92 - left), y / lines, group)
-        for name, value in sorted(rows.items(), key=lambda row: -row[1]):
+        for name, found in sorted(rows.items(), key=lambda row: -row[1][0]):
             y -= 1
-            _draw_rank(ax, y, name, value, FUTURE_COLOR if highlight and highlight in name else '.5')
+            _draw_rank(ax, y, name, found, FUTURE_COLOR if highlight and highlight in name else '.5')
         y -= 1
     if floor is not None: ax.axvline(floor, color='.4', ls=':', lw=1)
-    ax.set(ylim=(0, lines), yticks=[], xlabel=x, xlim=(0, 1.08 * max(max(rows.values()) for rows in groups.values())))
-    ax.spines[['top', 'right', 'left']].set_visible(False)
     return fig
 
 # %% ../nbs/09_pictures.ipynb #510d07c4

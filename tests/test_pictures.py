@@ -606,6 +606,18 @@ def test_a_ranking_in_groups():
         with pytest.raises(ValueError, match='^groups'): P.show_ranking(wrong)
 
 
+def test_a_ranking_of_differences_with_errors():
+    fig = P.show_ranking({'a': {'worse': 5.2, 'better': (-4.1, .9)}})
+    ax = fig.axes[0]
+    assert [t.get_text() for t in ax.texts] == ['a', '+5.2', 'worse', '-4.1', 'better']
+    bars = [line.get_xdata() for line in ax.lines if line.get_marker() == '|']
+    assert len(bars) == 1 and np.allclose(bars[0], [-5, -3.2]), 'no bar where no error is given'
+    assert ax.get_xlim()[0] < -5 and ax.get_xlim()[1] > 5.2
+    assert [t.get_ha() for t in ax.texts if t.get_text() in ('+5.2', '-4.1')] == ['left', 'right']
+    for wrong in ((1, -1), (1, np.inf), (1, 2, 3), (1, 'x'), [1]):
+        with pytest.raises(ValueError, match=r"^groups\['x'\] is"): P.show_ranking({'a': {'x': wrong}})
+
+
 def test_no_letter_is_too_small_for_a_page(letters_on_a_page):
     "All figures, drawn as they are if nobody says how large; eight points are what can be read."
     x, frames, p = clip(2, 10, 1, 16, 16), np.zeros((40, 6, 8, 3), np.uint8), table()
