@@ -241,8 +241,7 @@ def __init__(
 ):
     self._films, past = resolve_timeline(rows, future, out, past=past, i=i, clamp=clamp)
     numbers = time_axis(self._films)
-    every = _thin(len(numbers))
-    fit_rows(_break_lines(self._films, 10 * every), every=every) # so that there will be a picture
+    _check_still(self._films, past) # so that there will be a picture
     axis = dict(first=numbers[0], past=past, count=len(numbers))
     _Player.__init__(self, dict(rows=_pack_films(self._films), index=index, fps=fps, title=title, **axis))
 
@@ -250,6 +249,15 @@ def __init__(
 def _thin(count) -> int:
     "Of how many frames a film strip shows one."
     return -(-count // 20)
+
+# %% ../nbs/11_widgets.ipynb #f90d2de3
+def _line_length(count, seen) -> int:
+    "Frames of a line, ten at most that are shown: what was seen, if the rest fits below it; else lines of one length."
+    most = 10 * _thin(count)
+    if count <= most: return count
+    if count - seen <= seen <= most: return seen
+    lines = -(-count // most)
+    return -(-count // (lines * _thin(count))) * _thin(count)
 
 # %% ../nbs/11_widgets.ipynb #d93ad694
 def _cut_film(film, first, last) -> Film | None:
@@ -259,18 +267,24 @@ def _cut_film(film, first, last) -> Film | None:
     return Film(a, b, film.frames[a - film.first:b - film.first + 1], film.notes)
 
 # %% ../nbs/11_widgets.ipynb #ebb4a99c
-def _break_lines(films, length) -> list:
-    "Rows in blocks of so many frames. A line of one block begins where the block begins, or later."
+def _break_lines(films, past) -> list:
+    "Rows in blocks, a line each. A line of one block begins where the block begins, or later."
     numbers = time_axis(films)
+    length = _line_length(len(numbers), 0 if past is None else past - numbers[0] + 1)
     starts = range(numbers[0], numbers[-1] + 1, length)
     cuts = [{name: _cut_film(film, k, k + length - 1) for name, film in films.items()} for k in starts]
     return [{name: film for name, film in cut.items() if film is not None} for cut in cuts if any(cut.values())]
 
 # %% ../nbs/11_widgets.ipynb #10d14405
+def _check_still(films, past):
+    "A `ValueError` where a film strip would have no room."
+    fit_rows(_break_lines(films, past), every=_thin(len(time_axis(films))))
+
+# %% ../nbs/11_widgets.ipynb #a97791a7
 @patch
 def still(self: FrameStepper) -> Figure: # open nowhere in matplotlib
     "A film strip of all rows, at most ten frames to a line; long clips show one frame in several."
-    blocks = _break_lines(self._films, 10 * _thin(self.count))
+    blocks = _break_lines(self._films, self.past)
     return draw_rows(blocks, past=self.past, every=_thin(self.count), title=self.title)
 
 # %% ../nbs/11_widgets.ipynb #cb422cb3

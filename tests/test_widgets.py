@@ -383,7 +383,7 @@ def test_equal_steppers_have_equal_ids_in_every_process(prediction):
 
 def test_a_second_copy_of_the_module_never_takes_an_id_in_use():
     "As after a reload, or in the notebook that defines the classes: the end of one widget must not be that of another."
-    spec = importlib.util.spec_from_file_location('copy_of_widgets', widgets.__file__)
+    spec = importlib.util.spec_from_file_location('lstm_video_repr.copy_of_widgets', widgets.__file__)
     spec.loader.exec_module(copy := importlib.util.module_from_spec(spec))
     ours, theirs = CellLab('count', title='copies'), copy.CellLab('count', title='copies')
     assert theirs.model_id[:24] == ours.model_id[:24] and theirs.model_id != ours.model_id
