@@ -164,7 +164,8 @@ def test_learning(quick):
     more = rows[len(kinds):]
     again = [('tuned', 1), *[('early', 1)]*s.finalists, ('late', 1)]
     assert [(r['kind'], r['seed']) for r in more[:s.finalists + 2]] == again
-    assert [r['way'] for r in more[s.finalists + 2:]] == [n for n, way in early.items() if not way.final]
+    known = [n for n, way in early.items() if not way.final]
+    assert [(r['way'], r['seed']) for r in more[s.finalists + 2:]] == [(n, 0) for n in known] + [(n, 1) for n in learning.ASKED]
     nats = {r['way']: learning.measured(r) for r in rows if r.get('seed') == 0 and r['kind'] in ('tuned', 'early')}
     assert nats.pop('readout not started from the mean frame') > 2000 > max(nats.values())
     assert len(set(nats.values())) > .8 * len(nats), 'each is a training of its own'
