@@ -1234,10 +1234,10 @@ def _draw_rank(ax, y, name, found, color):
     if error: ax.plot([value - error, value + error], [y, y], '|-', color=INK_COLOR, lw=1, ms=7)
     end, side = (value - error, -1) if value < 0 else (value + error, 1)
     sign = '+' if ax.get_xlim()[0] < 0 else ''
-    ax.annotate(f'{value:{sign}.1f}', (end, y), (8 * side, 0), textcoords='offset points', va='center', size=size,
-                ha='right' if side < 0 else 'left', color=INK_COLOR)
-    ax.annotate(name, (0, y), (-6, 0), xycoords=ax.get_yaxis_transform(), textcoords='offset points', va='center',
-                ha='right', size=size, color=INK_COLOR, annotation_clip=False)
+    words, look = f'{value:{sign}.1f}'.replace('-', '−'), dict(va='center', size=size, color=INK_COLOR)
+    ax.annotate(words, (end, y), (8 * side, 0), textcoords='offset points', ha='right' if side < 0 else 'left', **look)
+    ax.annotate(name, (0, y), (-6, 0), xycoords=ax.get_yaxis_transform(), textcoords='offset points', ha='right',
+                annotation_clip=False, **look)
 
 # %% ../nbs/09_pictures.ipynb #e6ea30e9
 def _set_rank_axis(ax, groups, x, lines):
@@ -1245,7 +1245,7 @@ def _set_rank_axis(ax, groups, x, lines):
     found = [pair for rows in groups.values() for pair in rows.values()]
     low, high = min(0, *(v - e for v, e in found)), max(0, *(v + e for v, e in found))
     room = high - low or 1
-    ax.set(ylim=(0, lines), yticks=[], xlabel=x, xlim=(low - .12 * room if low else 0, high + .08 * room))
+    ax.set(ylim=(0, lines), yticks=[], xlabel=x, xlim=(low - .15 * room if low else 0, high + .08 * room))
     ax.spines[['top', 'right', 'left']].set_visible(False)
     if low: ax.axvline(0, color='.4', lw=1)
 

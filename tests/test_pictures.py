@@ -609,11 +609,11 @@ def test_a_ranking_in_groups():
 def test_a_ranking_of_differences_with_errors():
     fig = P.show_ranking({'a': {'worse': 5.2, 'better': (-4.1, .9)}})
     ax = fig.axes[0]
-    assert [t.get_text() for t in ax.texts] == ['a', '+5.2', 'worse', '-4.1', 'better']
+    assert [t.get_text() for t in ax.texts] == ['a', '+5.2', 'worse', '−4.1', 'better']
     bars = [line.get_xdata() for line in ax.lines if line.get_marker() == '|']
     assert len(bars) == 1 and np.allclose(bars[0], [-5, -3.2]), 'no bar where no error is given'
     assert ax.get_xlim()[0] < -5 and ax.get_xlim()[1] > 5.2
-    assert [t.get_ha() for t in ax.texts if t.get_text() in ('+5.2', '-4.1')] == ['left', 'right']
+    assert [t.get_ha() for t in ax.texts if t.get_text() in ('+5.2', '−4.1')] == ['left', 'right']
     for wrong in ((1, -1), (1, np.inf), (1, 2, 3), (1, 'x'), [1]):
         with pytest.raises(ValueError, match=r"^groups\['x'\] is"): P.show_ranking({'a': {'x': wrong}})
 
