@@ -57,6 +57,7 @@ from .metrics import ratio_error
 from .training import train
 from .zoo import Card
 from .videos import VIDEO_ENDINGS, find_group
+from .percepts import Encoder, Projection
 
 # %% ../nbs/14_actions.ipynb #64740868
 DIRECTIONS = tuple('→↘↓↙←↖↑↗') # names of the eight sectors, each 45 degrees wide, clockwise from "to the right"
@@ -1070,7 +1071,6 @@ def _project(films, plan, split, size):
     part, n = _Part(films, numbers), len(plan.splits[split][0])
     if size is None: rows = [torch.from_numpy(film) for film in part]
     else:
-        from lstm_video_repr.percepts import Projection
         p = Projection.fit(_Part(films, numbers[:n]), size)
         rows = [torch.from_numpy(p(film)) for film in part]
     return dict(zip(numbers.tolist(), rows)), tuple(rows[:n])
@@ -1672,8 +1672,8 @@ class VideoClassifier:
     "From a film to names over time: an encoder, principal components, an LSTM classifier, and names."
     def __init__(
         self,
-        encoder: 'Encoder | str', # or a name that `load_encoder` knows: then it is loaded when it is first needed
-        projection: 'Projection', # of its values
+        encoder: Encoder | str, # or a name that `load_encoder` knows: then it is loaded when it is first needed
+        projection: Projection, # of its values
         classifier: LSTMClassifier, # of as many values as the projection gives
         *,
         classes: Sequence[str], # K names
@@ -1692,7 +1692,6 @@ class VideoClassifier:
 # %% ../nbs/14_actions.ipynb #96ffdc3e
 def _check_parts(self):
     "Do an encoder, a projection, a classifier and names fit each other?"
-    from lstm_video_repr.percepts import Encoder, Projection
     kinds = dict(encoder=(str, Encoder), projection=Projection, classifier=LSTMClassifier)
     for name, kind in kinds.items():
         if not isinstance(x := getattr(self, name), kind):
@@ -1706,7 +1705,6 @@ def _check_parts(self):
 # %% ../nbs/14_actions.ipynb #4ece401a
 def _check_encoder(self, encoder):
     "Is it the encoder for these components, and the one that they were made with?"
-    from lstm_video_repr.percepts import Encoder
     if not isinstance(encoder, Encoder): raise argument_error('encoder', encoder, 'an Encoder, or None')
     if encoder.size != (D := len(self.projection.mean)):
         raise ValueError(f'encoder gives {encoder.size} values; expected {D}, which the projection reads')
@@ -1763,7 +1761,7 @@ def _check_lessons(films, labels, classes, pretraining):
 @patch(cls_method=True)
 def fit(
     cls: VideoClassifier,
-    encoder: 'Encoder | str', # that made the features: an `Encoder`, or a name
+    encoder: Encoder | str, # that made the features: an `Encoder`, or a name
     films: Sequence, # arrays (T, D), or a `FeatureFile`
     labels: Tensor, # (N,) int64
     *,
@@ -1776,7 +1774,6 @@ def fit(
     **training, # options of `LSTMLearner`: steps, lr, dropout ...
 ) -> VideoClassifier:
     "Components, pretraining if wished, and a classifier from all films."
-    from lstm_video_repr.percepts import Projection
     _check_lessons(films, labels, classes, pretraining)
     part = _Part(films, range(len(films)))
     projection = Projection.fit(part, size)
@@ -1813,7 +1810,6 @@ def save(
 # %% ../nbs/14_actions.ipynb #4c3b2fe9
 def _rebuild_classifier(tensors, head):
     "A video classifier out of what a file holds; a `ValueError` and its like if it does not fit together."
-    from lstm_video_repr.percepts import Projection
     parts = {part: {k.removeprefix(part): x for k, x in tensors.items() if k.startswith(part)}
              for part in ('classifier.', 'projection.')}
     if sum(map(len, parts.values())) != len(tensors): raise ValueError('tensors of no part')
@@ -1832,7 +1828,7 @@ def _rebuild_classifier(tensors, head):
 def load_classifier(
     path: str | Path = 'actions', # what `VideoClassifier.save` wrote; 'actions': the one that comes with the package
     *,
-    encoder: 'Encoder | None' = None, # where `load_encoder` does not know its name; None: loaded when needed
+    encoder: Encoder | None = None, # where `load_encoder` does not know its name; None: loaded when needed
 ) -> VideoClassifier:
     "A classifier again. `OSError` names a file that is damaged, another one, or contradicts itself."
     if isinstance(path, str) and path == 'actions':

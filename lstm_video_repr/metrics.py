@@ -868,7 +868,7 @@ def notes(self: ClipScores): return self.mean().notes()
 @patch
 def take(
     self: ClipScores,
-    numbers: ArrayLike, # which clips, from 0 on: a list, a range, a slice, an array
+    numbers: ArrayLike | slice, # which clips, from 0 on: a list, a range, a slice, an array
 ) -> ClipScores: # of these alone
     "The scores of some of the clips."
     rows = check_numbers(numbers, 'numbers', len(self))

@@ -1210,44 +1210,65 @@ def show_flow(
 # %% ../nbs/09_pictures.ipynb #c3282787
 def _read_rank(name, v) -> tuple:
     "A number and its error, 0 where none is given."
-    pair = v if isinstance(v, (tuple, list)) and len(v) == 2 else (v, 0)
-    value, error = (check_number(x, f'groups[{name!r}]') for x in pair)
+    def read(x): return check_number(x, f'groups[{name!r}]', lambda x: abs(x) <= 1e100, 'a number, at most 1e100')
+    value, error = map(read, v if isinstance(v, (tuple, list)) and len(v) == 2 else (v, 0))
     if error < 0: raise argument_error(f'groups[{name!r}]', v, 'an error of 0 or more')
     return value, error
 
 # %% ../nbs/09_pictures.ipynb #b9f03947
+def _check_names_differ(given, found):
+    if len(found) < len(given): raise argument_error('groups', list(given), 'names that differ where they are shown')
+    return found
+
+# %% ../nbs/09_pictures.ipynb #87bb50e1
 def _check_groups(groups, highlight) -> dict:
     "Finite numbers with their errors by name, by group; and is what shall be orange a part of a name?"
     if not (highlight is None or isinstance(highlight, str)):
         raise argument_error('highlight', highlight, 'a part of a name, or None')
-    if not isinstance(groups, dict) or not any(map(len, groups.values())):
+    if not isinstance(groups, dict) or not all(isinstance(rows, dict) for rows in groups.values()):
         raise argument_error('groups', groups, 'groups of names and numbers')
-    return {write_line(g, 'groups'): {write_line(str(k), 'groups', 60): _read_rank(k, v) for k, v in rows.items()}
-            for g, rows in groups.items() if rows}
+    groups = _check_names_differ(groups, {write_line(g, 'groups'): rows for g, rows in groups.items()})
+    if not any(groups.values()): raise argument_error('groups', groups, 'a name and a number at least')
+    def read(rows): return {write_line(str(k), 'groups', 60): _read_rank(k, v) for k, v in rows.items()}
+    return {g: _check_names_differ(rows, read(rows)) for g, rows in groups.items() if rows}
 
-# %% ../nbs/09_pictures.ipynb #87bb50e1
-def _draw_rank(ax, y, name, found, color):
-    "A name, a line, a number and its error."
-    (value, error), size = found, letter_size(9, ax.figure.get_figwidth())
+# %% ../nbs/09_pictures.ipynb #e6ea30e9
+def _rank_writer(groups): # -> a function: number -> text
+    "How numbers are written: two digits of the largest at least, and all with a sign where one is below 0."
+    values = [v for rows in groups.values() for v, _ in rows.values()]
+    largest, sign = max(map(abs, values)), '+' if min(values) < 0 else ''
+    form = '.3g' if largest >= 1e6 else f'.{max(1, min(9, 1 - math.floor(math.log10(largest or 1))))}f'
+    def write(value):
+        text = format(value, sign + form)
+        return (text if float(text) else text.lstrip('+-')).replace('-', '−')
+    return write
+
+# %% ../nbs/09_pictures.ipynb #e837a218
+def _draw_rank(ax, y, name, found, *, color, words):
+    "A name, a line, a number in words and its error."
+    (value, error), look = found, dict(va='center', size=letter_size(9, ax.figure.get_figwidth()), color=INK_COLOR)
     ax.plot([0, value], [y, y], color=color, lw=2, alpha=.45, solid_capstyle='butt')
-    ax.plot(value, y, 'o', color=color, ms=6)
+    ax.plot(value, y, 'o', color=color, ms=6, clip_on=False)
     if error: ax.plot([value - error, value + error], [y, y], '|-', color=INK_COLOR, lw=1, ms=7)
     end, side = (value - error, -1) if value < 0 else (value + error, 1)
-    sign = '+' if ax.get_xlim()[0] < 0 else ''
-    words, look = f'{value:{sign}.1f}'.replace('-', '−'), dict(va='center', size=size, color=INK_COLOR)
     ax.annotate(words, (end, y), (8 * side, 0), textcoords='offset points', ha='right' if side < 0 else 'left', **look)
     ax.annotate(name, (0, y), (-6, 0), xycoords=ax.get_yaxis_transform(), textcoords='offset points', ha='right',
                 annotation_clip=False, **look)
 
-# %% ../nbs/09_pictures.ipynb #e6ea30e9
-def _set_rank_axis(ax, groups, x, lines):
-    "The axis holds 0, all numbers with their errors, and the words beside them."
+# %% ../nbs/09_pictures.ipynb #20bf606f
+def _set_rank_axis(ax, groups, floor, write):
+    "The axis holds 0, all numbers with their errors, the floor, and at the left the words of numbers below 0."
     found = [pair for rows in groups.values() for pair in rows.values()]
-    low, high = min(0, *(v - e for v, e in found)), max(0, *(v + e for v, e in found))
-    room = high - low or 1
-    ax.set(ylim=(0, lines), yticks=[], xlabel=x, xlim=(low - .15 * room if low else 0, high + .08 * room))
+    ends = [0, *(v - e for v, e in found), *(v + e for v, e in found), *([] if floor is None else [floor])]
+    low, high, wide = min(ends), max(ends), ax.figure.get_figwidth()
+    words = max((len(write(v)) for v, _ in found if v < 0), default=0)
+    room = letter_size(.085, wide) * words + .2 if words else 0 # inches
+    span = high - low or 1
+    left = room * span / max(.3, ax.get_position().width * wide - room) if low < 0 else 0
+    ax.set(yticks=[], xlim=(low - left, high + .08 * span))
     ax.spines[['top', 'right', 'left']].set_visible(False)
-    if low: ax.axvline(0, color='.4', lw=1)
+    if low < 0: ax.axvline(0, color='.4', lw=1)
+    if floor is not None: ax.axvline(floor, color='.4', ls=':', lw=1)
 
 # %% ../nbs/09_pictures.ipynb #5a06b2a8
 def _name_room(groups, width) -> float:
@@ -1272,19 +1293,20 @@ def show_ranking(
     width: float = 7.5, # inches
 ) -> Figure: # as of `show_strip`
     "Numbers by name, in groups, the smallest of each at its bottom. Where some are below 0, all have a sign."
-    groups = _check_groups(groups, highlight)
-    lines = sum(len(rows) + 1 for rows in groups.values())
+    groups, floor = _check_groups(groups, highlight), None if floor is None else check_number(floor, 'floor')
+    lines, write = sum(len(rows) + 1 for rows in groups.values()), _rank_writer(groups)
     fig = Picture(figsize=(check_width(width), .27 * lines + .6), dpi=110, facecolor='white')
     left, y = _name_room(groups, width), lines - .5
     ax = fig.add_axes((left, .5 / (.27 * lines + .6), .92 - left, .27 * lines / (.27 * lines + .6)))
-    _set_rank_axis(ax, groups, x, lines)
+    ax.set(ylim=(0, lines), xlabel=write_line(x, 'x'))
+    _set_rank_axis(ax, groups, floor, write)
     for group, rows in groups.items():
         _name_group(ax, -left / (.92 - left), y / lines, group)
         for name, found in sorted(rows.items(), key=lambda row: -row[1][0]):
             y -= 1
-            _draw_rank(ax, y, name, found, FUTURE_COLOR if highlight and highlight in name else '.5')
+            color = FUTURE_COLOR if highlight and highlight in name else '.5'
+            _draw_rank(ax, y, name, found, color=color, words=write(found[0]))
         y -= 1
-    if floor is not None: ax.axvline(floor, color='.4', ls=':', lw=1)
     return fig
 
 # %% ../nbs/09_pictures.ipynb #510d07c4

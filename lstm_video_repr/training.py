@@ -543,7 +543,7 @@ def advance(self: Run,
 # %% ../nbs/06_training.ipynb #289b1948
 def check_finite(
     run: Run, # for the message
-    losses: list = (), # pairs of losses
+    losses: Iterable = (), # pairs of losses
     weights: bool = False, # look at the weights, too?
 ) -> None: # `FloatingPointError` if something is not a number
     "Numbers that are finite, or the end of the run."

@@ -255,7 +255,7 @@ def _line_length(count, seen) -> int:
     "Frames of a line, ten at most that are shown: what was seen, if the rest fits below it; else lines of one length."
     most = 10 * _thin(count)
     if count <= most: return count
-    if count - seen <= seen <= most: return seen
+    if count - seen <= seen <= most and seen % _thin(count) == 0: return seen
     lines = -(-count // most)
     return -(-count // (lines * _thin(count))) * _thin(count)
 

@@ -602,8 +602,28 @@ def test_a_ranking_in_groups():
     assert said == ['a', '3.0', 'x', '1.5', 'y (ours)', 'b', '2.0', 'z'], 'smallest of a group last, empty groups left out'
     colors = [line.get_color() for line in fig.axes[0].lines if line.get_marker() == 'o']
     assert [c == P.FUTURE_COLOR for c in colors] == [False, True, False]
-    for wrong in (None, {}, {'a': {}}, {'a': {'x': np.nan}}, {'a': {'x': 'y'}}):
+    for wrong in (None, {}, {'a': {}}, {'a': {'x': np.nan}}, {'a': {'x': 'y'}}, {'a': None, 'b': {'x': 1}}, {'a': 'xy'}, {'x': 1.},
+                  {'a': {'x  y': 1, 'x y': 2}}, {'a  b': {'x': 1}, 'a b': {'x': 2}}, {'a': {'x': 1e300}}):
         with pytest.raises(ValueError, match='^groups'): P.show_ranking(wrong)
+    for floor in ('a', np.nan, np.inf, True, np.array([1, 2])):
+        with pytest.raises(ValueError, match='^floor is'): P.show_ranking({'a': {'x': 1}}, floor=floor)
+    with pytest.raises(ValueError, match='^x is'): P.show_ranking({'a': {'x': 1}}, x=3)
+
+
+def inside(fig, text):
+    "Where a text lies in a figure, in shares of it."
+    return text.get_window_extent(fig.canvas.get_renderer()).transformed(fig.transFigure.inverted())
+
+
+@pytest.mark.parametrize('width', [4., 7.5])
+@pytest.mark.parametrize('numbers', [{'x': -123.4, 'n' * 20: 5.}, {'x': -.03, 'y': .04, 'z': 0.}, {'x': -1e12}, {'x': (-1., 30.), 'y': 4}])
+def test_numbers_of_a_ranking_are_beside_their_names(width, numbers):
+    fig = P.show_ranking({'a': numbers}, floor=-2., width=width)
+    texts = {t.get_text(): inside(fig, t) for t in fig.axes[0].texts}
+    names = [texts[name].x1 for name in numbers]
+    assert all(box.x0 > max(names) - .003 for text, box in texts.items() if text not in numbers and text != 'a')
+    low, high = fig.axes[0].get_xlim()
+    assert low <= -2 <= high, 'the floor is on the axis'
 
 
 def test_a_ranking_of_differences_with_errors():

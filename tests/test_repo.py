@@ -282,6 +282,20 @@ def long_lines(root=ROOT):
 def test_arguments_have_types(): assert list(untyped()) == []
 
 
+def test_types_can_be_read():
+    "By whoever asks for them: no name in an annotation is unknown where it stands."
+    import importlib
+    from typing import get_type_hints
+    read = 0
+    for module, name, _, _ in functions():
+        if not is_public(name): continue
+        function = importlib.import_module(f'lstm_video_repr.{module}')
+        for part in name.split('.'): function = getattr(function, part, None)
+        if isinstance(function, property): function = function.fget
+        if callable(function): read += bool(get_type_hints(function))
+    assert read > 400
+
+
 def test_lines_are_short():
     found = list(long_lines())
     assert not found, show(found)

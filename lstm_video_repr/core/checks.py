@@ -312,7 +312,7 @@ class Answer:
         self._right, self._within = right, check_number(within, 'within', lambda v: v >= 0, 'a number of at least 0')
 
     def __call__(self,
-        answer: float | str = ..., # a number or a word
+        answer: Any = ..., # a number or a word
     ) -> str: # 'yes' or 'no', or what to do
         "Is this the answer?"
         if answer is ...: return 'put your answer in the place of the dots'
