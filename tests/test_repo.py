@@ -130,6 +130,31 @@ def test_outputs_are_stored(path):
     assert all(c['execution_count'] is None for c in cells), f'not cleaned: {run}'
 
 
+@pytest.fixture(scope='module')
+def runner():
+    "The tool that runs notebooks."
+    spec = importlib.util.spec_from_file_location('run_notebooks', ROOT/'tools/run_notebooks.py')
+    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+    return module
+
+
+@pytest.mark.parametrize('path', notebooks, ids=name_of)
+def test_what_may_be_skipped_is_folded(path, runner):
+    "In JupyterLab, and nothing else is."
+    cells = [c for c in json.loads(path.read_text(encoding='utf8'))['cells'] if c['cell_type'] == 'code']
+    wanted = [{'jupyter': {'source_hidden': True}} if runner.may_be_skipped(''.join(c['source'])) else {} for c in cells]
+    assert [c['metadata'] for c in cells] == wanted, f'run `make notebooks NB={path.relative_to(ROOT)}`'
+
+
+@pytest.mark.parametrize('source, skipped', [
+    ('#| hide\nassert x', True), ('#| hide_input\nshow(x)', True), ('show(x)', False), ('_x = 1', False),
+    ('#| export\nimport torch', True), ('#| exporti\n_x = 1', True), ('#| export\nx: int = 1', False), ('#| export\n_a, b = 1, 2', False),
+    ('#| export\n@patch\ndef _x(self: A): pass', True), ('#| export\n@patch\ndef x(self: _A): pass', True),
+    ('#| export\n@patch\ndef x(self: A): pass', False), ('#| export\ndef x(a): pass', False), ('#| exports\ndef _x(): pass', False),
+    ('#| export\nclass _A: x = 1', True), ('#| export\nclass A: _x = 1', False)])
+def test_what_readers_need_not_see(source, skipped, runner): assert runner.may_be_skipped(source) == skipped
+
+
 # ---- what others see
 
 def readable(path):

@@ -1,5 +1,6 @@
 "Run notebooks from top to bottom and store their outputs: all, or those that are named. Twice makes no noise in git."
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -41,6 +42,35 @@ def without_clock(text: str) -> str:
     return re.sub(r' \[\]', '', re.sub(r'\[[\d:]+<[\d:?]+, +[\d.?]+(?:s/[a-z]+|[a-z]+/s)(?:, )?', '[', text))
 
 
+def may_be_skipped(source: str # of a code cell
+                  ) -> bool: # is it marked as hidden, or exported and without a public name?
+    "What readers need not see."
+    if re.search(r'^#\|\s*hide(_input)?\s*$', source, re.M): return True
+    if not re.search(r'^#\|\s*exporti?\s*$', source, re.M): return False
+    return not any(name[0] != '_' for node in ast.parse(source).body for name in names_of(node))
+
+
+def names_of(node: ast.stmt # of a module
+            ) -> list[str]: # what it defines for others
+    "Names of functions, classes and values; a function that is patched into a class has its class's, too."
+    if isinstance(node, ast.FunctionDef):
+        patched = any('patch' in ast.unparse(d) for d in node.decorator_list) and node.args.args[0].annotation
+        owner = ast.unparse(patched) if patched else ''
+        return ['_' if '_' in (node.name[0], owner[:1]) else node.name]
+    if isinstance(node, ast.ClassDef): return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+
+
+def fold_cells(nb: dict # a notebook, changed in place
+              ) -> dict: # the same: where something may be skipped, JupyterLab shows a line to click on, not the code
+    "Fold what readers may skip, and nothing else."
+    for cell in (c for c in nb['cells'] if c['cell_type'] == 'code'):
+        cell['metadata'].pop('jupyter', None)
+        if may_be_skipped(cell['source']): cell['metadata']['jupyter'] = {'source_hidden': True}
+    return nb
+
+
 def run(path: Path,    # the notebook; rewritten only if every cell went through
         timeout: int   # seconds that a cell may take
        ) -> None:
@@ -55,7 +85,7 @@ def run(path: Path,    # the notebook; rewritten only if every cell went through
     for output in (o for c in code for o in c.outputs if o.output_type == 'stream'):
         output.text = without_clock(output.text)
     clean_nb(nb)
-    text = nbformat.writes(nbformat.from_dict(steady_ids(nb, path.stem))).rstrip('\n') + '\n'
+    text = nbformat.writes(nbformat.from_dict(steady_ids(fold_cells(nb), path.stem))).rstrip('\n') + '\n'
     partial = path.with_name(f'.{path.name}.part')
     partial.write_text(text, encoding='utf8')
     partial.replace(path)
