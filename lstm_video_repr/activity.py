@@ -711,6 +711,7 @@ def _set_range(ax, curves, y_range, log, ticks):
     if log: ax.set_xscale('log')
     else: ax.set_xlim(*sorted((x.min(), x.max()), reverse=bool(first[-1] < first[0])))
     if ticks is not None: ax.set_xticks(ticks, [f'{t:,g}' for t in ticks])
+    elif log: ax.xaxis.set_major_formatter(lambda t, _: f'{t:,g}')
     ax.set_xticks([], minor=True)
     ax.set_ylim(*y_range)
 

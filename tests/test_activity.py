@@ -403,11 +403,21 @@ def test_curves_are_named_at_their_ends():
     assert heights[0] > heights[1]
 
 
+@pytest.mark.parametrize('ticks, wanted', [(None, {'1', '10', '100', '1,000'}), ([3, 2000], {'3', '2,000'})])
+def test_a_logarithmic_axis_has_plain_numbers(ticks, wanted):
+    fig = A.show_curves({'one': {'up': A.Curve([1, 2, 3], [1, 50, 1000])}}, log=True, ticks=ticks)
+    fig.canvas.draw()
+    said = {t.get_text() for t in fig.axes[0].get_xticklabels()}
+    assert wanted <= said and not any('$' in text for text in said)
+
+
 def test_bars_say_their_numbers():
     fig = A.show_bars({'a': {'x': (.5, .1), 'y': -.001}, 'b': {'x': 2., 'y': 30}}, {'a': (0, 1), 'b': (0, 40)}, chance={'a': (.25, 'luck')})
     assert words(fig) == ['0.50', '0.00', 'luck', '2', '30']
     assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ['x', 'y']
     assert fig.axes[0].patches[0].get_width() == .5
+    whole = A.show_bars({'a': {'x': 12.}}, {'a': (0., 387.4)})
+    assert [t.get_text() for t in whole.axes[0].get_xticklabels()] == ['0', '387']
 
 
 def test_tiles_and_marks_stand_where_they_should():
