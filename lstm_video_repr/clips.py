@@ -947,7 +947,7 @@ _AGAIN = 'an iterable that can be gone through again'
 # %% ../nbs/03_clips.ipynb #9daa426d
 class _Buffer:
     "Clips `start` to `end` of a stream, in the pieces in which they came."
-    def __init__(self, pairs: Iterable, wishes, shapes=None):
+    def __init__(self, pairs, wishes, shapes=None):
         self.pairs, self.wishes, self.shapes = pairs, wishes, shapes
         self.once = isinstance(pairs, Iterator) # can it be gone through only once?
         self.broken = self.rewind()
@@ -1061,7 +1061,7 @@ class StreamClips(Clips):
 # %% ../nbs/03_clips.ipynb #2da4749e
 @patch
 def read(self: StreamClips, first: int, n: int):
-    "Clips first to first + n - 1, as they come; a generator gives none a second time."
+    "Clips first to first + n - 1, as they come; a generator gives only those of its last batch again."
     first, n = _check_span(self, first, n)
     self._buffer.fill(first, n)
     return self._buffer.give(first, n)
