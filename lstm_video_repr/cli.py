@@ -90,7 +90,7 @@ def add_arguments(
 _LIMITS = dict( # of whole numbers both may be asked for, of others the upper one
     steps=(1, 10**9), lr=(0, 1000), batch_size=(1, 10**5), n_clips=(1, 10**7), n_digits=(1, 1000), clip=(0, 10**15),
     future_frames=(1, 10**4), seed=(0, 10**15), validate_every=(1, 10**9), checkpoint_every=(0, 10_080),
-    seconds=(0, 86_400), at=(0, 10**6, 'included'), max_bytes=(1, 10**15), every=(1, 10**6), workers=(1, 256),
+    local_steps=(1, 10**9), seconds=(0, 86_400), at=(0, 10**6, 'included'), max_bytes=(1, 10**15), every=(1, 10**6), workers=(1, 256),
     components=(1, 8192), units=(1, 10**5), top=(1, 1000))
 
 # %% ../nbs/15_cli.ipynb #0326f250
@@ -382,6 +382,7 @@ def _command(plan, asked):
     given = dict(videos=_last_name(asked.videos), start=asked.start, steps=asked.steps, digits=asked.digits,
                  seed=asked.seed or None, lr=asked.lr, batch_size=asked.batch_size,
                  precision=None if asked.precision == 'auto' else asked.precision,
+                 local_steps=None if asked.local_steps == 1 else asked.local_steps,
                  motion=None if asked.motion == 'best of 4' else asked.motion)
     words = [w for k, v in given.items() if v is not None for w in ('--' + k.replace('_', '-'), str(v))]
     flags = ['--no-mix'] * (not asked.mix) + ['--grey'] * asked.grey
@@ -520,15 +521,19 @@ def _tell_what_is_kept(path):
 # %% ../nbs/15_cli.ipynb #d6537e3f
 def _train(plan, out, device):
     "Train as planned: the model, its history, and what its card knew before."
+    import torch.distributed as dist
+    from lstm_video_repr.scale import LocalStep
     from lstm_video_repr.training import Checkpoint, Validation, train
     clips, held_out = _KINDS[plan.kind].open(plan, device)
     model, before, origin = _first_weights(plan)
     if _first_process(): _announce(plan, model, out, device)
     file, kept = out/'checkpoint.safetensors', dict(minutes=plan.checkpoint_every, resume=plan.resume, origin=origin)
+    own = dict(step=LocalStep(plan.local_steps)) if plan.local_steps > 1 and dist.is_initialized() else {}
     with _tell_what_is_kept(file):
         history = train(model.to(device), clips, steps=plan.steps, recipe=plan.chosen.training,
                         validate=Validation(held_out, every=plan.validate_every), checkpoint=Checkpoint(file, **kept),
-                        log=out/'log.jsonl', progress='bar', precision=plan.precision, seed=plan.seed, **plan.changes)
+                        log=out/'log.jsonl', progress='bar', precision=plan.precision, seed=plan.seed, **own,
+                        **plan.changes)
     return model, history, before
 
 # %% ../nbs/15_cli.ipynb #d538620c
@@ -685,6 +690,7 @@ def run_train(*, preset: PresetName | None = None, # what to train; None: quick,
     validate_every: int = 500, # steps between validations on held-out clips
     checkpoint_every: float = 5., # minutes between checkpoints
     n_clips: int = 1000, # clips of each test set in the final measurement
+    local_steps: int = 1, # of each process of `torchrun` by itself, before weights are averaged; 1: all steps together
     resume: bool = True, # go on from the checkpoint in the folder; False: start anew although there is a checkpoint
     **changes, # other settings of the recipe; from Python only
 ) -> Path: # the model's file
@@ -1126,7 +1132,7 @@ def _plan_percepts(asked):
     "What a training on features needs to know, from what was asked for."
     chosen = _percept_preset(asked.components, asked.units)
     changes = {k: v for k, v in dict(lr=asked.lr, batch_size=asked.batch_size).items() if v is not None}
-    more = dict(preset='percepts', kind='percepts', chosen=chosen, changes=changes, start=None,
+    more = dict(preset='percepts', kind='percepts', chosen=chosen, changes=changes, start=None, local_steps=1,
                 steps=chosen.steps if asked.steps is None else asked.steps)
     plan = _check_plan(SimpleNamespace(**vars(asked) | more))
     plan.all, plan.command = _open_features(asked.percepts), _percept_command(asked)
