@@ -179,16 +179,18 @@ class LocalStep(SharedStep):
 # %% ../nbs/07_scale.ipynb #725bd31b
 def average_processes(
     run: Run, # its weights, and what its optimiser remembers of each, are replaced
+    share: float, # of the batch that this process has
 ) -> None:
-    "Replace weights and their moments by their averages over processes."
+    "Replace weights and their moments by their averages over processes, each by its share."
     moments = [v for state in run.optimizer.state.values() for v in state.values() if v.dim()]
     together = [p.data for p in run.model.parameters()] + moments
+    for t in together: t.mul_(share)
     add_up(together)
-    for t in together: t.div_(run.ranks)
 
 # %% ../nbs/07_scale.ipynb #49b39a38
 @patch
 def __call__(self: LocalStep, run: Run, past: torch.Tensor, future: torch.Tensor):
     losses = plain_step(run, past, future)
-    if (run.step + 1) % self.every == 0 or run.step + 1 == run.steps: average_processes(run)
+    step = run.step + 1
+    if step % self.every == 0 or step == run.steps: average_processes(run, len(past) / run.recipe.batch_size)
     return losses

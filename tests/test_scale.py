@@ -15,8 +15,9 @@ import torch
 from lstm_video_repr.clips import MovingDigits
 from lstm_video_repr.core.files import read_safetensors
 from lstm_video_repr.models import VideoLSTM
-from lstm_video_repr.scale import RecordedStep, SharedStep
-from lstm_video_repr.training import STEPS, plain_step, train
+from lstm_video_repr.scale import LocalStep, RecordedStep, SharedStep
+from lstm_video_repr.training import STEPS, Run, get_recipe, learning_rate, plain_step, set_rate, train
+from lstm_video_repr.zoo import load_model
 
 gloo = pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
                           reason='needs torch.distributed with gloo')
@@ -94,7 +95,7 @@ import torch
 from lstm_video_repr.clips import MovingDigits
 from lstm_video_repr.core.files import write_safetensors
 from lstm_video_repr.models import VideoLSTM
-from lstm_video_repr.scale import processes
+from lstm_video_repr.scale import LocalStep, processes
 from lstm_video_repr.training import Checkpoint, Validation, train
 
 def halt(run):
@@ -113,7 +114,8 @@ def run(folder, kind, steps, objective):
     model = VideoLSTM.composite(hidden_size=8, frame_shape=(1, 12, 12))
     train(model, clips, steps=steps, batch_size=7, precision='fp32', lr=1e-2, warmup=2, objective=objective, log_every=2, progress='bar',
           validate=Validation(held_out, every=3, n_clips=11), checkpoint=Checkpoint(folder/'checkpoint.safetensors', every=2),
-          log=folder/'log.jsonl', callbacks=dict(waits=[wait], halts=[halt]).get(kind, []))
+          log=folder/'log.jsonl', callbacks=[c for name, c in dict(waits=wait, halts=halt).items() if name in kind],
+          step=LocalStep(3) if 'apart' in kind else 'auto')
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     write_safetensors(folder/f'rank{rank}.safetensors', model.state_dict())
 
@@ -198,7 +200,8 @@ def together(tmp_path_factory):
     "One job of two processes with the trainings above, and one that is to stop: a folder for each, and what was said."
     folder = tmp_path_factory.mktemp('together')
     with starting(folder) as start:
-        job = start(2, *[f'{kind}-{objective} {kind} 6 {objective}' for kind, objective in TOGETHER], 'halts halts 20 frame')
+        job = start(2, *[f'{kind}-{objective} {kind} 6 {objective}' for kind, objective in TOGETHER], 'halts halts 20 frame',
+                    'apart apart 7 frame', 'halts-apart halts-apart 20 frame')
         return folder, ends_well(job)
 
 
@@ -217,7 +220,7 @@ def test_two_are_as_one(together, kind, objective, tmp_path, monkeypatch):
     here(f'one {kind} 6 {objective}')
     same_run(tmp_path/'one', folder/f'{kind}-{objective}')
     assert are_equal(folder/f'{kind}-{objective}')
-    assert said.count('100%|') == len(TOGETHER), said
+    assert said.count('100%|') == len(TOGETHER) + 1, said
 
 
 @gloo
@@ -225,6 +228,45 @@ def test_one_stops_all(together):
     "A callback, which only the first process calls, asks for an end at step 1, once, and for a row: all stop with the next regular one."
     folder = together[0]/'halts'
     assert are_equal(folder) and [row['step'] for row in log(folder)] == [1, 2]
+
+
+def trained_in_turn(every, steps):
+    "What two processes reach that meet every so many steps, played by one: the weights."
+    digits = torch.rand(9, 5, 5, generator=torch.Generator().manual_seed(0))
+    def one(rank):
+        clips = MovingDigits(digits, image_size=12, past=4, future=3, seed=1)
+        run = Run(VideoLSTM.composite(hidden_size=8, frame_shape=(1, 12, 12)), clips, steps, precision='fp32',
+                  recipe=get_recipe('adam', batch_size=7, lr=1e-2, warmup=2))
+        run.rank, run.ranks = rank, 2
+        run.start_readout()
+        return run
+    runs = [one(0), one(1)]
+    for step in range(1, steps + 1):
+        for run in runs:
+            set_rate(run.optimizer, learning_rate(run.recipe, run.step, steps))
+            run.advance(plain_step(run, *run.next_batch()))
+        if step % every and step != steps: continue
+        for a, b in zip(*[[v for k, v in run.tensors().items() if v.dim()] for run in runs]):
+            mean = (3*a.detach() + 4*b.detach()) / 7 # of the batch one has 3 clips, the other 4
+            for v in a, b: v.data.copy_(mean)
+    return runs[0].model.state_dict()
+
+
+@gloo
+def test_processes_that_meet_every_so_many_steps(together):
+    "Two train apart and are averaged after steps 3, 6 and 7, the last: as one does who plays both; not as two do who meet at each step."
+    found = read_safetensors(together[0]/'apart'/'rank0.safetensors')[0]
+    for name, wanted in trained_in_turn(3, 7).items(): torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-5)
+    assert are_equal(together[0]/'apart')
+    assert any((found[name] - other).abs().max() > 1e-4 for name, other in trained_in_turn(1, 7).items())
+
+
+@gloo
+def test_one_stops_all_when_they_meet(together):
+    "The wish of step 1 is heard at step 3, where weights are averaged."
+    folder = together[0]/'halts-apart'
+    assert are_equal(folder)
+    assert json.loads(read_safetensors(folder/'checkpoint.safetensors')[1]['checkpoint'])['here']['step'] == 3
 
 
 @gloo
@@ -272,13 +314,16 @@ def test_a_group_of_one():
 
 @gloo
 def test_the_command_line(tmp_path):
-    "`torchrun -m lstm_video_repr train`: one card, one log; a mistake ends the job, and is said."
-    words = ['-m', 'lstm_video_repr', 'train', '--preset', 'quick', '--digits', 'embedded', '--steps', '2', '--n-clips', '2', '--out']
+    "`torchrun -m -- lstm_video_repr train`: one card, one log, options that `torchrun` has, too; a mistake ends the job, and is said."
+    words = ['-m', '--', 'lstm_video_repr', 'train', '--preset', 'quick', '--digits', 'embedded', '--steps', '2', '--n-clips', '2',
+             '--local-steps', '2', '--out']
     out = tmp_path/'run'
     done = subprocess.run(command(2, *words, str(out), '--batch-size', '4'), env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count('Measuring on') == 1
     assert {'model.safetensors', 'log.jsonl', 'checkpoint.safetensors'} <= {p.name for p in out.iterdir()}
+    assert '--local-steps 2' in load_model(out/'model.safetensors').card['command']
+    words = [*words[:-1], '--start', str(out/'model.safetensors'), '--out']
     done = subprocess.run(command(2, *words, str(tmp_path/'no'), '--batch-size', '1'), env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode != 0 and 'a batch has 1 clips; expected at least 2, one for each process' in done.stdout + done.stderr
 
@@ -286,3 +331,8 @@ def test_the_command_line(tmp_path):
 @pytest.mark.parametrize('change, word', [(dict(after=-1), 'after'), (dict(after=True), 'after'), (dict(record=3), 'record')])
 def test_arguments_are_named(change, word):
     with pytest.raises(ValueError, match=f'{word} is'): RecordedStep(**change)
+
+
+@pytest.mark.parametrize('every', [0, -1, True, 1.5, 'often'])
+def test_how_often_they_meet(every):
+    with pytest.raises(ValueError, match='every is'): LocalStep(every)
