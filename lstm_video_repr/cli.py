@@ -90,8 +90,8 @@ def add_arguments(
 _LIMITS = dict( # of whole numbers both may be asked for, of others the upper one
     steps=(1, 10**9), lr=(0, 1000), batch_size=(1, 10**5), n_clips=(1, 10**7), n_digits=(1, 1000), clip=(0, 10**15),
     future_frames=(1, 10**4), seed=(0, 10**15), validate_every=(1, 10**9), checkpoint_every=(0, 10_080),
-    local_steps=(1, 10**9), seconds=(0, 86_400), at=(0, 10**6, 'included'), max_bytes=(1, 10**15), every=(1, 10**6), workers=(1, 256),
-    components=(1, 8192), units=(1, 10**5), top=(1, 1000))
+    local_steps=(1, 10**9), seconds=(0, 86_400), at=(0, 10**6, 'included'), max_bytes=(1, 10**15), every=(1, 10**6),
+    workers=(1, 256), components=(1, 8192), units=(1, 10**5), top=(1, 1000))
 
 # %% ../nbs/15_cli.ipynb #0326f250
 def _check_number(value, name):

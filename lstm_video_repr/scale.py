@@ -163,7 +163,7 @@ def begin(self: SharedStep, run: Run):
 def after_step(self: SharedStep, run: Run):
     "One's wish to stop is everybody's, from the next question on."
     self.wish, run.stop = self.wish or run.stop, False
-    if run.step % (self.every or run.log_every): return # asked by number: all come here at the same steps, whatever one's callbacks do
+    if run.step % (self.every or run.log_every): return # by number: all come here at the same steps, whatever one hears
     flag = torch.tensor([float(self.wish)], device=run.device)
     add_up([flag])
     run.stop = bool(flag.item())

@@ -27,7 +27,7 @@ SIZES = dict(hidden_size=H, frame_shape=(1, 8, 8))
 # What is called by the training loop, by torch, by several processes or by other parts of the package, never by a user;
 # what downloads or takes long; and `Row`, which is looked at when it is drawn.
 BEHIND_THE_DOOR = set('''begin after_loss after_step end fail extra_repr advance tell tell_failure hold work is_ready
-    beside record_graph do_together add_up RecordedStep.work plain_step detach_losses check_finite objective choose_step
+    beside record_graph do_together add_up average_processes RecordedStep.work plain_step detach_losses check_finite objective choose_step
     prepare going mean_row patch Missing Scores FrameScores TaskSkill Skill
     Comparison Position RowFile download run_download run_demo run_train run_video_check import_extra Row
     run_train_percepts run_evaluate_percepts
@@ -265,6 +265,7 @@ CALLS = {
     'metrics.ClipScores.skill': dict(reference=clip_scores), 'training.History.column': dict(name=lambda: 'total'),
     'training.Run.load': dict(path=lambda: files().run),
     'training.train': dict(steps=lambda: 2, progress=lambda: None, batch_size=lambda: 2),
+    'scale.LocalStep': dict(every=lambda: 2),
     'zoo.Preset': dict(about=lambda: 'a model'), 'zoo.preset': dict(name=lambda: 'quick'),
     'zoo.save_model': dict(path=lambda: 'new.safetensors'), 'zoo.load_model': READ_MODEL,
     'zoo.load_pretrained': READ_MODEL, 'zoo.load_authors_checkpoint': dict(
