@@ -182,7 +182,7 @@ def average_processes(
     share: float, # of the batch that this process has
 ) -> None:
     "Replace weights and their moments by their averages over processes, each by its share."
-    moments = [v for state in run.optimizer.state.values() for v in state.values() if v.dim()]
+    moments = [v for k, v in sorted(run.tensors().items()) if k.startswith('optimizer.') and v.dim()] # one order in all
     together = [p.data for p in run.model.parameters()] + moments
     for t in together: t.mul_(share)
     add_up(together)
