@@ -824,6 +824,18 @@ def test_bundling(bundle, tmp_path, capsys):
     assert not torch.equal(exact, stored) and torch.allclose(exact, stored, atol=.01)
 
 
+def test_the_log_of_a_model_that_went_on(bundle):
+    "The former log in front, once, however often the model is bundled; nobody else's."
+    old = '{"step": 10, "clips": 40, "seconds": 1.5}\n{"step": 20, "clips": 80, "seconds": 3.0}\n'
+    new, before = '{"step": 5, "clips": 30, "seconds": 0.25, "future": 9.0}\n', {'steps': 20, 'clips seen': 80, 'seconds': 3.}
+    whole = bundle.whole_log(new, before, old)
+    rows = [json.loads(line) for line in whole.splitlines()]
+    assert [r['step'] for r in rows] == [10, 20, 25] and rows[-1] == dict(step=25, clips=110, seconds=3.25, future=9.)
+    assert bundle.whole_log(new, before, whole) == whole
+    for others in None, {}, before | {'steps': 15}, {'steps': 20}: assert bundle.whole_log(new, others, old) == new
+    assert bundle.whole_log(new, before, '') == new
+
+
 def test_bundling_replaces_nothing_if_something_is_wrong(bundle, tmp_path, capsys):
     assets = tmp_path/'assets'
     assets.mkdir()

@@ -5,6 +5,7 @@
 
 The model is stored in 8 bits, and measured as stored: its card says what it reaches and what the rounding costs."""
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -42,6 +43,20 @@ def rounding_cost(
     return f'{after[key] - before[key]:+.2f} {unit} per {part} frame'
 
 
+def whole_log(
+    log: str, # of a training, a row to a line
+    before: dict, # what the weights it began with had cost: steps, clips seen, seconds
+    old: str, # the log of the model that comes with the package so far
+) -> str: # with the old one in front, if that is what the training went on from
+    "The log from the very first step on."
+    costs = dict(step='steps', clips='clips seen', seconds='seconds')
+    first = [row for row in map(json.loads, old.splitlines()) if row['step'] <= (before or {}).get('steps', 0)]
+    if not first or first[-1]['step'] != before['steps'] or not before.keys() >= {*costs.values()}: return log
+    rows = [row | {k: round(row[k] + before[name], 2) for k, name in costs.items()}
+            for row in map(json.loads, log.splitlines())]
+    return ''.join(json.dumps(row) + '\n' for row in first + rows)
+
+
 def bundle(
     file: Path, # a model as `lvr train` writes it, with `log.jsonl` beside it
     *,
@@ -55,13 +70,15 @@ def bundle(
     model, log = load_model(file), Path(file).with_name('log.jsonl').read_text(encoding='utf8')
     if not Path(assets).is_dir(): raise FileNotFoundError(f'assets is {str(assets)!r}; expected an existing folder')
     for name in 'pretrained.safetensors', 'pretrained.jsonl': check_target(Path(assets)/name, 'assets')
+    kept = Path(assets)/'pretrained.jsonl'
+    log = whole_log(log, model.card.get('of these before'), kept.read_text(encoding='utf8') if kept.is_file() else '')
     about = {k: v for k, v in model.card.items() if k not in ('machine', 'test')}
     sets, stored = tuple(model.card.get('test') or ('mnist', 'embedded')), round_model(model)
     cost = rounding_cost(model, stored, fixed_test_set('embedded', min(200, n_clips), image_size=frame_side(model)))
     about['stored as'] = f'int8, a scale for each row; measured as stored (rounding cost {cost})'
     card = measure_card(stored, about, digits=sets, n_clips=n_clips, folder=folder)
     new = save_model(model, Path(assets)/'pretrained.safetensors', card=card, dtype=torch.int8)
-    write_text(Path(assets)/'pretrained.jsonl', log)
+    write_text(kept, log)
     return new
 
 
