@@ -27,7 +27,7 @@ import torch
 from lstm_video_repr.clips import MovingDigits
 from lstm_video_repr.fast_lstm import fast_bf16
 from lstm_video_repr.metrics import evaluate
-from lstm_video_repr.models import VideoLoss, VideoLSTM, frame_loss
+from lstm_video_repr.models import VideoLoss, VideoLSTM, find_eigenvectors, frame_loss
 from lstm_video_repr.training import (Position, Run, detach_losses, get_recipe, learning_rate, make_optimizer,
                                       objective, set_rate)
 from lstm_video_repr.zoo import load_model, load_pretrained, save_model
@@ -145,7 +145,7 @@ def product(g, side): return g.mT @ g if side else g @ g.mT
 def start_soap(state, g, group):
     fits = [n <= group['side'] for n in g.shape[1:]]
     means = [product(g, i).mul_(1 - group['betas'][1]) if ok else None for i, ok in enumerate(fits)]
-    bases = [None if p is None else torch.linalg.eigh(p)[1].flip(-1) for p in means]
+    bases = [None if p is None else find_eigenvectors(p)[1].flip(-1) for p in means]
     state.update(n=0, means=means, bases=bases, m=torch.zeros_like(g), v=torch.zeros_like(g))
 
 

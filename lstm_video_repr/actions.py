@@ -1535,7 +1535,8 @@ def choose_weights(
     _check_opinions(x[0], labels)
     if len(x) > 4: raise ValueError(f'streams has {len(x)} of them; expected at most 4')
     even = sorted(_mixtures(len(x), parts), key=lambda w: sum(v * v for v in w))
-    best = min(even, key=lambda w: _surprise_of(fuse(list(x), list(w)), labels.long()))
+    costs = [_surprise_of(fuse(list(x), list(w)), labels.long()) for w in even]
+    best = next(w for w, cost in zip(even, costs) if cost <= min(costs) + 1e-6) # what is less than that is rounding
     return [v / parts for v in best]
 
 # %% ../nbs/14_actions.ipynb #0506b76c

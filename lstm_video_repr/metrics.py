@@ -31,7 +31,7 @@ from .core.patch import patch
 from .core.tables import Table, Tabular
 from .clips import Clips, ClipsLike, StreamClips, as_clips
 from .lstm import check_size
-from .models import FrameCode, VideoLSTMConfig, VideoOutput, check_frame_shape
+from .models import FrameCode, VideoLSTMConfig, VideoOutput, check_frame_shape, find_eigenvectors
 
 # %% ../nbs/05_metrics.ipynb #01d53ec7
 def _check_pair(a, target, name, *, unit=False):
@@ -1134,7 +1134,7 @@ def _choose_ridge(kept, held):
     "The ridge that predicts best what was held back."
     mean = kept.x / kept.n, kept.y / kept.n
     (xx, xy, _), (held_xx, held_xy, held_yy) = kept.about(*mean), held.about(*mean)
-    s, q = torch.linalg.eigh(xx.to(kept.dtype))
+    s, q = find_eigenvectors(xx.to(kept.dtype))
     def turn(x): return q.T @ x.to(kept.dtype)
     errors = _held_out_errors(s.double().clamp(min=0), turn(xy), (turn(held_xx) @ q, turn(held_xy), held_yy))
     return min((r for r in errors if r >= _least_ridge(kept)), key=errors.get)
@@ -1144,7 +1144,7 @@ def _reduce_rank(xx, xy, ridge, memory):
     "What reads (inputs, memory) and what writes (memory, outputs): the best linear map through `memory` numbers."
     factor = torch.linalg.cholesky(xx.double() + ridge * torch.eye(len(xx), dtype=torch.float64)).to(xx.dtype)
     fitted = torch.linalg.solve_triangular(factor, xy, upper=False)
-    leading = torch.linalg.eigh(fitted @ fitted.T)[1].flip(1)[:, :memory]
+    leading = find_eigenvectors(fitted @ fitted.T)[1].flip(1)[:, :memory]
     return torch.linalg.solve_triangular(factor.T, leading, upper=True), leading.T @ fitted
 
 # %% ../nbs/05_metrics.ipynb #280492c5

@@ -367,10 +367,19 @@ def flatten(
     return (frames if level is None else (frames - level[0]) / level[1]).flatten(2)
 
 # %% ../nbs/04_models.ipynb #cce5dff2
+def find_eigenvectors(
+    moments: Tensor, # (..., n, n), symmetric
+) -> tuple[Tensor, Tensor]: # eigenvalues (..., n), ascending, and eigenvectors (..., n, n), as columns
+    "As `torch.linalg.eigh`, in 64 bits where 32 give none: for a matrix of low rank some libraries return NaN."
+    found = torch.linalg.eigh(moments)
+    if all(x.isfinite().all() for x in found): return found
+    return tuple(x.to(moments.dtype) for x in torch.linalg.eigh(moments.double()))
+
+# %% ../nbs/04_models.ipynb #b83ff125
 def _find_components(x, n):
     "The n orthonormal directions (n, values) that hold most of the squares of x (N, values); largest entry positive."
     x = x[::max(1, len(x) // 2**13)]                       # some thousand frames, spread over all clips, are enough
-    basis = torch.linalg.eigh(x.T @ x / len(x))[1].flip(1)[:, :n].T
+    basis = find_eigenvectors(x.T @ x / len(x))[1].flip(1)[:, :n].T
     largest = basis.gather(1, basis.abs().argmax(1, keepdim=True))
     return basis * largest.sign()
 

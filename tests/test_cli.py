@@ -169,7 +169,8 @@ OLD_WORDS = {
 
 
 FILMS = {'motion': 'best of 4', 'cache': None, 'max_bytes': 2**31}
-NEW_OPTIONS = {'download': {'folder': None}, 'train': {'checkpoint_every': 5., 'videos': None, 'mix': True, 'grey': False, **FILMS},
+NEW_OPTIONS = {'download': {'folder': None}, 'train': {'checkpoint_every': 5., 'videos': None, 'mix': True, 'grey': False,
+                                                        'local_steps': 1, **FILMS},
                'evaluate': {'videos': None, **FILMS}, 'predict': dict.fromkeys(['video', 'at', 'place'])}
 
 

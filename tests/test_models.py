@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.utils._pytree import tree_flatten_with_path, tree_map
 
 from lstm_video_repr.lstm import set_backend
-from lstm_video_repr.models import Decoder, VideoLoss, VideoLSTM, VideoLSTMConfig, VideoOutput, check_clip, frame_loss
+from lstm_video_repr.models import Decoder, VideoLoss, VideoLSTM, VideoLSTMConfig, VideoOutput, check_clip, find_eigenvectors, frame_loss
 
 FAMILY = [dict(), dict(num_layers=2), dict(conditional_future=True), dict(conditional=True, num_layers=2),
           dict(peephole=False)]
@@ -514,3 +514,20 @@ def test_every_member_of_the_family(frame, kw):
     assert (out.reconstruction.shape, out.future.shape) == ((2, 2, *frame), (2, 6, *frame))
     model.loss(past, future).total.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_eigenvectors_of_a_matrix_of_low_rank(monkeypatch):
+    "Finite ones, whatever the library says in 32 bits; in 64 bits only where it is needed."
+    x = torch.zeros(4, 64, 24)
+    x[:, ::3] = torch.randn(4, 22, 24, generator=torch.Generator().manual_seed(0)) * 1e-3
+    low = x @ x.mT
+    def rebuilt(): return (lambda s, q: q @ torch.diag_embed(s) @ q.mT)(*find_eigenvectors(low))
+    torch.testing.assert_close(rebuilt(), low, atol=1e-8, rtol=1e-4)
+    plain, asked = torch.linalg.eigh, []
+    def broken(m):
+        asked.append(m.dtype)
+        return plain(m) if m.dtype == torch.float64 else (torch.full(m.shape[:-1], torch.nan), torch.full(m.shape, torch.nan))
+    monkeypatch.setattr(torch.linalg, 'eigh', broken)
+    torch.testing.assert_close(rebuilt(), low, atol=1e-8, rtol=1e-4)
+    assert asked == [torch.float32, torch.float64]
+    assert all(v.dtype == torch.float32 for v in find_eigenvectors(low))
