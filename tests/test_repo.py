@@ -333,8 +333,9 @@ def test_functions_fit_on_a_screen():
 
 
 def test_export_cells_are_small():
-    cells = [(f'{path} cell {k}', len(lines), body) for path, k, lines, body, _ in export_cells()]
-    found = [f'{where}: {n} lines' for where, n, body in cells if n > 26 and not only_constants(body)] # 26: a command with all its options
+    options = 'def run_train(' # one more line: each of its many options has one
+    cells = [(f'{path} cell {k}', len(lines) - lines[0].startswith(options), body) for path, k, lines, body, _ in export_cells()]
+    found = [f'{where}: {n} lines' for where, n, body in cells if n > 25 and not only_constants(body)]
     assert not found, show(found)
     sizes = [n for _, n, _ in cells]
     assert statistics.median(sizes) <= 7, f'half of the exported cells have more than {statistics.median(sizes)} lines'
