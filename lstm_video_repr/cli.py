@@ -332,6 +332,14 @@ def _find_digits(digits, folder):
     return 'embedded'
 
 # %% ../nbs/15_cli.ipynb #c50493fa
+def _check_local_steps(n):
+    "Somebody has to be there to be met."
+    import torch.distributed as dist
+    if n == 1 or 'WORLD_SIZE' in os.environ or dist.is_initialized(): return
+    raise ValueError(f'local_steps is {n} in a single process; expected 1, or several processes: '
+                     'torchrun --nproc-per-node 2 -m -- lstm_video_repr train ...')
+
+# %% ../nbs/15_cli.ipynb #31026158
 def _check_plan(plan):
     "What can be seen to be wrong before anything is done."
     from lstm_video_repr.core.files import check_source
@@ -340,6 +348,7 @@ def _check_plan(plan):
         raise ValueError(f'steps is None; expected a number, since preset {plan.preset!r} has none of its own')
     get_recipe(plan.chosen.training, **plan.changes)
     if plan.start not in (None, 'pretrained'): check_source(plan.start, 'start', 'a model file')
+    _check_local_steps(plan.local_steps)
     _find_device(plan.device)
     return plan
 

@@ -309,6 +309,7 @@ def test_closed_streams(tmp_path):
     ('evaluate --n-digits 1000000000', 2, '--n-digits'), (f'evaluate --n-clips {10**12}', 2, '--n-clips'),
     (f'train --steps {10**18}', 2, '--steps'), (f'predict --future-frames {10**9}', 2, '--future-frames'),
     (f'train --batch-size {10**9}', 2, '--batch-size'), ('train --device gpu', 2, "--device is 'gpu'"),
+    ('train --local-steps 50', 2, '--local-steps is 50 in a single process'),
     ('evaluate --device meta', 2, "--device is 'meta'"), ('predict --device cuda:77', 2, "--device is 'cuda:77'"),
     ('evaluate --json no/s.json', 1, "--json is 'no/s.json'"), ('predict --out p.doc', 2, "--out is 'p.doc'"),
     ('evaluate --data .', 2, '--data'), ('train --digits mnist --data .', 1, "--data '.' has no MNIST")])
