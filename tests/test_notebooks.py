@@ -335,10 +335,9 @@ def test_what_designs_have_found(tmp_path, later):
     "Tables of the file as it is, and of one with more in it."
     pytest.importorskip('scipy', reason='needs scipy')
     from experiments import _designs as D
-    found = results('design')
-    if later and 'points' in found['settings']: pytest.skip('the file is of the later form')
+    found = results('design-128')
     (tmp_path/'design.json').write_text(json.dumps(as_later(found) if later else found))
-    (tmp_path/'design.npz').write_bytes((RESULTS/'design.npz').read_bytes())
+    (tmp_path/'design.npz').write_bytes((RESULTS/'design-128.npz').read_bytes())
     d = D.Designs(tmp_path)
     assert d.budget == d.points[-1] and len(d.scores('composite')) == len(d.seeds) > 0
     assert d.by_frame('composite').shape == d.forced('conditional future predictor').shape == (len(d.seeds), 10)
