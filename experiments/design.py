@@ -354,7 +354,7 @@ def result(
 
 
 def run(context):
-    "Baselines; then by layers, seeds and points all models: a run that is cut is balanced."
+    "Baselines; then by layers and seeds one model after the other: with a machine one training is lost at most."
     s = context.settings
     test = context.test_clips(s.test_clips, seed=s.test_seed)
     said = dict(conditioning=CONDITIONING, own_frames=OWN_FRAMES, average=AVERAGE)
@@ -362,7 +362,7 @@ def run(context):
     for name in BASELINES: context.part(name, partial(baseline, context, test, name))
     for layers in s.layers:
         for seed in s.seeds:
-            for step, clips in sorted(steps_of(s).items()):
-                for arm in ARMS:
+            for arm in ARMS:
+                for step, clips in sorted(steps_of(s).items()):
                     context.part(title(arm, layers=layers, seed=seed, clips=clips),
                                  partial(trained, context, test, arm, layers=layers, seed=seed, step=step))

@@ -334,8 +334,8 @@ def test_design(quick):
     results, pictures = run.load(quick('design')[0]/'design.json'), np.load(quick('design')[0]/'design.npz')
     check_design(results, pictures)
     parts = [r['part'] for r in results['rows']]
-    wanted = [f'{m}, 1 layer, seed {s}, {n} clips' for s in design.QUICK['seeds'] for n in (8, 16) for m in design.ARMS]
-    assert parts[2:] == wanted, 'all models of a point come before the next point, all points before the next seed'
+    wanted = [f'{m}, 1 layer, seed {s}, {n} clips' for s in design.QUICK['seeds'] for m in design.ARMS for n in (8, 16)]
+    assert parts[2:] == wanted, 'all points of a model come before the next model, all models before the next seed'
     one, other = (run.rows(results, model='composite', seed=s, clips=16)[0] for s in design.QUICK['seeds'])
     assert one['scores'] != other['scores'] and one['training']['losses'] != other['training']['losses']
     assert [r['training']['clips'] for r in run.rows(results, model='composite', seed=0)] == [8, 16]
