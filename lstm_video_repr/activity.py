@@ -18,7 +18,7 @@ from .core.checks import argument_error, check_choice, check_flag, check_number,
 from .core.checks import check_range, check_tensor, check_whole
 from .lstm import lstm_gates
 from .models import VideoLSTM, VideoLSTMConfig, check_clip
-from .pictures import FUTURE_COLOR, INK_COLOR, PAST_COLOR, Film, Picture, Row
+from .pictures import FUTURE_COLOR, GATE_COLORS, INK_COLOR, PAST_COLOR, Film, Picture, Row
 from .pictures import blank_figure, check_size, check_width, place_frame, plain_style
 from .pictures import as_frames, letter_size, resolve_rows, to_array, to_rgb, write_line
 
@@ -563,7 +563,7 @@ def _add_plot(page, y):
     return lines
 
 # %% ../nbs/10_activity.ipynb #07e4155e
-_LINES = dict(h='#1b1f24', c='#0072b2', g='#009e73', i='#d55e00', f='#8e4fa8', o='#7a7a00')
+_LINES = dict(h='#1b1f24', c='#6b4ea0', g='#9a6b2f', **GATE_COLORS)
 _TIGHT = dict(handlelength=1.2, borderaxespad=.1, borderpad=.2)
 
 # %% ../nbs/10_activity.ipynb #f33518b9
@@ -655,10 +655,12 @@ class Curve:
 # %% ../nbs/10_activity.ipynb #948b502c
 def keep_apart(
     places: ArrayLike, # numbers, in any order
-    gap: float, # at least so far from each other
+    gap: ArrayLike, # at least so far from each other; several: what each takes, half of it on either side
 ) -> np.ndarray: # the same, moved as little as may be, in the same order
     "Move numbers apart that are too close."
-    order, steps = np.argsort(places, kind='stable'), gap * np.arange(len(places))
+    order = np.argsort(places, kind='stable')
+    gap = np.broadcast_to(gap, len(places))[order]
+    steps = np.cumsum(gap) - (gap + gap[:1]) / 2
     free = np.asarray(places, float)[order] - steps
     up, down = np.maximum.accumulate(free), np.minimum.accumulate(free[::-1])[::-1]
     return ((up + down) / 2 + steps)[np.argsort(order, kind='stable')]
@@ -678,15 +680,21 @@ def _draw_curve(ax, curve):
     else: ax.fill_between(x, *curve.ends, color=curve.color, alpha=.18, lw=0)
 
 # %% ../nbs/10_activity.ipynb #ca50c15d
+def _name_curve(ax, name, curve, y, up):
+    "A name beside the end of a line, `up` inches above it; from far away a thin line leads to it."
+    leader = dict(arrowstyle='-', color=curve.color, lw=.6, shrinkA=1, shrinkB=0, relpos=(0, .5))
+    ax.annotate(name, (1, y), (14 if abs(up) > .06 else 5, 72 * up), xycoords='axes fraction', textcoords='offset points',
+                va='center', color=curve.color, size=_letters(ax), annotation_clip=False, linespacing=1.1,
+                arrowprops=leader if abs(up) > .06 else None)
+
+# %% ../nbs/10_activity.ipynb #0afee360
 def _name_curves(ax, curves, high):
     "Names right of the last values, in an axes `high` inches tall."
     named = {name: c for name, c in curves.items() if c.named}
-    (low, top), lines = ax.get_ylim(), max([name.count('\n') + 1 for name in named], default=1)
-    least = low + .09 * lines / high * (top - low) # above the numbers of the axis
-    ends = keep_apart([min(max(c.y[-1], least), top) for c in named.values()], .17 * lines / high * (top - low))
-    for y, (name, c) in zip(ends, named.items()):
-        ax.annotate(name, (1, y), (5, 0), xycoords=ax.get_yaxis_transform(), textcoords='offset points',
-                    va='center', color=c.color, size=_letters(ax), annotation_clip=False, linespacing=1.1)
+    (low, top), lines = ax.get_ylim(), np.array([name.count('\n') + 1 for name in named])
+    inches = high * (np.clip([c.y[-1] for c in named.values()], low, top) - low) / (top - low)
+    moved = keep_apart(np.maximum(inches, .09 * lines), .17 * lines) - inches # above the numbers of the axis
+    for name, c, y, up in zip(named, named.values(), inches, moved): _name_curve(ax, name, c, y / high, up)
 
 # %% ../nbs/10_activity.ipynb #0ab2130c
 def _plain_axes(ax, title):
@@ -753,7 +761,8 @@ def _draw_bars(ax, bars, colors, limits):
         place = min(max(v, low), high) + error + .04 * (high - low)
         text = f'{v:.2f}' if high <= 5 else f'{v:.0f}'
         text = text.removeprefix('-') if float(text) == 0 else text
-        ax.text(place, k, text, va='center', size=_letters(ax), color=INK_COLOR)
+        ax.text(place, k, text, va='center', size=_letters(ax), color=INK_COLOR,
+                bbox=dict(facecolor='white', edgecolor='none', pad=1)) # a dotted line behind it is no stroke of it
     ax.set(xlim=(low, high + .25 * (high - low)), ylim=(len(bars) - .4, -.6))
     ax.set_xticks(limits, [f'{v:.4g}' if high <= 5 else f'{v:.0f}' for v in limits])
     ax.spines['bottom'].set_bounds(low, high)
@@ -841,7 +850,7 @@ def show_tile_rows(
     return fig
 
 # %% ../nbs/10_activity.ipynb #f00c8ed6
-def _draw_rose(ax, ring, top):
+def _draw_rose(ax, ring, top, words):
     "A closed line around the directions, and a circle at zero."
     angle = -np.arange(len(ring) + 1) * 2 * math.pi / len(ring)
     ring = np.append(ring, ring[0])
@@ -849,7 +858,7 @@ def _draw_rose(ax, ring, top):
     ax.plot(angle, ring, color='#0072b2', lw=2)
     ax.fill(angle, ring, color='#0072b2', alpha=.12)
     ax.set(ylim=(-1, top), yticks=[])
-    ax.set_xticks(np.arange(4) * math.pi / 2, ['right', 'up', 'left', 'down'], size=_letters(ax), color='.3')
+    ax.set_xticks(np.arange(4) * math.pi / 2, words, size=_letters(ax), color='.3')
     ax.tick_params(pad=0)
     ax.grid(alpha=.25)
     ax.spines[:].set_visible(False)
@@ -867,7 +876,7 @@ def show_roses(
     fig = Picture(figsize=(width, width * wide + .35), dpi=110, facecolor='white')
     for k, (ring, name) in enumerate(zip(values, names)):
         ax = fig.add_axes((k * wide + .17 * wide, .1, .66 * wide, .66), projection='polar')
-        _draw_rose(ax, ring, values.max() + .1)
+        _draw_rose(ax, ring, values.max() + .1, [''] * 4 if k else ['right', 'up', 'left', 'down'])
         ax.set_title(name, size=1.05 * _letters(ax), color=INK_COLOR, pad=9)
     return fig
 

@@ -1151,7 +1151,7 @@ def flow_colours(
     *,
     longest: float | None = None, # pixels that have the full colour; None: all but the longest hundredth have less
 ) -> np.ndarray: # `(..., H, W, 3)`, uint8
-    "Direction as hue, length as saturation: right is red, down yellow, left cyan, up blue, and rest is white."
+    "Direction as hue, length as saturation: right is red, down yellow, left sky blue, up violet, and rest is white."
     flow, wheel = _check_flow(flow), _make_wheel()
     longest = _check_longest(longest, flow)
     turn = np.arctan2(flow[..., 1], flow[..., 0]) / (2 * np.pi) % 1 * len(wheel)
@@ -1503,14 +1503,14 @@ def _node(pen, x, y, text, color='white', **more):
     _say(pen, x, y, text, color=INK_COLOR if color == 'white' else 'white', size=11, zorder=4, bbox=box, **more)
 
 # %% ../nbs/09_pictures.ipynb #7aaeb194
-_GATE_COLORS = {'f': FUTURE_COLOR, 'i': PAST_COLOR, 'g': 'white', 'o': '#2a8a57'}
+GATE_COLORS = {'i': '#0b8f6a', 'f': '#b0397f', 'o': '#7a7a00'} # input, forget and output gate, wherever they are drawn
 
 # %% ../nbs/09_pictures.ipynb #9d49104d
 def _draw_gates(pen, at):
     "Gates in a row, what they hear, and where they act; `at` turns places into inches."
     for letter, x in zip('figo', (2, 4, 5.6, 7.6)):
         _arrow(pen, at(x, 0), at(x, 1.26))
-        _node(pen, *at(x, 1.5), letter, _GATE_COLORS[letter])
+        _node(pen, *at(x, 1.5), letter, GATE_COLORS.get(letter, 'white'))
     for path in (((2, 1.73), (2, 3.76)), ((4, 1.73), (4, 2.85), (4.55, 2.85)), ((5.6, 1.73), (5.6, 2.85), (5.05, 2.85)),
                  ((4.8, 3.08), (4.8, 3.76)), ((8.8, 4), (8.8, 1.74)), ((7.84, 1.5), (8.55, 1.5)),
                  ((9.04, 1.5), (10.1, 1.5))):
@@ -1523,7 +1523,7 @@ def _draw_peepholes(pen, at):
     "The old cell for f and i, the new one for o."
     for letter, path in dict(f=((.7, 4), (.7, 2.3), (1.77, 1.6)), i=((1.1, 4), (1.1, 2.7), (3.2, 2.7), (3.84, 1.72)),
                              o=((6.7, 4), (6.7, 2.3), (7.37, 1.6))).items():
-        _arrow(pen, *(at(*p) for p in path), color=_GATE_COLORS[letter], dashed=True)
+        _arrow(pen, *(at(*p) for p in path), color=GATE_COLORS[letter], dashed=True)
 
 # %% ../nbs/09_pictures.ipynb #88337dcb
 @plain_style()
@@ -1568,10 +1568,10 @@ def _read_signal(name, values):
 
 # %% ../nbs/09_pictures.ipynb #34d91ed5
 def _signal_color(name, values):
-    "Blue, orange or green for a gate, in the order of buttons for these; None for anything else."
-    colors = {'input gate': PAST_COLOR, 'forget gate': FUTURE_COLOR, 'output gate': '#2a8a57'}
-    if isinstance(values, dict): return list(colors.values())
-    return next((c for k, c in colors.items() if k in name), None)
+    "That of a gate; for buttons those of all gates, in this order; None for anything else."
+    if isinstance(values, dict): return list(GATE_COLORS.values())
+    gates = dict(zip(('input gate', 'forget gate', 'output gate'), GATE_COLORS.values()))
+    return next((c for k, c in gates.items() if k in name), None)
 
 # %% ../nbs/09_pictures.ipynb #a48019d6
 @plain_style()
