@@ -760,7 +760,7 @@ def _kind_of_films(network, word):
 
 # %% ../nbs/15_cli.ipynb #a505fb63
 def _unseen(films, card):
-    "Of the folder that a model was trained on the films that it has not seen, of another all; and a word about it."
+    "The films that a model was not trained on, nor on others of their groups; and a word about it."
     from lstm_video_repr.core.checks import argument_error
     said = card.get('videos')
     known = said.get('trained on') if isinstance(said, dict) else None
