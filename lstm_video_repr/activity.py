@@ -691,9 +691,10 @@ def _name_curve(ax, name, curve, y, up):
 def _name_curves(ax, curves, high):
     "Names right of the last values, in an axes `high` inches tall."
     named = {name: c for name, c in curves.items() if c.named}
-    (low, top), lines = ax.get_ylim(), np.array([name.count('\n') + 1 for name in named])
-    inches = high * (np.clip([c.y[-1] for c in named.values()], low, top) - low) / (top - low)
-    moved = keep_apart(np.maximum(inches, .09 * lines), .17 * lines) - inches # above the numbers of the axis
+    (bottom, top), lines = ax.get_ylim(), np.array([name.count('\n') + 1 for name in named])
+    inches = high * (np.clip([c.y[-1] for c in named.values()], bottom, top) - bottom) / (top - bottom)
+    low = np.maximum(inches, .09 * lines) + 1e-3 * inches - 1e-6 * np.arange(len(lines)) # above the numbers of the axis
+    moved = keep_apart(low, .17 * lines) - inches # in the order of the ends; where these are equal, the first is above
     for name, c, y, up in zip(named, named.values(), inches, moved): _name_curve(ax, name, c, y / high, up)
 
 # %% ../nbs/10_activity.ipynb #0ab2130c

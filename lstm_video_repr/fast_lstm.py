@@ -268,7 +268,7 @@ def choose_backend(
     if kind not in ('cuda', 'cpu'): return 'reference', f'nobody has measured the fused layer on {kind!r}'
     if kind == 'cpu': return _choose_on_cpu(dtype)
     if problem := compile_problem(): return 'fused', f'compiling failed ({problem})'
-    return 'compiled', 'on CUDA one kernel for all pointwise work of a step pays most'
+    return 'compiled', 'on CUDA one kernel for all pointwise work of a step should pay most'
 
 # %% ../nbs/01_fast_lstm.ipynb #1e05f5d4
 _BLOCK = 64 # frames whose input products are made at once where no gradient is wanted
@@ -502,7 +502,7 @@ def fused_layer(
     compiled: bool = False, # compile the pointwise halves?
     in_place: bool = True, # write into memory that is made once? If not, each result is a new tensor
 ) -> tuple[Tensor, Tensor, Tensor]: # all outputs (B, T, H), then the last h and c, each (B, H)
-    """The same as `lstm_layer`, faster. Under `torch.autocast` its products are made in the type of autocast, the cell
+    """The same as `lstm_layer`, made to be faster. Under `torch.autocast` its products are made in the type of autocast, the cell
     stays in float32. No second derivatives: `RuntimeError`."""
     if is_transformed(): raise argument_error('backend', 'fused', "'reference' inside torch.func, by set_backend")
     args = x, h, c, None if x is None else w_ih, w_hh, bias, w_peephole

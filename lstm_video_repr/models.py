@@ -312,7 +312,7 @@ class VideoLSTMConfig:
     num_layers: int = 1 # layers in the encoder and in each decoder (L)
     reconstruct: bool = True # has a decoder that plays the input backwards?
     predict: bool = True # has a decoder that goes on into the future?
-    conditional_reconstruction: bool = False # does the reconstruction decoder see the frame it emitted before?
+    conditional_reconstruction: bool = False # does the reconstruction decoder see the frame before? (at test, its own)
     conditional_future: bool = False # does the future predictor?
     output: str = 'bernoulli' # 'bernoulli': pixels in [0, 1], cross-entropy; 'gaussian': any values, squared error
     peephole: bool = True # do the gates see the cell (paper, section 2.1)?

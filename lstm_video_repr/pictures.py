@@ -1473,7 +1473,7 @@ def _draw_copy(pen, x, y, number, backward):
 # %% ../nbs/09_pictures.ipynb #9a5e1fcc
 def _explain_copies(pen, x, y, backward):
     "The two kinds of arrows, in words."
-    _say(pen, x, y, 'blue: the state (h, c), from step to step', color=PAST_COLOR, size=8, ha='left')
+    _say(pen, x, y, 'blue: the state, from step to step', color=PAST_COLOR, size=8, ha='left')
     words = 'dashed: the error, back through all copies'
     if backward: _say(pen, x, y + .2, words, color=FUTURE_COLOR, size=8, ha='left')
 

@@ -53,9 +53,9 @@ from .models import VideoLoss, VideoLSTM, VideoLSTMConfig, check_clip
 class Recipe:
     "How to train. Fixed once made; `dataclasses.replace` makes another."
     optimizer: str = 'adam' # 'adam', or 'sgd' (momentum, optionally scaled as in RMSProp, optionally clamped)
-    lr: float = 1.5e-3 # learning rate at its highest
+    lr: float = 1.5e-3 # learning rate at its highest, if it is not falling already while it rises
     batch_size: int = 128 # clips in a step
-    schedule: str = 'cosine' # 'cosine' or 'linear' (both to zero at the last step), 'constant', or 'staircase'
+    schedule: str = 'cosine' # 'cosine' or 'linear' (both to zero with the last step), 'constant', or 'staircase'
     warmup: int = 100 # steps in which the rate rises from zero
     weight_decay: float = 0. # pull of weights (not biases) to zero: decoupled in 'adam', part of the gradient in 'sgd'
     objective: str = 'frame' # nats averaged per 'frame', per 'clip' (frames summed), or everything summed ('sum')
@@ -1247,7 +1247,7 @@ def prepare(
     log: str | Path | Log | None, # as there
     log_every: int, # as there
     callbacks: Iterable, # as there
-    progress: bool | str, # as there
+    progress: str | None, # as there
 ): # what takes the steps
     "Callbacks in order: rate, check, validation, rows, yours, log, progress, checkpoint. Go on from what was saved."
     checkpoint, take_step = _make(Checkpoint, checkpoint), choose_step(step, run)

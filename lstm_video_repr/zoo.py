@@ -103,7 +103,7 @@ def build(
     self: Preset,
     seed: int = 0, # of the first weights
 ) -> VideoLSTM: # untrained, in training mode
-    "The model with fresh weights. The paper's sizes need about a gigabyte and half a minute."
+    "The model with fresh weights. The paper's sizes need one to three gigabytes and half a minute or more."
     seed = check_whole(seed, 'seed', 0)
     model = VideoLSTM(self.config, torch.Generator().manual_seed(seed))
     if self.start is not None: paper_start(model, seed=seed, **self.start)
@@ -142,12 +142,12 @@ def _patches(hidden_size, num_layers=1, **seen):
 # %% ../nbs/08_zoo.ipynb #2218aeae
 PRESETS = Presets({
     'autoencoder': Preset('plays the input backwards (section 2.2)', _paper(predict=False)),
-    'conditional-autoencoder': Preset('the same, seeing the frame it emitted before',
+    'conditional-autoencoder': Preset('the same, seeing the frame before',
                                       _paper(predict=False, conditional_reconstruction=True)),
     'future-predictor': Preset("goes on into the future (section 2.3; first in the paper's table of models)",
                                _paper(reconstruct=False)),
     'composite': Preset('both from one representation (section 2.4; second there)', _paper()),
-    'conditional-future-predictor': Preset('future only, seeing the frame it emitted before (third there)',
+    'conditional-future-predictor': Preset('future only, seeing the frame before (third there)',
                                            _paper(reconstruct=False, conditional_future=True)),
     'composite-conditional-future': Preset("both, only the future conditional (last there, and best)",
                                            _paper(conditional_future=True)),
