@@ -8,7 +8,9 @@
 
 An experiment consists of parts, and each part becomes a row of `experiments/results/NAME.json` as soon as it is done.
 Stop whenever you like: the same command goes on where it stopped, in the middle of a training, too (checkpoints lie in
-`runs/experiments`; delete that folder when the results are complete). `load` and `rows` read what was written.
+`runs/experiments`; delete that folder when the results are complete). Where an experiment has seeds, several processes
+may share the work, each with its own (`--seeds 0`, `--seeds 1`); the whole command at the end finds all done. `load` and
+`rows` read what was written.
 
 Real MNIST is used where the environment variable LVR_DATA names a folder that has it, the embedded digits elsewhere;
 the results say which.
@@ -38,6 +40,7 @@ import shutil
 import sys
 import time
 import traceback
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Callable
@@ -53,7 +56,7 @@ for folder in (ROOT, ROOT/'tools'):
 import results as files
 from results import find_digits, plain, select, stamp
 from lstm_video_repr.clips import FixedClips, MovingDigits, fixed_test_set
-from lstm_video_repr.core.files import make_folder, replace_file
+from lstm_video_repr.core.files import lock_file, make_folder, replace_file
 from lstm_video_repr.training import Checkpoint, History, train
 
 RESULTS, RUNS = HERE/'results', ROOT/'runs'/'experiments'
@@ -121,6 +124,18 @@ def is_longer(
     before = old['settings'].get(name)
     lists = name == 'layers' and isinstance(value, list) and isinstance(before, list)
     return lists and value[:len(before)] == before
+
+
+@contextmanager
+def alone(
+    path: Path, # a file
+): # a context
+    "Wait until no other process is writing this file, and keep others waiting."
+    with ExitStack() as held:
+        while True:
+            try: held.enter_context(lock_file(path)); break
+            except BlockingIOError: time.sleep(.05)
+        yield
 
 
 class Context:
@@ -249,6 +264,7 @@ class Context:
         compute: Callable[[], dict], # gives the row; called only if the file has none of that name
     ) -> dict: # the row, with 'part', 'clips_seen' and 'made' (seconds, date, machine, versions)
         "Do a part, unless it is done, and keep its row at once."
+        self._take_in()
         for done in select(self.rows, part=name):
             self.say(f'{name}: kept from {done["made"]["date"]}')
             return done
@@ -258,9 +274,12 @@ class Context:
         finally: self._part = None
         seconds = round(time.monotonic() - start + self._earlier, 2)
         made = dict(seconds=seconds, clips_seen=self._clips) | stamp(self.device)
-        self.rows.append(row := plain(dict(part=name) | found | dict(made=made)))
-        if self._arrays: self._write_pictures()
-        self._write(finished=False)
+        row = plain(dict(part=name) | found | dict(made=made))
+        with alone(self.path):
+            self._take_in()
+            self.rows.append(row)
+            if self._arrays: self._write_pictures()
+            self._write(finished=False)
         self.say(f'{name}: done in {made["seconds"]:.1f} s')
         return row
 
@@ -268,7 +287,14 @@ class Context:
         "Mark the results as complete."
         name = self.results['name']
         if not self.rows: raise ValueError(f'experiment {name!r} has no parts; expected calls of context.part')
-        if not self.results['finished']: self._write(finished=True)
+        if self.results['finished']: return
+        with alone(self.path):
+            self._take_in()
+            self._write(finished=True)
+
+    def _take_in(self):
+        "What other processes have written meanwhile."
+        if self.path.exists(): self.results['rows'] = load(self.path)['rows']
 
     def _write_pictures(self):
         old = dict(np.load(self.pictures)) if self.pictures.exists() else {}

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -876,6 +877,20 @@ def test_labels(quick):
             assert all(0 <= x <= 1 for x in a['mean'])
     rates = run.rows(results, kind='rates')[0]['accuracy']
     assert {k: list(v) for k, v in rates.items()} == {'fine-tuned': ['0.001'], 'frozen': ['0.01']}
+
+
+def test_processes_share_an_experiment(tmp_path):
+    "Each has its own seeds; none loses what another has written, and what is done is done for all."
+    one, other = (run.Context('any', dict(seeds=(k,)), out=tmp_path, digits='embedded') for k in (0, 1))
+    def part(context, k):
+        context.keep_pictures(x=torch.full((1,), k / 255))
+        return dict(seed=k)
+    for context, k in ((one, 0), (other, 1), (one, 2)): context.part(f'part {k}', partial(part, context, k))
+    assert other.part('part 2', lambda: pytest.fail('was done before')) == one.rows[2]
+    other.finish()
+    found = run.load(one.path)
+    assert [r['part'] for r in found['rows']] == ['part 0', 'part 1', 'part 2'] and found['seeds'] == [0, 1, 2]
+    assert found['finished'] and {k: v.item() for k, v in np.load(one.pictures).items()} == {f'part {k}: x': k for k in range(3)}
 
 
 @pytest.mark.parametrize('words, said', [
