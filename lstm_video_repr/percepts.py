@@ -723,7 +723,7 @@ def unpack_flow(
 def stack_flow(
     fields: np.ndarray, # (T, H, W, 2), floats or bytes
     n: int = 10, # fields in a stack
-) -> np.ndarray: # (T - n + 1, 2 * n, H, W): a view; channels x, y of the first field, then of the next
+) -> np.ndarray: # (T - n + 1, 2 * n, H, W), n times as large; channels x, y of the first field, then of the next
     "Each field with those that follow, as channels of one picture."
     if not isinstance(fields, np.ndarray) or fields.ndim != 4 or fields.shape[3] != 2 or 0 in fields.shape:
         raise argument_error('fields', fields, 'an array (T, H, W, 2)')
@@ -747,7 +747,7 @@ class FlowFields(Encoder):
     def __init__(self,
         *,
         fields: int = 10, # in a stack
-        network: nn.Module | None = None, # sees stacks of bytes, from -1 to 127 / 128
+        network: nn.Module | None = None, # sees stacks of bytes, as -127 / 128 to 127 / 128
         name: str = 'flow', # of the features
         size: tuple[int, int] = (120, 160), # rows and columns of a field
         method: str = 'dis', # as in `flow`

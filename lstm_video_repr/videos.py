@@ -275,7 +275,7 @@ _PARTS = b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'pnot' # one of 
 # %% ../nbs/12_videos.ipynb #d9801af9
 def find_break(
     path: str | Path, # a file
-) -> tuple[int, int] | None: # place where all is whole up to, bytes missing at the end; None: another kind of file
+) -> tuple[int, int] | None: # place where all is whole up to, bytes that are missing at least; None: another kind of file
     "Walk along the parts of a container. Of avi and mp4 only the end is known; of a gif only that it lacks, as 1."
     with open(path, 'rb') as file:
         head, size = file.read(16), os.fstat(file.fileno()).st_size
@@ -565,7 +565,7 @@ def times(self: Video) -> np.ndarray: # (T,) float64
 # %% ../nbs/12_videos.ipynb #18da5967
 @patch(as_prop=True)
 def duration(self: Video) -> float:
-    "Seconds from the first frame to the end of the last, which is taken to last as long as most."
+    "Seconds from the first frame to the end of the last, which is taken to last as long as `fps` says."
     return float(self.times[-1] + 1 / self.fps)
 
 # %% ../nbs/12_videos.ipynb #0010a344
