@@ -275,7 +275,7 @@ _PARTS = b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'pnot' # one of 
 # %% ../nbs/12_videos.ipynb #d9801af9
 def find_break(
     path: str | Path, # a file
-) -> tuple[int, int] | None: # place where all is whole up to, bytes that are missing at least; None: another kind of file
+) -> tuple[int, int] | None: # place where all is whole up to, least number of missing bytes; None: another kind
     "Walk along the parts of a container. Of avi and mp4 only the end is known; of a gif only that it lacks, as 1."
     with open(path, 'rb') as file:
         head, size = file.read(16), os.fstat(file.fileno()).st_size
