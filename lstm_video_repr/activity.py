@@ -684,8 +684,8 @@ def _name_curve(ax, name, curve, y, up):
     "A name beside the end of a line, `up` inches above it; from far away a thin line leads to it."
     leader = dict(arrowstyle='-', color=curve.color, lw=.6, shrinkA=1, shrinkB=0, relpos=(0, .5))
     far = abs(up) > .06
-    ax.annotate(name, (1, y), (14 if far else 5, 72 * up), xycoords='axes fraction', textcoords='offset points', va='center',
-                 color=curve.color, size=_letters(ax), annotation_clip=False, linespacing=1.1,
+    ax.annotate(name, (1, y), (14 if far else 5, 72 * up), xycoords='axes fraction', textcoords='offset points',
+                va='center', color=curve.color, size=_letters(ax), annotation_clip=False, linespacing=1.1,
                 arrowprops=leader if far else None)
 
 # %% ../nbs/10_activity.ipynb #0afee360

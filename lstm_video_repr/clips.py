@@ -1123,7 +1123,7 @@ ClipsLike = Clips | Tensor | np.ndarray | Dataset | Iterable # what `as_clips` t
 
 # %% ../nbs/03_clips.ipynb #27242577
 def as_clips(
-    x: ClipsLike, # `Clips`, an array, a pair, a list of pairs, a `Dataset`, a `DataLoader`, an iterable of batches (no list)
+    x: ClipsLike, # `Clips`, an array, a pair, a list of pairs, a `Dataset`, a `DataLoader`, an iterable of batches
     *,
     past: int | None = None, # frames that a model is shown; None: half of whole clips, all of a past
     future: int | None = None, # frames that come after; None: the rest; 0: nothing to predict

@@ -502,8 +502,8 @@ def fused_layer(
     compiled: bool = False, # compile the pointwise halves?
     in_place: bool = True, # write into memory that is made once? If not, each result is a new tensor
 ) -> tuple[Tensor, Tensor, Tensor]: # all outputs (B, T, H), then the last h and c, each (B, H)
-    """The same as `lstm_layer`, made to be faster. Under `torch.autocast` its products are made in the type of autocast,
-    the cell stays in float32. No second derivatives: `RuntimeError`."""
+    """The same as `lstm_layer`, made to be faster. Under `torch.autocast` its products are made in its type, the
+    cell stays in float32. No second derivatives: `RuntimeError`."""
     if is_transformed(): raise argument_error('backend', 'fused', "'reference' inside torch.func, by set_backend")
     args = x, h, c, None if x is None else w_ih, w_hh, bias, w_peephole
     dtype, learns = product_dtype(w_hh), _learns(args)
