@@ -661,9 +661,13 @@ def keep_apart(
     order = np.argsort(places, kind='stable')
     gap = np.broadcast_to(gap, len(places))[order]
     steps = np.cumsum(gap) - (gap + gap[:1]) / 2
-    free = np.asarray(places, float)[order] - steps
-    up, down = np.maximum.accumulate(free), np.minimum.accumulate(free[::-1])[::-1]
-    return ((up + down) / 2 + steps)[np.argsort(order, kind='stable')]
+    blocks = np.empty((0, 2)) # of numbers that touch: where the first one stands, and how many; their mean stays
+    for block in zip(np.asarray(places, float)[order] - steps, np.ones(len(places))):
+        blocks = np.vstack([blocks, block])
+        while len(blocks) > 1 and blocks[-2, 0] > blocks[-1, 0]:
+            blocks = np.vstack([blocks[:-2], [np.average(blocks[-2:, 0], weights=blocks[-2:, 1]), blocks[-2:, 1].sum()]])
+    moved = np.repeat(blocks[:, 0], blocks[:, 1].astype(int)) + steps
+    return moved[np.argsort(order, kind='stable')]
 
 # %% ../nbs/10_activity.ipynb #2dfb25cd
 def _letters(ax) -> float:

@@ -93,8 +93,8 @@ def lost_from(ahead):
 def test_first_predictions_looks_ahead(ahead):
     "What tutorial 1 takes from tutorial 4."
     assert missing('tutorials/1_first_predictions', [
-        f'from frame {lost_from(ahead)} on they are hardly nearer', 'names fewer than half of the predicted ones']) == []
-    assert .3 < ahead['names_found'][0] < .5
+        f'from frame {lost_from(ahead)} on they are hardly nearer', 'names little more than half of the predicted ones']) == []
+    assert .5 < ahead['names_found'][0] < .57
 
 
 def test_numbers_of_the_far_future(ahead, far):
