@@ -737,7 +737,7 @@ def show_curves(
     x: str = 'frame', # what stands below
     y: str = '', # what stands at the left
     y_range: tuple | dict = (None, None), # where the vertical axis begins and ends; a dict: for some headings
-    ticks: list | None = None, # on the horizontal axis
+    ticks: list | dict | None = None, # on the horizontal axis; a dict: for each heading
     log: bool = False, # is it logarithmic?
     grey: tuple | None = None, # a stretch of it that is shaded
     room: float = 1.2, # inches for names, right of each panel
@@ -749,7 +749,7 @@ def show_curves(
     for ax, (title, curves) in zip(axes, panels.items()):
         for curve in curves.values(): _draw_curve(ax, curve)
         limits = y_range.get(title, (None, None)) if isinstance(y_range, dict) else y_range
-        _set_range(ax, curves, limits, log, ticks)
+        _set_range(ax, curves, limits, log, ticks[title] if isinstance(ticks, dict) else ticks)
         if grey: ax.axvspan(*grey, color='#f4f1ec', lw=0, zorder=-1)
         _name_curves(ax, curves, height)
         ax.set_xlabel(x, size=1.05 * _letters(ax), color=INK_COLOR)
