@@ -665,7 +665,7 @@ def keep_apart(
     for block in zip(np.asarray(places, float)[order] - steps, np.ones(len(places))):
         blocks = np.vstack([blocks, block])
         while len(blocks) > 1 and blocks[-2, 0] > blocks[-1, 0]:
-                        mean = np.average(blocks[-2:, 0], weights=blocks[-2:, 1])
+            mean = np.average(blocks[-2:, 0], weights=blocks[-2:, 1])
             blocks = np.vstack([blocks[:-2], [mean, blocks[-2:, 1].sum()]])
     moved = np.repeat(blocks[:, 0], blocks[:, 1].astype(int)) + steps
     return moved[np.argsort(order, kind='stable')]
