@@ -33,10 +33,10 @@ KEPT = sorted((ROOT/'experiments/results').glob('*.json'))
 SMALL = ['design', '--quick', '--seeds', '0', '--test-clips', '2']      # design with the smallest sizes
 
 
-def check_results(results):
-    "What any results file has."
+def check_results(results, growing=False):
+    "What any results file has; one that grows over several runs need not be finished."
     assert [k for k in run.REQUIRED if k not in results] == []
-    assert results['rows'] and results['finished'] and results['about'] == run.about(results['name'])
+    assert results['rows'] and (results['finished'] or growing) and results['about'] == run.about(results['name'])
     digits = results['digits']
     assert digits['name'] in ('mnist', 'embedded') and digits['train'] > digits['test'] > 0
     parts = [r['part'] for r in results['rows']]
@@ -78,8 +78,9 @@ def check_design(results, nats):
     s, models = results['settings'], [r for r in results['rows'] if r['kind'] == 'model']
     points = list(design.steps_of(run.SimpleNamespace(**s)).values())
     for r in models: r['at_end'] = r['clips'] == max(points)
-    wanted = {(m, l, k, c) for m in design.ARMS for l in s['layers'] for k in s['seeds'] for c in points}
-    assert {(r['model'], r['layers'], r['seed'], r['clips']) for r in models} == wanted
+    wanted = {(m, l, k, c) for m in design.ARMS for l in s['layers'] for k in results['seeds'] for c in points}
+    found = {(r['model'], r['layers'], r['seed'], r['clips']) for r in models}
+    assert found == wanted if results['finished'] else found <= wanted
     assert {r['model'] for r in run.rows(results, kind='baseline')} == {'last frame', 'mean frame'}
     floors = set()
     for r in results['rows']:
@@ -90,7 +91,8 @@ def check_design(results, nats):
             assert len(each) == s['test_clips']
             assert each.mean() == pytest.approx(r['scores'][task]['overall']['nats'], abs=.06)
     assert len(floors) == 2, 'all are measured on the same clips'
-    assert {r.get('own_chance') for r in models if r['model'].endswith(design.OWN) and r['at_end']} == {1}
+    own = {r.get('own_chance') for r in models if r['model'].endswith(design.OWN) and r['at_end']}
+    assert own == {1} if results['finished'] else own <= {1}
 
 
 @pytest.fixture(scope='module')
@@ -909,7 +911,7 @@ def test_design_is_kept():
 @pytest.mark.parametrize('path', KEPT, ids=lambda p: p.stem)
 def test_kept_results(path):
     results = run.load(path)
-    check_results(results)
+    check_results(results, growing=path.stem == 'design')
     assert not results['quick'] and path.stem.split('-')[0] == results['name'] and results['name'] in run.names()
     assert json.dumps(results, allow_nan=False)
     if results['name'] == 'design' and 'points' in results['settings']:
