@@ -24,8 +24,11 @@ def pytest_configure(config):
     if not workers and getattr(config.option, 'numprocesses', None): return     # this one only hands out tests
     threads = int(os.environ.get('OMP_NUM_THREADS') or max(1, min(4, cores() // max(1, workers))))
     if workers: os.environ['OMP_NUM_THREADS'] = str(threads)                    # of the processes that tests start, too
+    import threading
     import torch
+    from tqdm import tqdm
     torch.set_num_threads(threads)
+    tqdm.set_lock(threading.RLock()) # a process that is forked and killed takes one that is shared with it
 
 
 # ---- workers of pytest-xdist; without it the tests run one after the other
