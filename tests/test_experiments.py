@@ -889,10 +889,14 @@ def test_processes_share_an_experiment(tmp_path):
         return dict(seed=k)
     for context, k in ((one, 0), (other, 1), (one, 2)): context.part(f'part {k}', partial(part, context, k))
     assert other.part('part 2', lambda: pytest.fail('was done before')) == one.rows[2]
+    def slow(): # while one does a part, another does the same
+        other.part('part 3', partial(part, other, 3))
+        return part(one, 4)
+    assert one.part('part 3', slow)['seed'] == 3, 'the first to end is kept'
     other.finish()
     found = run.load(one.path)
-    assert [r['part'] for r in found['rows']] == ['part 0', 'part 1', 'part 2'] and found['seeds'] == [0, 1, 2]
-    assert found['finished'] and {k: v.item() for k, v in np.load(one.pictures).items()} == {f'part {k}: x': k for k in range(3)}
+    assert [r['part'] for r in found['rows']] == ['part 0', 'part 1', 'part 2', 'part 3'] and found['seeds'] == [0, 1, 2, 3]
+    assert found['finished'] and {k: v.item() for k, v in np.load(one.pictures).items()} == {f'part {k}: x': k for k in range(4)}
 
 
 @pytest.mark.parametrize('words, said', [
