@@ -333,3 +333,37 @@ def test_names_of_processors(monkeypatch):
     for units, name in ((['amx_tile', 'avx512_bf16'], 'amx'), (['avx512_bf16'], 'avx512-bf16'), ([], plain)):
         for module in (files, fast_lstm): monkeypatch.setattr(module, 'has_unit', lambda unit: unit in units)
         assert files.capability('cpu') == name
+
+
+# ---- what chapter 01 says of them
+
+def gains(group, variant, peer, *, name, dtype, **case):
+    "How many times as fast as a peer a variant is, in each case of a kept file."
+    kept = tables.load(BENCH.parent/f'results/{name}.json')
+    cases = [r['case'] for r in tables.rows(kept, group, variant, dtype, **case)]
+    return [tables.ratio(kept, group, c, variant=variant, peer=peer, dtype=dtype) for c in cases]
+
+
+def percent(values): return [f'{100 * x - 100:.0f}' for x in (min(values), max(values))]
+
+
+def test_what_the_chapter_on_speed_says():
+    cells = json.loads((ROOT/'nbs/01_fast_lstm.ipynb').read_text(encoding='utf8'))['cells']
+    page = '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown')
+    tiles = gains('composite', 'fused', 'reference', name='cpu-amx', dtype='bf16')
+    assert min(tiles) > 1 and 'In bf16 on tiles `fused` is {} to {} per cent faster'.format(*percent(tiles)) in page
+    readable = {k: gains('composite', 'fused', 'reference', name=f'cpu-{k}', dtype='fp32') for k in ('avx2', 'amx', 'avx512-bf16')}
+    assert [(sum(x < 1 for x in v), len(v)) for v in readable.values()] == [(4, 9), (2, 9), (0, 9)]
+    assert 'in four of nine sizes on the machine with AVX2' in page and 'in two of nine on the one with AMX' in page
+    rungs = [gains('ladder', *pair, name='cpu-amx', dtype='bf16') for pair in (('rows by hand', 'reference'), ('fused', 'columns'))]
+    assert 'by hand gains {} to {} per cent, and the last two rungs {} to {}.'.format(*sum(map(percent, rungs), [])) in page
+    kept = tables.load(BENCH.parent/'results/cpu-amx.json')
+    wide = [tables.ratio(kept, 'ladder', dict(units=H), variant='fused', peer='fused', dtype='bf16', peer_dtype='fp32') for H in (512, 1024, 2048)]
+    assert min(wide) > 5 / 2 and 'less than two fifths of its time in fp32' in page
+
+
+def test_what_the_chapter_says_of_noise():
+    "Two groups of one run that do not agree."
+    ladder, = gains('ladder', 'fused', 'reference', name='cpu-amx', dtype='fp32', units=1024)
+    layer, = gains('layer', 'fused', 'reference', name='cpu-amx', dtype='fp32', units=1024, input='frames', work='forward+backward')
+    assert [round(100 / ladder - 100), round(100 * layer - 100)] == [18, 10]

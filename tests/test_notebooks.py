@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from contextlib import redirect_stderr
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -397,27 +396,6 @@ def test_what_did_not_work_is_dated():
     for date, name in rows:
         days = re.findall(r'\*(\d{4}-\d\d-\d\d)', sections[name])
         assert days and days[0] == date, f'{name}: {days}, not {date}'
-
-
-def gains_over(group, variant, by, *, name, dtype):
-    "How many times as fast as `by` a variant is, case by case."
-    t = {(json.dumps(r['case']), r['variant']): r['seconds']['median'] for r in
-         json.loads((ROOT/f'benchmarks/results/{name}.json').read_text())['groups'][group]['rows'] if r['dtype'] == dtype}
-    return [t[case, by] / t[case, variant] for case, v in t if v == variant and (case, by) in t]
-
-
-def test_what_the_chapter_on_speed_says():
-    page = text_of('01_fast_lstm')
-    steps = partial(gains_over, 'composite', 'fused', 'reference')
-    tiles = steps(name='cpu-amx', dtype='bf16')
-    assert f'In bf16 on tiles `fused` is {min(tiles) - 1:.0%}'.strip('%') + f' to {100 * max(tiles) - 100:.0f} per cent faster' in page
-    lost = [sum(x < 1 for x in steps(name=name, dtype='fp32')) for name in ('cpu-avx2', 'cpu-amx', 'cpu-avx512-bf16')]
-    assert lost == [4, 2, 0] and min(tiles) > 1 and .99 < min(steps(name='cpu-avx512-bf16', dtype='bf16'))
-    assert 'in four of nine sizes on the machine with AVX2' in page and 'in two of nine on the one with AMX' in page
-    rung = partial(gains_over, 'ladder', name='cpu-amx', dtype='bf16')
-    by_hand, last = rung('rows by hand', 'reference'), rung('fused', 'columns')
-    said = [f'{100 * x - 100:.0f}' for v in (by_hand, last) for x in (min(v), max(v))]
-    assert 'gains {} to {} per cent, and the last two rungs {} to {}.'.format(*said) in page
 
 
 def test_the_paper_fits_on_a_page():
