@@ -347,9 +347,16 @@ def gains(group, variant, peer, *, name, dtype, **case):
 def percent(values): return [f'{100 * x - 100:.0f}' for x in (min(values), max(values))]
 
 
-def test_what_the_chapter_on_speed_says():
+def words_on_speed():
     cells = json.loads((ROOT/'nbs/01_fast_lstm.ipynb').read_text(encoding='utf8'))['cells']
-    page = '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown')
+    return '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown')
+
+
+def slower(gain): return f'{100 / gain - 100:.0f}'
+
+
+def test_what_the_chapter_on_speed_says():
+    page = words_on_speed()
     tiles = gains('composite', 'fused', 'reference', name='cpu-amx', dtype='bf16')
     assert min(tiles) > 1 and 'In bf16 on tiles `fused` is {} to {} per cent faster'.format(*percent(tiles)) in page
     readable = {k: gains('composite', 'fused', 'reference', name=f'cpu-{k}', dtype='fp32') for k in ('avx2', 'amx', 'avx512-bf16')}
@@ -362,8 +369,19 @@ def test_what_the_chapter_on_speed_says():
     assert min(wide) > 5 / 2 and 'less than two fifths of its time in fp32' in page
 
 
+def test_what_the_chapter_says_of_compiling():
+    page, kinds = words_on_speed(), [(k, d) for k in ('avx2', 'avx512-bf16') for d in ('fp32', 'bf16')]
+    steps, layers = (sum((gains(g, 'compiled', 'fused', name=f'cpu-{k}', dtype=d) for k, d in kinds), []) for g in ('composite', 'layer'))
+    assert f'training steps became at most {percent(steps)[1]} per cent faster' in page
+    assert f'something between {slower(min(layers))} per cent slower and {percent(layers)[1]} faster' in page
+    ladder = [gains('ladder', 'compiled', 'fused', name='cpu-avx2', dtype='fp32', units=H)[0] for H in (512, 1024, 2048)]
+    assert max(ladder) < 1 and f'never faster there, and at 1024 units {slower(ladder[1])} per cent slower' in page
+    alone, = gains('ladder', 'in place', 'columns', name='cpu-avx512-bf16', dtype='bf16', units=2048)
+    assert f'the first alone costs {slower(alone)} per cent' in page
+
+
 def test_what_the_chapter_says_of_noise():
     "Two groups of one run that do not agree."
     ladder, = gains('ladder', 'fused', 'reference', name='cpu-amx', dtype='fp32', units=1024)
     layer, = gains('layer', 'fused', 'reference', name='cpu-amx', dtype='fp32', units=1024, input='frames', work='forward+backward')
-    assert [round(100 / ladder - 100), round(100 * layer - 100)] == [18, 10]
+    assert [slower(ladder), *percent([layer])[:1]] == ['18', '10']
