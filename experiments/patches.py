@@ -1,6 +1,6 @@
 """Natural patches: what makes a small network see where a film goes, and is a bigger one sharper?
 
-Windows of 32 x 32 pixels of real videos, 16 frames seen, 16 played back, 13 predicted, as in the paper's section 3.3:
+Windows of 32 x 32 pixels of real videos, 16 frames seen, 16 played back, 13 predicted, as in the paper's section 3.2:
 no film is on both sides. Every model trains for the same time on one thread. First the three sizes, with several seeds:
 the paper's claim is that bigger is sharper in playing back. Then one thing at a time is taken away from the recipe
 (normalisation, components, sums of two windows, lively windows), then come the other members of the family, and last

@@ -359,7 +359,7 @@ def _take(frames, numbers, like):
     "These clips, where the weights are and in their precision."
     x = frames[numbers]
     if not isinstance(x, Tensor): raise argument_error('frames[...]', x, 'a tensor (n, T, *frame)')
-    return x.to(like.device, like.dtype if x.is_floating_point() else None)
+    return x.detach().to(like.device, like.dtype if x.is_floating_point() else None)
 
 # %% ../nbs/14_actions.ipynb #3fab2722
 def predict_clips(
@@ -585,7 +585,7 @@ def predict_video(
 # %% ../nbs/14_actions.ipynb #b32acf95
 def _check_film(film, name, size=None):
     "A film's features as a float32 tensor (T, D), all finite; or a `ValueError`."
-    if isinstance(film, np.ndarray) and film.dtype.kind == 'f': film = torch.from_numpy(np.ascontiguousarray(film))
+    if isinstance(film, np.ndarray) and film.dtype.kind == 'f': film = torch.from_numpy(np.array(film, np.float32))
     fits = is_plain(film) and not film.is_meta and film.is_floating_point() and film.dim() == 2 and film.numel()
     if not fits or size not in (None, film.shape[1]):
         raise argument_error(name, film, f'floats (T, {size or "D"}), a row for each frame')
@@ -822,8 +822,9 @@ def read_states(
     if not isinstance(model, VideoLSTM): raise argument_error('model', model, 'a VideoLSTM')
     check_choice(which, 'which', ('mean', 'last'))
     blocks = cut_blocks(film, block=block, stride=stride).to(model.encoder.bias_l0)
-    _check_size(blocks, model.encoder)
-    with _keep_modes(model), torch.no_grad(): states = model.eval().encoder(blocks)[0]
+    code, D = model.frame_code, math.prod(model.config.frame_shape)
+    if blocks.shape[2] != D: raise ValueError(f'film has shape {tuple(film.shape)}; expected (T, {D})')
+    with _keep_modes(model), torch.no_grad(): states = model.eval().encoder(code.encode(blocks, code.level(blocks)))[0]
     return (states.mean(1) if which == 'mean' else states[:, -1]).float().cpu()
 
 # %% ../nbs/14_actions.ipynb #76c09561

@@ -518,13 +518,14 @@ def _stamp(path):
 
 # %% ../nbs/15_cli.ipynb #096ad4ce
 @contextmanager
-def _tell_what_is_kept(path):
+def _tell_what_is_kept(path, resume):
     "If the block fails, and has saved its state nevertheless: say so."
     before = _stamp(path)
     try: yield
     except BaseException:
         if _stamp(path) != before and _first_process():
-            _complain(f'saved {path}; the same command again goes on from there')
+            without = '' if resume else ', without --no-resume,'
+            _complain(f'saved {path}; the same command again{without} goes on from there')
         raise
 
 # %% ../nbs/15_cli.ipynb #d6537e3f
@@ -538,7 +539,7 @@ def _train(plan, out, device):
     if _first_process(): _announce(plan, model, out, device)
     file, kept = out/'checkpoint.safetensors', dict(minutes=plan.checkpoint_every, resume=plan.resume, origin=origin)
     own = dict(step=LocalStep(plan.local_steps)) if plan.local_steps > 1 and dist.is_initialized() else {}
-    with _tell_what_is_kept(file):
+    with _tell_what_is_kept(file, plan.resume):
         history = train(model.to(device), clips, steps=plan.steps, recipe=plan.chosen.training,
                         validate=Validation(held_out, every=plan.validate_every), checkpoint=Checkpoint(file, **kept),
                         log=out/'log.jsonl', progress='bar', precision=plan.precision, seed=plan.seed, **own,
@@ -660,7 +661,8 @@ def _run_in(out, plan):
     "Train in one process or in many, then measure in the first."
     from lstm_video_repr.core.files import check_target
     from lstm_video_repr.scale import processes
-    for name in ('checkpoint.safetensors', 'log.jsonl', 'model.safetensors'): check_target(out/name, 'out')
+    for name in ('checkpoint.safetensors', 'log.jsonl', 'model.safetensors'):
+        _check_apart(check_target(out/name, 'out'), 'out', plan.start)
     with processes() as ours: # the device of this process under `torchrun`, else None
         trained = _train(plan, out, _find_device(plan.device) if ours is None else str(ours))
     if ours is None or _first_process(): _finish(plan, out, *trained)
@@ -723,13 +725,17 @@ def _report(title, said, found, json):
     _say(f'{title}\n{said}', 'stderr' if piped else 'stdout')
 
 # %% ../nbs/15_cli.ipynb #4004d601
+def _check_apart(path, name, *sources):
+    "What is to be written is none of the files that are read."
+    from lstm_video_repr.core.checks import argument_error
+    if path.exists() and any(s is not None and Path(s).exists() and path.samefile(s) for s in sources):
+        raise argument_error(name, str(path), 'another file than those that are read')
+
+# %% ../nbs/15_cli.ipynb #6dec2bd6
 def _check_json(path, *sources):
     "Where JSON is to go: not over one of the files that are read."
-    from lstm_video_repr.core.checks import argument_error
     from lstm_video_repr.core.files import check_target
-    path = check_target(path, 'json')
-    if path.exists() and any(s is not None and Path(s).exists() and path.samefile(s) for s in sources):
-        raise argument_error('json', str(path), 'another file than those that are read')
+    _check_apart(check_target(path, 'json'), 'json', *sources)
 
 # %% ../nbs/15_cli.ipynb #9808475f
 def _check_files(asked):
@@ -983,6 +989,7 @@ def run_predict(
     "Draw what a model remembers and predicts."
     asked = _check(run_predict, locals())
     path, film = _check_picture(out), _check_film(asked)
+    _check_apart(path, 'out', video, model)
     _check_data(data, digits or 'embedded')
     network = _load(model or _BUNDLED[film], _find_device(device))
     with _target(path):

@@ -949,6 +949,9 @@ class _Buffer:
     "Clips `start` to `end` of a stream, in the pieces in which they came."
     def __init__(self, pairs, wishes, shapes=None):
         self.pairs, self.wishes, self.shapes = pairs, wishes, shapes
+        if getattr(pairs, 'persistent_workers', False): # such a loader has one pass at a time: this one is our own
+            self.pairs = copy(pairs)
+            self.pairs._iterator = None
         self.once = isinstance(pairs, Iterator) # can it be gone through only once?
         self.broken = self.rewind()
 

@@ -285,7 +285,7 @@ def _average_frames(clips, batch_size, n, unit):
     total, count = 0, 0
     for x in (x for pair in _read(clips, batch_size, n) for x in pair if x.shape[1]): # there may be no future
         check_frames(x, 'clips', unit=unit)
-        total, count = total + x.sum((0, 1)).cpu().double(), count + x.shape[0] * x.shape[1]
+        total, count = total + _wide(x).sum((0, 1)).cpu().double(), count + x.shape[0] * x.shape[1]
     return (total / count).float()
 
 # %% ../nbs/05_metrics.ipynb #f97be99b

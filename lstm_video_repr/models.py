@@ -539,6 +539,13 @@ def _take_clip(model, x, name, *, values=True):
         raise ValueError('model was made in torch.inference_mode; expected one made outside of it, or torch.no_grad()')
     return _leave_inference(check_clip(model, x, name, values=values))
 
+# %% ../nbs/04_models.ipynb #e56075a9
+def _check_code(code):
+    "A basis of zeros would make every frame the same: nothing could be learned."
+    if code.basis is None or torch.compiler.is_compiling() or code.basis.any(): return
+    raise ValueError('frame_code of the model is blank; expected one that was fitted: '
+                     'model.frame_code.fit(past, future) on training clips')
+
 # %% ../nbs/04_models.ipynb #2b4bf5ac
 @patch
 def encode(
@@ -555,7 +562,7 @@ def _read_level(model, past, state):
     if not model.config.normalise: return None
     if past is None: raise argument_error('past', None, 'the clips that were encoded, since this model normalises')
     past = _take_clip(model, past, 'past')
-    if isinstance(state[0], Tensor) and state[0].dim() == 3 and state[0].shape[1] != len(past):
+    if isinstance(state[0], Tensor) and state[0].dim() == 3 and state[0].shape[1] != past.shape[0]:
         raise ValueError(f'past has {len(past)} clips; expected {state[0].shape[1]}, as the state has')
     return model.frame_code.level(past)
 
@@ -616,14 +623,15 @@ def loss(
     *,
     check: bool = True, # look for values no frame can have (waits for a GPU to finish)
     own: float = 0., # chance that a conditional decoder is shown its own frame, not the true one, before each step
-    generator: torch.Generator | None = None, # of that chance; None: torch's global one
+    generator: torch.Generator | None = None, # of that chance; None: torch's own, which `train` seeds at each step
 ) -> VideoLoss: # differentiable; with `own` of 0 teacher forcing, with 1 conditional decoders run free
     "How surprised each decoder is by the truth. The only place where truth is fed to a decoder."
     past = _take_clip(self, past, 'past', values=check_flag(check, 'check'))
+    if check: _check_code(self.frame_code)
     if self.config.predict: future = _take_future(self, past, future, check)
     level = self.frame_code.level(past)
     seen = self.frame_code.encode(past, level)
-    state = self.encoder(seen)[1]
+    state = self.encoder(seen)[1] if type(self).encode is VideoLSTM.encode else self.encode(past) # a subclass's own
     def of(decoder, target, frames):
         raw = decoder.teacher_force(state, target, own=own, activation=_activation(self), generator=generator)
         surprise = _frame_loss(raw, target, self.config.output)

@@ -1131,8 +1131,10 @@ def _tell(self: _Job):
 def _is_done(self: _Job, name, path):
     "Has the file the features of this film, as it is now? One that has only a new date is the same."
     entry, stamp = self.entries.get(name), self.stamps[name]
-    if not entry or not entry['done'] or entry['stamps'][0] != stamp[0]: return False
-    if entry['stamps'] != stamp and _digest(path) != entry['checksums']: return False
+    if not entry or not entry['done']: return False
+    if entry['stamps'][0] != stamp[0] or entry['stamps'] != stamp and _digest(path) != entry['checksums']:
+        warnings.warn(f'{name!r} is another film than the one whose features {str(self.path)!r} has: it is read anew')
+        return False
     entry['stamps'] = stamp
     return True
 
@@ -1363,6 +1365,8 @@ def write_authors_features(
     if labels is not None and len(labels) != len(lengths):
         raise ValueError(f'labels has {len(labels)} entries; expected {len(lengths)}, one for each film')
     folder = make_folder(path)
+    if isinstance(films, FeatureFile) and (folder/'features.h5').absolute() == films.path.absolute():
+        raise argument_error('path', path, 'another folder than that of films, whose file would be lost')
     with replace_file(folder/'features.h5') as temp, _h5py().File(temp, 'w', locking=False) as file:
         rows = file.create_dataset('features', (sum(lengths), size), np.float32)
         for k, (end, n) in enumerate(zip(np.cumsum(lengths), lengths)):
@@ -1511,7 +1515,8 @@ def _cut(films, places, rows):
     "Windows (N, rows, D) at places (N, 2), float32."
     def window(film, begin):
         if isinstance(films, FeatureFile): return films.read(film, begin, rows)
-        return torch.as_tensor(films[film][begin:begin + rows]).float().cpu().numpy()
+        x = films[film][begin:begin + rows]
+        return x.float().cpu().numpy() if isinstance(x, torch.Tensor) else np.array(x, np.float32)
     return torch.from_numpy(np.stack([window(*place) for place in places.tolist()]))
 
 # %% ../nbs/13_percepts.ipynb #61c9c21f

@@ -329,6 +329,7 @@ class Position:
     index: int = 0 # number of the next clip
     recent: list = field(default_factory=list) # losses since the last row, a pair a step
     rows: list = field(default_factory=list) # of the history
+    frozen: list | None = None # names of weights that do not learn now, where it was not so from the beginning
 
 # %% ../nbs/06_training.ipynb #19b4fd75
 def wants_bf16(
@@ -351,6 +352,34 @@ def find_processes(
         raise ValueError(f'a batch has {batch_size} clips; expected at least {ranks}, one for each process')
     return dist.get_rank(), ranks
 
+# %% ../nbs/06_training.ipynb #4f08f545
+def bare_name(
+    name: str, # of a weight
+) -> str: # as it is without `torch.compile`
+    return name.replace('_orig_mod.', '')
+
+# %% ../nbs/06_training.ipynb #1342a073
+def _frozen(model):
+    "Names of the weights that do not learn."
+    return [bare_name(n) for n, p in model.named_parameters() if not p.requires_grad]
+
+# %% ../nbs/06_training.ipynb #9b6261fa
+@torch.no_grad()
+def _traces(named):
+    "Two numbers a weight, by which it is known again; of a large one every so many values are looked at."
+    def trace(w):
+        w = w.flatten()[::w.numel() // 65_536 | 1].cpu().double()
+        return [w.norm().item(), (w * torch.arange(len(w)).double().cos()).sum().item()]
+    return {bare_name(n): trace(w) for n, w in named}
+
+# %% ../nbs/06_training.ipynb #8518fd51
+def _other_trace(mine, theirs):
+    "The first weight that is not the same in both, up to what another processor may round; None: there is none."
+    for name in {**mine, **theirs}:
+        a, b = mine.get(name), theirs.get(name)
+        if a is None or b is None or max(abs(x - y) for x, y in zip(a, b)) > 1e-4 * a[0]: return name
+    return None
+
 # %% ../nbs/06_training.ipynb #a2743a4f
 class Run:
     "A training that can be gone on with: model, clips, optimiser, position."
@@ -361,7 +390,7 @@ class Run:
         *,
         recipe: Recipe = RECIPES['adam'], # how
         precision: str = 'auto', # of matrix products: 'fp32' (the model's own), 'bf16', or 'auto' (see `wants_bf16`)
-        seed: int = 0, # of dropout
+        seed: int = 0, # of dropout, and of whatever else a step draws from torch's generator
     ):
         self.optimizer = make_optimizer(_check_model(model), recipe)
         self.model, self.recipe, self.clips = model, recipe, clips_for(model, clips, seed=0)
@@ -373,6 +402,7 @@ class Run:
         self.history = History(self.here.rows, 'half squared error per frame' if self.gaussian else 'nats per frame')
         self.first, self.log_every, self.row, self.stop, self.whole = 0, 10, None, False, True
         self.origin, self.saved, self.described, self.wish, self.callbacks = None, None, None, None, []
+        self.frozen, self.began = _frozen(model), _traces(model.named_parameters())
         self.optimizer.register_step_pre_hook(self._enter)
 
     def __repr__(self):
@@ -399,13 +429,19 @@ def seen(self: Run) -> int:
 
 # %% ../nbs/06_training.ipynb #39ce8fa8
 @patch
+def _check_pair(self: Run, past, future, n):
+    "As many clips as were asked for, of the frames that were announced."
+    for x, name, frames in ((past, 'past', self.clips.past), (future, 'future', self.clips.future)):
+        check_tensor(x, name, (n, frames, *self.clips.frame_shape))
+
+# %% ../nbs/06_training.ipynb #97a8e421
+@patch
 def next_batch(self: Run) -> tuple[Tensor, Tensor]: # past and future, on the model's device, in its precision
     "This process's part of the next batch."
     B, weight = self.recipe.batch_size, next(self.model.parameters())
     start, stop = (rank * B // self.ranks for rank in (self.rank, self.rank + 1))
     past, future = self.clips.read(self.here.index + start, stop - start)
-    for x, name, frames in ((past, 'past', self.clips.past), (future, 'future', self.clips.future)):
-        check_tensor(x, name, (stop - start, frames, *self.clips.frame_shape)) # as many as asked for
+    self._check_pair(past, future, stop - start)
     return tuple(x.to(weight.device, weight.dtype, non_blocking=True) for x in (past, future))
 
 # %% ../nbs/06_training.ipynb #dcf25f9a
@@ -437,7 +473,9 @@ def _read_first(self: Run, n):
     "The first clips to be trained on, of a stream no more than training will read."
     if isinstance(self.clips, StreamClips): n = min(n, self.steps * self.recipe.batch_size)
     weight = next(self.model.parameters())
-    past, future = (x.to(weight) for x in self.clips.read(self.here.index, n))
+    past, future = self.clips.read(self.here.index, n)
+    self._check_pair(past, future, n)
+    past, future = past.to(weight), future.to(weight)
     self.check_batch(past, future)
     return past, future
 
@@ -451,14 +489,18 @@ def start_readout(self: Run) -> None:
     if self.step or not (blank or biased): return
     past, future = self._read_first(512 if blank else 256)
     if blank: code.fit(past, future)
-    if biased: model.set_output_bias(torch.cat([past.flatten(0, 1), future.flatten(0, 1)]).mean(0))
+    if not biased: return
+    frozen = [(p, p.detach().clone()) for p in model.parameters() if not p.requires_grad]
+    model.set_output_bias(torch.cat([past.flatten(0, 1), future.flatten(0, 1)]).mean(0))
+    with torch.no_grad():
+        for p, before in frozen: p.copy_(before)
 
 # %% ../nbs/06_training.ipynb #43446f79
 @patch
 @contextlib.contextmanager
 def dropout(self: Run): # a context
-    "Dropout of this step, by seed, step and process; afterwards torch's generator is as it was."
-    if not self.model.config.dropout: yield; return
+    "Dropout, or any other chance, of this step, by seed, step and process; torch's generator is then as it was."
+    if self.device.type == 'cuda' and torch.cuda.is_current_stream_capturing(): yield; return # draws nothing
     with torch.random.fork_rng([self.device] if self.device.type == 'cuda' else []):
         torch.manual_seed((self.seed * 1_000_003 + self.step + 2**40 * self.rank) % 2**63)
         yield
@@ -832,13 +874,13 @@ def identity(self: Run) -> dict: # plain values, as JSON gives them back
     "What this run is, beside where it stands; `ValueError` for clips that cannot say what they are."
     self.described = self.described or self.clips.describe()
     if self.described is None:
-        wanted = "as_clips(..., identity='a name for just these clips'), since nobody else can say what they are"
-        raise argument_error('clips', self.clips, wanted)
+        wanted = ("as_clips(..., identity='a name for just these clips')" if hasattr(self.clips, 'identity') else
+                  'a source whose `describe` tells them from others')
+        raise argument_error('clips', self.clips, f'{wanted}, since nobody else can say what they are')
     weights = str(next(self.model.parameters()).dtype).removeprefix('torch.')
     said = dict(model=asdict(self.model.config), recipe=asdict(self.recipe), steps=self.steps, weights=weights,
                 clips=self.described, seed=self.seed, precision='bf16' if self.bf16 else weights)
-    frozen = [bare_name(n) for n, p in self.model.named_parameters() if not p.requires_grad]
-    more = {'start': self.origin, 'frozen': frozen}
+    more = {'start': self.origin, 'frozen': self.frozen}
     return json.loads(dump_json(said | {k: v for k, v in more.items() if v}))
 
 # %% ../nbs/06_training.ipynb #f382bc35
@@ -894,12 +936,6 @@ def read(self: RowFile,
     self.count, self.size = len(rows), len(raw)
     return rows
 
-# %% ../nbs/06_training.ipynb #4f08f545
-def bare_name(
-    name: str, # of a weight
-) -> str: # as it is without `torch.compile`
-    return name.replace('_orig_mod.', '')
-
 # %% ../nbs/06_training.ipynb #119e7ab4
 @patch
 def _optimized(self: Run):
@@ -924,10 +960,12 @@ def save(self: Run,
     check_finite(self, self.here.recent, weights=True)
     path = Path(os.path.realpath(check_target(path))) # a link is written through
     recent = [[None if l is None else l.item() for l in losses] for losses in self.here.recent]
-    about = self.identity() | {'here': vars(self.here) | {'recent': recent}}
+    frozen = now if (now := _frozen(self.model)) != self.frozen else None
+    about = self.identity() | {'here': vars(self.here) | {'recent': recent, 'frozen': frozen}}
     if not self.rank:
         about['here']['rows'] = self._row_file(path).add(self.here.rows)
-        write_safetensors(path, self.tensors(), {'checkpoint': dump_json(about), 'version': '3'})
+        notes = {'checkpoint': dump_json(about), 'version': '3', 'began': dump_json(self.began)}
+        write_safetensors(path, self.tensors(), notes)
         with contextlib.suppress(OSError):
             shutil.copymode(path, self.row_files[path].path)
             for file in _other_rows(path, self.row_files[path].path): file.unlink()
@@ -976,6 +1014,17 @@ def _clips_in_version_1(clips):
     said = {k: getattr(source, k) for k in ('seed', 'n_digits', 'image_size', 'past', 'future')} | {'step': speed}
     said |= {'digits': zlib.crc32(source.digits.cpu().contiguous().numpy().tobytes())}
     return said | ({'n_clips': clips.n_clips} if isinstance(clips, FixedClips) else {})
+
+# %% ../nbs/06_training.ipynb #b228c083
+@patch
+def _find_beginning(self: Run, began, tensors, path):
+    "Traces of the weights a run began with. `ValueError` if ours are others, and not those that were saved either."
+    if began is None or self.origin is not None: return began or self.began # an older file; or somebody vouches for them
+    saved = _traces((n, tensors[f'model.{n}']) for n in began if f'model.{n}' in tensors)
+    if (other := _other_trace(self.began, began)) and _other_trace(self.began, saved):
+        raise ValueError(f'checkpoint {str(path)!r} is of another run: {other} was another one when it began; '
+                         'use the same, another path, or start anew without resuming')
+    return began
 
 # %% ../nbs/06_training.ipynb #d3a658be
 @patch
@@ -1028,6 +1077,8 @@ def _check_position(self: Run, here):
     seen = here.step * self.recipe.batch_size
     check_whole(here.seen, 'seen', seen, seen)
     check_whole(here.index, 'index', 0)
+    names = {bare_name(n) for n, _ in self.model.named_parameters()}
+    if here.frozen is not None and not {*here.frozen} <= names: raise argument_error('frozen', here.frozen, 'weights')
     for losses in here.recent:
         if len(losses) != 2 or not {*map(type, losses)} <= {float, NoneType}:
             raise argument_error('recent', losses, 'two losses')
@@ -1038,7 +1089,8 @@ def _find_rows(self: Run, here, path):
     "The rows that a checkpoint means; none, and a warning, if they cannot be had."
     if isinstance(here.rows, list): return here.rows # as in versions 1 and 2
     name = here.rows['file']
-    if not re.fullmatch(r'[^/\\]+\.rows-[0-9a-f]{8}\.jsonl', name): raise ValueError(f'rows are in {name!r}')
+    if os.path.basename(name) != name or not re.fullmatch(r'.+\.rows-[0-9a-f]{8}\.jsonl', name, re.DOTALL):
+        raise ValueError(f'rows are in {name!r}')
     file = RowFile(path.with_name(name))
     try: rows = file.read(here.rows)
     except OSError as e:
@@ -1083,6 +1135,8 @@ def _read(self: Run, path):
         raise ValueError(f'checkpoint {str(path)!r} holds no training state; expected a file that `train` wrote')
     with _doubt(path): about, here, version = _unpack(metadata)
     self._recognize(about, version, str(path))
+    with _doubt(path): began = json.loads(metadata.get('began', 'null'))
+    self.began = self._find_beginning(began, tensors, path)
     with _doubt(path): self._check_position(here)
     self._check_tensors(tensors, here, str(path))
     with _doubt(path):
@@ -1111,6 +1165,8 @@ def _take_place(self: Run, here):
     here.recent = [[number(l) for l in losses] for losses in here.recent]
     self.here, self.first, self.history.rows, self.clips.index = here, here.step, here.rows, here.index
     if here.rows: self.clock -= here.rows[-1]['seconds']
+    if here.frozen is None: return
+    for n, p in self.model.named_parameters(): p.requires_grad_(bare_name(n) not in here.frozen)
 
 # %% ../nbs/06_training.ipynb #839700bf
 @patch
@@ -1250,10 +1306,12 @@ def prepare(
     progress: str | None, # as there
 ): # what takes the steps
     "Callbacks in order: rate, check, validation, rows, yours, log, progress, checkpoint. Go on from what was saved."
-    checkpoint, take_step = _make(Checkpoint, checkpoint), choose_step(step, run)
+    checkpoint, take_step, asked = _make(Checkpoint, checkpoint), choose_step(step, run), _list_callbacks(callbacks)
+    if any(isinstance(c, Checkpoint) for c in asked):
+        raise ValueError('callbacks holds a Checkpoint; expected it as checkpoint=, which also loads it')
     first = [Schedule(), FiniteCheck(), _make(Validation, validate), Rows(log_every)]
     last = [_make(Log, log), *_show_progress(progress), checkpoint, take_step]
-    told = [*first, *_list_callbacks(callbacks), *last]
+    told = [*first, *asked, *last]
     run.callbacks = [c for c in told if isinstance(c, Callback) and (c.everywhere or not run.rank)]
     if checkpoint: checkpoint.load(run)
     run.start_readout()
@@ -1300,7 +1358,7 @@ def train(
     progress: str | None = 'auto', # 'bar', 'plot', None, or 'auto': a plot in a notebook, else a bar
     step: str | Callable = 'auto', # what takes a step: a name in `STEPS`, or a function like `plain_step`
     precision: str = 'auto', # of matrix products: 'fp32' (the model's own), 'bf16', or 'auto' (see `wants_bf16`)
-    seed: int = 0, # of dropout
+    seed: int = 0, # of dropout, and of whatever else a step draws from torch's generator
     **changes, # fields of the recipe to be changed: lr, batch_size, ...
 ) -> History: # the log
     "Minimise the sum of the decoders' losses (paper, section 2.4). `FloatingPointError` if they are not finite."

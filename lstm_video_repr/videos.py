@@ -1636,7 +1636,7 @@ def _read_motion(motion):
 
 # %% ../nbs/12_videos.ipynb #d08ca2c3
 class Patches(Clips):
-    "Windows that stand still while the world moves behind them (section 3.3). Clip k of a seed is always the same."
+    "Windows that stand still while the world moves behind them (section 3.2). Clip k of a seed is always the same."
     def __init__(self,
         videos: VideoFolder | Sequence, # a `VideoFolder`, or a list of films: arrays (T, H, W, C) of uint8, C = 1 or 3
         size: int = 32, # side S of a window, in pixels

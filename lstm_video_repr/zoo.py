@@ -13,6 +13,7 @@ import io
 import json
 import platform
 import re
+import warnings
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from importlib import resources
@@ -32,8 +33,9 @@ from .core.tables import Table, Tabular
 
 # %% ../nbs/08_zoo.ipynb #a40f26c0
 from .clips import fixed_test_set
+from .lstm import PeepholeLSTM
 from .metrics import evaluate
-from .models import VideoLSTM, VideoLSTMConfig
+from .models import Decoder, VideoLSTM, VideoLSTMConfig
 from .training import Recipe, bare_name, get_recipe, paper_start
 
 # %% ../nbs/08_zoo.ipynb #906aa4a9
@@ -103,7 +105,7 @@ def build(
     self: Preset,
     seed: int = 0, # of the first weights
 ) -> VideoLSTM: # untrained, in training mode
-    "The model with fresh weights. The paper's sizes need one to three gigabytes and half a minute or more."
+    "The model with fresh weights. The paper's sizes need 0.4 to 2.7 gigabytes."
     seed = check_whole(seed, 'seed', 0)
     model = VideoLSTM(self.config, torch.Generator().manual_seed(seed))
     if self.start is not None: paper_start(model, seed=seed, **self.start)
@@ -166,7 +168,7 @@ PRESETS = Presets({
                       _patches(512, **_SEEN), **_VIDEOS),
     'patches-2-layers': Preset('the same with two layers', _patches(512, 2, **_SEEN), **_VIDEOS),
     'patches-1024': Preset('the same with one layer of twice the units', _patches(1024, **_SEEN), **_VIDEOS),
-    'paper-patches': Preset("the paper's natural patches (section 3.3), raw pixels", _patches(2048), **_VIDEOS),
+    'paper-patches': Preset("the paper's natural patches (section 3.2), raw pixels", _patches(2048), **_VIDEOS),
     'paper-patches-2-layers': Preset('the same with two layers', _patches(2048, 2), **_VIDEOS),
     'paper-patches-4096': Preset("the paper's larger ones", _patches(4096), **_VIDEOS),
     'paper-patches-4096-2-layers': Preset('the same with two layers', _patches(4096, 2), **_VIDEOS),
@@ -412,6 +414,16 @@ def _notes(config, card, version):
     return dict(config=json.dumps(config), card=_write_card(card), format=_FORMAT, version=version)
 
 # %% ../nbs/08_zoo.ipynb #7061125a
+def _check_plain(model):
+    "The model that will come back; a warning where that has other code than the one that is kept."
+    model = _check_model(model)
+    parts = [model, model.encoder, model.reconstruction_decoder, model.future_decoder]
+    odd = [type(p).__name__ for p in parts if p is not None and type(p) not in (VideoLSTM, PeepholeLSTM, Decoder)]
+    if odd: warnings.warn(f'model is made of {" and ".join(odd)}: a file holds weights, and `load_model` gives a '
+                          'plain VideoLSTM, which may compute something else')
+    return model
+
+# %% ../nbs/08_zoo.ipynb #157316d7
 def save_model(
     model: VideoLSTM, # what to keep
     path: str | Path, # where; a name that ends in .safetensors, in a folder that exists
@@ -428,7 +440,7 @@ def save_model(
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in (torch.int8, *_FLOATS)):
         raise argument_error('dtype', dtype, 'torch.int8, float16, bfloat16, float32, float64 or None')
     small = dtype == torch.int8
-    notes = _notes(_check_model(model).config, card, '2' if small else '1')
+    notes = _notes(_check_plain(model).config, card, '2' if small else '1')
     tensors = pack_weights(tensors) if small else {n: t.to(dtype or t.dtype) for n, t in tensors.items()}
     source = 'model' if dtype is None else f'model as {dtype}'
     _fit(_read_config(notes, source), unpack_weights(tensors, source), source) # as it will be read

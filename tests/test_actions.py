@@ -1773,3 +1773,26 @@ def test_the_scale_of_weights_and_vectors_is_nothing():
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
     x[7] = 0
     with pytest.raises(ValueError, match=r'representations\[7\] is all zeros'): retrieval(x, labels, groups, ks=(1,))
+
+
+@pytest.mark.parametrize('changes', [{}, dict(normalise=True), dict(components=3)], ids=str)
+def test_states_are_those_of_the_model(changes):
+    g = torch.Generator().manual_seed(0)
+    films = [5 + torch.randn(30, 4, generator=g).cumsum(0) for _ in range(3)]
+    model = Pretraining(6, steps=3, mix=False, past=8, future=2, **changes)(films, 0)
+    with torch.no_grad(): right = model.encode(cut_blocks(films[0], block=8))[0][-1]
+    torch.testing.assert_close(read_states(films[0], model, which='last', block=8), right)
+    with pytest.raises(ValueError, match=r'film has shape \(30, 3\); expected \(T, 4\)'): read_states(films[0][:, :3], model, block=8)
+
+
+def test_films_in_any_layout():
+    film = np.random.default_rng(0).random((40, 5), np.float32)
+    locked = film.copy()
+    locked.flags.writeable = False
+    for x in (locked, film.astype('>f4'), film.astype(np.longdouble)): torch.testing.assert_close(cut_blocks(x), cut_blocks(film))
+    torch.testing.assert_close(cut_blocks(film[::-1]), cut_blocks(film[::-1].copy()))
+
+
+def test_features_with_their_graph_are_only_read():
+    h = torch.randn(6, 4, 8, requires_grad=True) * 2
+    train_classifier(StepSoftmax(8, 2), h, torch.tensor([0, 1] * 3), steps=2, batch_size=3)

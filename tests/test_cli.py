@@ -149,6 +149,27 @@ def test_what_is_saved_is_said(here, error, code, word, monkeypatch, capsys):
     assert saved in said and word in said
 
 
+def test_how_a_run_that_began_anew_goes_on(here, monkeypatch, capsys):
+    "With --no-resume it would begin anew again, and what was saved would be lost."
+    def end(*_, **__):
+        (here/'t/checkpoint.safetensors').write_bytes(b'the state')
+        raise KeyboardInterrupt
+    monkeypatch.setattr(training, 'train', end)
+    assert main(['train', '--out', 't', '--no-resume']) == 130
+    assert 'the same command again, without --no-resume, goes on from there' in capsys.readouterr().err
+
+
+def test_films_and_models_are_not_written_over(here, capsys):
+    "A film by its prediction, a model by one that began with it."
+    from lstm_video_repr.videos import make_film, save_video
+    save_video('f.gif', make_film(40, size=(48, 48)))
+    save_model(VideoLSTM.composite(hidden_size=4), 'model.safetensors')
+    for words in ('predict --video f.gif --out f.gif', 'train --preset bundled --start model.safetensors --out .'):
+        before = {p.name: p.read_bytes() for p in here.iterdir() if p.is_file()}
+        assert main(words.split()) in (1, 2) and 'expected another file than those that are read' in capsys.readouterr().err
+        assert before == {p.name: p.read_bytes() for p in here.iterdir() if p.is_file()}
+
+
 def test_two_at_once(here, capsys):
     "The second one says who is at work, and touches nothing."
     (here/'t').mkdir()

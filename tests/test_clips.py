@@ -1234,3 +1234,12 @@ def test_files_that_are_not_in_the_published_layout(tmp_path):
     file = MovingMNISTFile(path, past=3, future=4)
     assert [p.shape for p in next(file.batches())] == [(3, 3, 1, 64, 64), (3, 4, 1, 64, 64)]
     assert [x.shape[1] for x in MovingMNISTFile(path, past=20, future=0).batch(4)] == [20, 0]
+
+
+@pytest.mark.parametrize('keep', [False, True])
+def test_who_looks_at_a_loader_takes_nothing_from_others(keep):
+    z = torch.arange(24.)[:, None, None].expand(24, 4, 2).clone()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(z), batch_size=4, num_workers=1, persistent_workers=keep)
+    ours, theirs = as_clips(loader), as_clips(loader)
+    first, _, second = (c.read(start, 8)[0][:, 0, 0].int().tolist() for c, start in ((ours, 0), (theirs, 0), (ours, 8)))
+    assert first + second == list(range(16))

@@ -1174,3 +1174,10 @@ def test_a_line_is_learned_in_constant_memory():
             return past, past.flip(1)
     p = LinearPredictor.from_clips(Source(), 10_000, batch_size=1000, components=None, normalise=False, ridge=1e-6)
     assert len(alive) == 10 and evaluate(p, Source(), 100).future.mse.max() < 1e-4
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_a_mean_frame_of_half_precision_is_added_up_in_full(dtype):
+    "In batches of any size, and no sum is too large."
+    y = (20 + 100 * torch.rand(400, 20, 3, generator=torch.Generator().manual_seed(0))).to(dtype)
+    for n in (1, 50, 400): torch.testing.assert_close(MeanFrame.from_clips(y, batch_size=n, output='gaussian').mean.flatten(), y.float().mean((0, 1)), rtol=1e-5, atol=0)

@@ -531,3 +531,32 @@ def test_eigenvectors_of_a_matrix_of_low_rank(monkeypatch):
     torch.testing.assert_close(rebuilt(), low, atol=1e-8, rtol=1e-4)
     assert asked == [torch.float32, torch.float64]
     assert all(v.dtype == torch.float32 for v in find_eigenvectors(low))
+
+
+def test_a_blank_code_is_not_learned_from():
+    "With a basis of zeros every frame would be the same."
+    model = VideoLSTM.composite(frame_shape=(6,), hidden_size=4, output='gaussian', components=3)
+    x = torch.randn(8, 6, 6)
+    with pytest.raises(ValueError, match='frame_code of the model is blank'): model.loss(x[:, :3], x[:, 3:])
+    model.frame_code.fit(x[:, :3], x[:, 3:])
+    assert model.loss(x[:, :3], x[:, 3:]).total.isfinite()
+
+
+def test_the_loss_asks_a_subclass():
+    "What watches in a prediction watches in training."
+    class Silent(VideoLSTM):
+        def encode(self, past): return tuple(x * 0 for x in super().encode(past))
+    past, future = clip(), clip(seed=1)
+    model = Silent.composite(**SMALL).double()
+    other = model.loss(1 - past, future)
+    assert model.loss(past, future).future == other.future
+    assert tiny().loss(past, future).future != tiny().loss(1 - past, future).future
+
+
+def test_a_model_that_normalises_is_exported_for_any_number_of_clips():
+    model = VideoLSTM.composite(frame_shape=(1, 4, 4), hidden_size=3, output='gaussian', normalise=True)
+    y = torch.rand(3, 5, 1, 4, 4)
+    model.frame_code.fit(y)
+    shapes = dict(past={0: torch.export.Dim('B', max=64)}, future_frames=None)
+    out = torch.export.export(model.eval(), (y,), dict(future_frames=2), dynamic_shapes=shapes).module()(y[:1].expand(7, -1, -1, -1, -1), future_frames=2)
+    torch.testing.assert_close(out.future, model(y[:1].expand(7, -1, -1, -1, -1), future_frames=2).future)

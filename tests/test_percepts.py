@@ -773,3 +773,31 @@ def test_clips_of_a_file(films, tmp_path):
     (numbered(40), dict(past=0), 'past is 0')], ids=range(8))
 def test_what_are_no_clips(films, options, said):
     with pytest.raises(ValueError, match=said): FeatureClips(films, **options)
+
+
+def test_films_in_any_layout_are_cut():
+    "Played backwards, locked, of another byte order."
+    film = np.random.default_rng(0).random((12, 5), np.float32)
+    locked = film.copy()
+    locked.flags.writeable = False
+    for x in (film, locked, film.astype('>f4'), film.astype(np.longdouble)):
+        for way in (x, x[::-1]):
+            read = FeatureClips([way], past=3, future=2).read(0, 4)
+            torch.testing.assert_close(read, FeatureClips([torch.from_numpy(way.astype(np.float32).copy())], past=3, future=2).read(0, 4))
+
+
+def test_another_film_of_the_same_name_is_said(tmp_path):
+    for folder, seed in (('a', 1), ('b', 2)):
+        (tmp_path/folder).mkdir()
+        save_video(tmp_path/folder/'0001.avi', make_film(8, size=(32, 32), seed=seed))
+    eye = percepts.FlowHistogram(size=(32, 32))
+    extract_features(tmp_path/'a', eye, tmp_path/'p.h5', progress=False)
+    with pytest.warns(UserWarning, match="'0001.avi' is another film"): extract_features(tmp_path/'b', eye, tmp_path/'p.h5', progress=False)
+
+
+def test_features_are_not_replaced_by_the_authors_layout(tmp_path):
+    save_video(tmp_path/'0001.avi', make_film(8, size=(32, 32)))
+    films = extract_features(tmp_path, percepts.FlowHistogram(size=(32, 32)), tmp_path/'features.h5', progress=False)
+    before = (tmp_path/'features.h5').read_bytes()
+    with pytest.raises(ValueError, match='expected another folder'): percepts.write_authors_features(tmp_path, films)
+    assert (tmp_path/'features.h5').read_bytes() == before

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from lstm_video_repr.clips import Clips, FixedClips, MovingDigits, as_clips
 from lstm_video_repr.core.files import read_safetensors, write_safetensors
@@ -899,3 +901,87 @@ def test_a_history_in_anybodys_figure():
             assert plt.rcParams['font.size'] == 30
         with pytest.raises(ValueError, match='ax is 3'): history.plot(3)
     finally: plt.close('all')
+
+
+# ---- a run is known again
+
+def test_a_checkpoint_is_not_another_models(tmp_path):
+    "Three seeds into one file would be one and the same model."
+    path = tmp_path/'run.safetensors'
+    def run(model, steps=6, **kw):
+        train(model, dots(), steps=steps, batch_size=3, checkpoint=Checkpoint(path, **kw), callbacks=lambda r: setattr(r, 'stop', r.step == 4), progress=None)
+        return model
+    first = run(tiny())
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match='another one when it began'): run(tiny(seed=1))
+    assert path.read_bytes() == before
+    assert all(torch.equal(a, b) for a, b in zip(run(first).parameters(), run(tiny()).parameters())), 'as it was saved, and fresh'
+    run(tiny(seed=1), resume=False)
+
+
+def test_who_vouches_for_first_weights(tmp_path):
+    "With an origin the first weights are what one says they are."
+    path = tmp_path/'run.safetensors'
+    for seed in range(2): train(tiny(seed=seed), dots(), steps=2, batch_size=3, checkpoint=Checkpoint(path, origin='mine'), progress=None)
+
+
+def test_a_checkpoint_is_no_callback(tmp_path):
+    path = tmp_path/'run.safetensors'
+    train(tiny(), dots(), steps=2, batch_size=3, checkpoint=path, progress=None)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match='callbacks holds a Checkpoint'):
+        train(tiny(), dots(), steps=1, batch_size=3, callbacks=[Checkpoint(path)], progress=None)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize('kind', ['own frames', 'a dropout of one\'s own'])
+def test_any_chance_is_the_seeds(kind, tmp_path):
+    "Whatever a step draws: the same with another global seed, and where a run was cut."
+    def run(path=None, stop=99, seed=0):
+        torch.manual_seed(seed)
+        model = tiny(conditional=True)
+        if kind == 'own frames': model.loss = partial(model.loss, own=.5)
+        else: model.encoder.register_forward_pre_hook(lambda m, args: (F.dropout(args[0], .5), *args[1:]))
+        train(model, dots(), steps=6, batch_size=3, checkpoint=path, callbacks=lambda r: setattr(r, 'stop', r.step == stop), progress=None)
+        return weights(model)
+    whole, path = run(), tmp_path/'run.safetensors'
+    run(path, stop=3, seed=1)
+    for other in (run(seed=2), run(path, seed=3)): assert all(whole[k].equal(other[k]) for k in whole)
+
+
+def test_what_is_frozen_keeps_its_bias():
+    model = tiny()
+    model.future_decoder.requires_grad_(False)
+    train(model, dots(), steps=2, batch_size=3, progress=None)
+    assert not model.future_decoder.readout.bias.any() and model.reconstruction_decoder.readout.bias.all()
+
+
+def test_a_part_that_thaws_on_the_way(tmp_path):
+    "What learns now is saved, too; what learned at the beginning is what the run is known by."
+    def run(path=None, stop=99):
+        def thaw(r):
+            if r.step == 2: r.model.encoder.requires_grad_(True)
+            r.stop = r.step == stop
+        model = tiny()
+        model.encoder.requires_grad_(False)
+        train(model, dots(), steps=8, batch_size=3, checkpoint=path, callbacks=thaw, progress=None)
+        return weights(model)
+    whole, path = run(), tmp_path/'run.safetensors'
+    run(path, stop=4)
+    resumed = run(path)
+    assert all(whole[k].equal(resumed[k]) for k in whole) and not whole['encoder.weight_hh_l0'].equal(weights(tiny())['encoder.weight_hh_l0'])
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='there it parts folders')
+def test_a_backslash_in_a_name(tmp_path):
+    path = tmp_path/'runs\\a.safetensors'
+    for stop in (2, 99): train(tiny(), dots(), steps=4, batch_size=3, checkpoint=path, callbacks=lambda r: setattr(r, 'stop', r.step == stop), progress=None)
+
+
+def test_a_source_of_ones_own_is_told_what_it_lacks(tmp_path):
+    class Own(Clips):
+        past, future, frame_shape = 3, 3, (1, 8, 8)
+        def __init__(self): pass
+        def read(self, first, n): return tuple(x.numpy() for x in dots().read(first, n))
+    with pytest.raises(ValueError, match=r'past is an array.*expected a tensor'): train(tiny(), Own(), steps=1, batch_size=3, progress=None)
+    with pytest.raises(ValueError, match='expected a source whose `describe`'): train(tiny(), Own(), steps=1, checkpoint=tmp_path/'run', progress=None)

@@ -1224,3 +1224,9 @@ def test_bad_arguments_of_save_authors_checkpoint(tmp_path):
     with pytest.raises(ValueError, match='model is a Linear'):
         save_authors_checkpoint(torch.nn.Linear(1, 1), tmp_path/'m.h5')
     with pytest.raises(ValueError, match=r"m.pt'.*\.h5 or \.hdf5"): save_authors_checkpoint(tiny(), tmp_path/'m.pt')
+
+
+def test_what_a_file_cannot_hold_is_said(tmp_path):
+    "A class of one's own comes back as a plain model."
+    class Residual(VideoLSTM): pass
+    with pytest.warns(UserWarning, match='made of Residual'): save_model(Residual.composite(frame_shape=(6,), hidden_size=3), tmp_path/'m.safetensors')
