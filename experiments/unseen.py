@@ -14,9 +14,9 @@ from experiments.design import AVERAGE, averaged, find_model, fresh, train_avera
 from experiments.far import CONVENTIONS, NEAR, PAST, known_to_reader, look, train_reader
 
 NAME = 'unseen'
-SETTINGS = dict(digit=4, units=512, layers=1, clips=500_000, batch=128, lr=2e-3, precision='auto', seeds=(0,),
+SETTINGS = dict(digit=4, units=512, layers=1, clips=500_000, batch=128, lr=2e-3, precision='auto', seeds=(0, 1),
                 test_clips=400, reader_steps=1500, test_seed=2016)
-QUICK = dict(units=8, clips=8, batch=4, test_clips=2, reader_steps=3)
+QUICK = dict(units=8, clips=8, batch=4, seeds=(0,), test_clips=2, reader_steps=3)
 
 
 def trained(

@@ -516,6 +516,13 @@ def _stamp(path):
     try: return os.stat(path).st_mtime_ns, os.stat(path).st_size
     except OSError: return None
 
+# %% ../nbs/15_cli.ipynb #4004d601
+def _check_apart(path, name, *sources):
+    "What is to be written is none of the files that are read."
+    from lstm_video_repr.core.checks import argument_error
+    if path.exists() and any(s is not None and Path(s).exists() and path.samefile(s) for s in sources):
+        raise argument_error(name, str(path), 'another file than those that are read')
+
 # %% ../nbs/15_cli.ipynb #096ad4ce
 @contextmanager
 def _tell_what_is_kept(path, resume):
@@ -724,13 +731,6 @@ def _report(title, said, found, json):
     piped = json is not None and open_number(json) == 1
     _say(f'{title}\n{said}', 'stderr' if piped else 'stdout')
 
-# %% ../nbs/15_cli.ipynb #4004d601
-def _check_apart(path, name, *sources):
-    "What is to be written is none of the files that are read."
-    from lstm_video_repr.core.checks import argument_error
-    if path.exists() and any(s is not None and Path(s).exists() and path.samefile(s) for s in sources):
-        raise argument_error(name, str(path), 'another file than those that are read')
-
 # %% ../nbs/15_cli.ipynb #6dec2bd6
 def _check_json(path, *sources):
     "Where JSON is to go: not over one of the files that are read."
@@ -839,12 +839,14 @@ def _predict(network, past, future):
     return past.cpu(), future.cpu(), output
 
 # %% ../nbs/15_cli.ipynb #47a487f9
-def _check_picture(path):
-    "Where a picture is to go, by a name that says of which kind it is."
+def _check_picture(path, *sources):
+    "Where a picture is to go, by a name that says of which kind it is: not over a file that is read."
     from lstm_video_repr.core.checks import argument_error
     known = '.png', '.pdf', '.svg', '.jpg', '.jpeg', '.gif', '.webp', '.html', '.htm'
-    if Path(path).suffix.lower() in known: return Path(path)
-    raise argument_error('out', str(path), f'a name that ends in {", ".join(known)}')
+    if Path(path).suffix.lower() not in known:
+        raise argument_error('out', str(path), f'a name that ends in {", ".join(known)}')
+    _check_apart(Path(path), 'out', *sources)
+    return Path(path)
 
 # %% ../nbs/15_cli.ipynb #fb076851
 def _predict_digits(network, asked):
@@ -988,8 +990,7 @@ def run_predict(
 ) -> Path: # the file
     "Draw what a model remembers and predicts."
     asked = _check(run_predict, locals())
-    path, film = _check_picture(out), _check_film(asked)
-    _check_apart(path, 'out', video, model)
+    path, film = _check_picture(out, video, model), _check_film(asked)
     _check_data(data, digits or 'embedded')
     network = _load(model or _BUNDLED[film], _find_device(device))
     with _target(path):

@@ -396,13 +396,12 @@ class Run:
         self.model, self.recipe, self.clips = model, recipe, clips_for(model, clips, seed=0)
         self.steps, self.seed, self.clock = check_whole(steps, 'steps'), check_whole(seed, 'seed', 0), time.monotonic()
         self.device, self.gaussian = next(model.parameters()).device, model.config.output == 'gaussian'
-        self.bf16 = wants_bf16(precision, self.device)
-        self.rank, self.ranks = find_processes(recipe.batch_size)
+        self.bf16, (self.rank, self.ranks) = wants_bf16(precision, self.device), find_processes(recipe.batch_size)
         self.here, self.locks, self.row_files = Position(index=self.clips.index), contextlib.ExitStack(), {}
         self.history = History(self.here.rows, 'half squared error per frame' if self.gaussian else 'nats per frame')
         self.first, self.log_every, self.row, self.stop, self.whole = 0, 10, None, False, True
-        self.origin, self.saved, self.described, self.wish, self.callbacks = None, None, None, None, []
-        self.frozen, self.began = _frozen(model), _traces(model.named_parameters())
+        self.frozen, self.began, self.callbacks = _frozen(model), _traces(model.named_parameters()), []
+        self.origin = self.saved = self.described = self.wish = None
         self.optimizer.register_step_pre_hook(self._enter)
 
     def __repr__(self):
@@ -1019,7 +1018,7 @@ def _clips_in_version_1(clips):
 @patch
 def _find_beginning(self: Run, began, tensors, path):
     "Traces of the weights a run began with. `ValueError` if ours are others, and not those that were saved either."
-    if began is None or self.origin is not None: return began or self.began # an older file; or somebody vouches for them
+    if began is None or self.origin is not None: return began or self.began # an older file; or somebody vouches
     saved = _traces((n, tensors[f'model.{n}']) for n in began if f'model.{n}' in tensors)
     if (other := _other_trace(self.began, began)) and _other_trace(self.began, saved):
         raise ValueError(f'checkpoint {str(path)!r} is of another run: {other} was another one when it began; '
