@@ -179,7 +179,7 @@ def about(
         ['digits', f"{d['name']}: {d['train']:,} to train, {d['test']:,} others to test"],
         ['test', f"{s['test_clips']:,} clips of test digits"],
         ['seeds', f"{', '.join(map(str, found.seeds))}: of the first weights, and of the training clips"],
-        ['on own frames', ', '.join(found.cured) or 'none of the models in this file'],
+        *([['also trained on their own frames', ', '.join(found.cured)]] if found.cured else []),
         ['machine', f"{m.get('gpu', m['cpu'])}; {r['seconds'] / 60:.0f} minutes; {r['date'][:10]}"]], align='ll')
 
 

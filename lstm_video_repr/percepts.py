@@ -1365,7 +1365,7 @@ def write_authors_features(
     if labels is not None and len(labels) != len(lengths):
         raise ValueError(f'labels has {len(labels)} entries; expected {len(lengths)}, one for each film')
     folder = make_folder(path)
-    if isinstance(films, FeatureFile) and (folder/'features.h5').absolute() == films.path.absolute():
+    if isinstance(films, FeatureFile) and (target := folder/'features.h5').exists() and target.samefile(films.path):
         raise argument_error('path', path, 'another folder than that of films, whose file would be lost')
     with replace_file(folder/'features.h5') as temp, _h5py().File(temp, 'w', locking=False) as file:
         rows = file.create_dataset('features', (sum(lengths), size), np.float32)

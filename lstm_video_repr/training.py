@@ -372,6 +372,11 @@ def _traces(named):
         return [w.norm().item(), (w * torch.arange(len(w)).double().cos()).sum().item()]
     return {bare_name(n): trace(w) for n, w in named}
 
+# %% ../nbs/06_training.ipynb #b2613eaa
+def _read_traces(text):
+    "As they stand in a file; None: an older one has none."
+    return None if text is None else {str(n): [float(v) for v in two] for n, two in json.loads(text).items()}
+
 # %% ../nbs/06_training.ipynb #8518fd51
 def _other_trace(mine, theirs):
     "The first weight that is not the same in both, up to what another processor may round; None: there is none."
@@ -489,7 +494,8 @@ def start_readout(self: Run) -> None:
     past, future = self._read_first(512 if blank else 256)
     if blank: code.fit(past, future)
     if not biased: return
-    frozen = [(p, p.detach().clone()) for p in model.parameters() if not p.requires_grad]
+    frozen = [(p, p.detach().clone()) for n, p in model.named_parameters()
+              if n.endswith('readout.bias') and not p.requires_grad]
     model.set_output_bias(torch.cat([past.flatten(0, 1), future.flatten(0, 1)]).mean(0))
     with torch.no_grad():
         for p, before in frozen: p.copy_(before)
@@ -1134,7 +1140,7 @@ def _read(self: Run, path):
         raise ValueError(f'checkpoint {str(path)!r} holds no training state; expected a file that `train` wrote')
     with _doubt(path): about, here, version = _unpack(metadata)
     self._recognize(about, version, str(path))
-    with _doubt(path): began = json.loads(metadata.get('began', 'null'))
+    with _doubt(path): began = _read_traces(metadata.get('began'))
     self.began = self._find_beginning(began, tensors, path)
     with _doubt(path): self._check_position(here)
     self._check_tensors(tensors, here, str(path))
