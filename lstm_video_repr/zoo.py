@@ -417,7 +417,7 @@ def _notes(config, card, version):
 def _check_plain(model):
     "The model that will come back; a warning where that has other code than the one that is kept."
     model = _check_model(model)
-    parts = [model, model.encoder, model.reconstruction_decoder, model.future_decoder]
+    parts = [model, *(getattr(model, n, None) for n in ('encoder', 'reconstruction_decoder', 'future_decoder'))]
     odd = [type(p).__name__ for p in parts if p is not None and type(p) not in (VideoLSTM, PeepholeLSTM, Decoder)]
     if odd: warnings.warn(f'model is made of {" and ".join(odd)}: a file holds weights, and `load_model` gives a '
                           'plain VideoLSTM, which may compute something else')
